@@ -1,0 +1,130 @@
+# Everything runs in environments that make builds for itself from python3 -m
+# venv and pip; no compiler and no root are needed. They are made anew when
+# pyproject.toml, PYTHON or TRIO changes.
+#
+#   make test PYTHON=python3.13 VENV=.venv313     with another Python
+#   make test TRIO=0.28.0 VENV=.venv-trio         with a given trio
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_FUZZ ?= .venv-fuzz
+VENV_PEERS ?= .venv-peers
+VENV_BUILD ?= .venv-build
+# The version of trio to test with; empty: the newest.
+TRIO ?=
+# How long each fuzz target runs.
+SECONDS ?= 60
+# More arguments for pytest: make test ARGS="-k close -x"
+ARGS ?=
+# Which Autobahn cases: make conformance CASES="1.* 7.1.*"
+CASES ?=
+
+PIP = python -m pip install --quiet --disable-pip-version-check
+FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/fuzz/test_*.py), \
+	$(wildcard tests/fuzz/[!_]*.py))
+
+# The stamp's name holds what the environment was made from.
+KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))
+READY = $(VENV)/.made-$(KEY)
+READY_FUZZ = $(VENV_FUZZ)/.made-$(KEY)
+READY_PEERS = $(VENV_PEERS)/.made-$(KEY)
+READY_BUILD = $(VENV_BUILD)/.made-$(KEY)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-pure lint types format conformance fuzz \
+	bench-quick rivals dist clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## run examples/demo.py
+	$(VENV)/bin/python examples/demo.py
+
+test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
+test: $(READY) ## all tests, with a coverage report
+	$(VENV)/bin/python -m coverage erase
+	$(VENV)/bin/python -m coverage run -m pytest $(ARGS)
+	$(VENV)/bin/python -m coverage combine --quiet
+	$(VENV)/bin/python -m coverage report
+
+test-pure: $(READY) ## the tests of the sans-I/O core alone
+	$(VENV)/bin/python -m pytest tests/_protocol $(ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(READY) ## let ruff format the code and fix what it can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+types: $(READY) ## mypy --strict on the package, the tests and the examples
+	$(VENV)/bin/mypy
+
+conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2.7
+	$(VENV)/bin/python tests/conformance/run.py $(if $(CASES),--cases '$(CASES)')
+
+fuzz: $(READY_FUZZ) ## each target in tests/fuzz for SECONDS seconds
+	@$(if $(strip $(FUZZ_TARGETS)),,echo "tests/fuzz has no targets" >&2; exit 1)
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		work=build/fuzz/$$(basename $$target .py); \
+		mkdir -p $$work/corpus; \
+		echo "$$target, $(SECONDS) s"; \
+		$(VENV_FUZZ)/bin/python $$target -max_total_time=$(SECONDS) -timeout=30 \
+			-artifact_prefix=$$work/ $$work/corpus; \
+	done
+
+bench-quick: $(READY_PEERS) ## the short benchmark
+	$(VENV_PEERS)/bin/python tests/benchmarks/quick.py
+
+rivals: $(READY_PEERS) ## the same measurements for other libraries
+	$(VENV_PEERS)/bin/python tests/rivals/run.py
+
+dist: $(READY_BUILD) ## build sdist and wheel, then install and import each
+	rm -rf dist build/dist-check
+	$(VENV_BUILD)/bin/python -m build --outdir dist .
+	@set -e; for file in dist/*; do \
+		rm -rf build/dist-check; \
+		$(PYTHON) -m venv build/dist-check; \
+		build/dist-check/bin/$(PIP) "$$file"; \
+		build/dist-check/bin/python -I -c 'import importlib.metadata, pathlib, sys; \
+			import trio_ws, trio_ws._version as v; \
+			here = pathlib.Path(trio_ws.__file__); \
+			assert here.is_relative_to(sys.prefix), here; \
+			assert here.with_name("py.typed").is_file(), "no py.typed"; \
+			assert importlib.metadata.version("trio_ws") == v.__version__; \
+			print("trio_ws", v.__version__, "imported from", sys.argv[1])' "$$file"; \
+	done
+	rm -rf build/dist-check
+
+clean: ## remove the environments and all that was built
+	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	find trio_ws tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# make_venv DIR, PACKAGES
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "trio_ws needs Python 3.11 or later, and PYTHON=$(PYTHON) is not" \
+			"($$($(PYTHON) -V 2>&1 | head -n 1)). Name another one:" \
+			"make $(MAKECMDGOALS) PYTHON=python3.12 VENV=.venv312" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo "$(PYTHON) can't make environments; on Debian: apt-get install" \
+			"python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/$(PIP) $(2) $(if $(TRIO),'trio==$(TRIO)')
+	@touch $@
+endef
+
+$(READY): pyproject.toml
+	$(call make_venv,$(VENV),-e '.[dev]')
+
+$(READY_FUZZ): pyproject.toml
+	$(call make_venv,$(VENV_FUZZ),-e . atheris)
+
+$(READY_PEERS): pyproject.toml
+	$(call make_venv,$(VENV_PEERS),-e '.[test]' picows uvloop)
+
+$(READY_BUILD): pyproject.toml
+	$(call make_venv,$(VENV_BUILD),build)

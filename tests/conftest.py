@@ -1,0 +1,128 @@
+"""What holds for every test.
+
+Nothing skipped where all is required: with ``TRIO_WS_REQUIRE=all`` in the
+environment, a test or module that skips (for want of a library, an interpreter,
+a platform) fails, with the reason it gave. An expected failure is no skip.
+
+Time: a test that has to wait in real time carries
+``@pytest.mark.realtime(seconds=2)``, where seconds is about what it waits. All
+tests collected may declare REALTIME_BUDGET in all. What is compared is what
+they declare, never what a clock says, so that no machine is too slow for it.
+
+Property tests: hypothesis runs the same examples each time in CI, and wherever
+all is required; new ones elsewhere. ``HYPOTHESIS_PROFILE`` names another
+profile: ``dev``, ``ci`` or ``thorough``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+REALTIME_BUDGET = 30.0
+
+REQUIRE = "TRIO_WS_REQUIRE"
+
+# Machines are noisy: how long one example took says nothing.
+settings.register_profile(
+    "dev",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "ci", settings.get_profile("dev"), derandomize=True, database=None
+)
+settings.register_profile("thorough", settings.get_profile("dev"), max_examples=5000)
+
+
+def _everything_required() -> bool:
+    required = os.environ.get(REQUIRE, "")
+    if required not in ("", "all"):
+        raise pytest.UsageError(f"{REQUIRE} is {required!r}; it can be 'all'")
+    return required == "all"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    strict = _everything_required() or "CI" in os.environ
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "ci" if strict else "dev")
+    settings.load_profile(profile)
+
+
+# Skips
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not report.skipped or hasattr(report, "wasxfail") or not _everything_required():
+        return
+    reason = report.longrepr
+    if isinstance(reason, tuple):
+        path, line, text = reason
+        reason = f"{path}:{line}: {text}"
+    report.outcome = "failed"
+    report.longrepr = f"{reason}\n{REQUIRE}=all: a skip is a failure"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[
+    None, pytest.CollectReport, pytest.CollectReport
+]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+# Real time
+
+_declared = pytest.StashKey[float]()
+
+
+def _realtime_seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("realtime")
+    if marker is None:
+        return 0.0
+    seconds = marker.kwargs.get("seconds")
+    known = not marker.args and set(marker.kwargs) == {"seconds"}
+    if not known or not isinstance(seconds, int | float) or seconds <= 0:
+        raise pytest.UsageError(
+            f"{item.nodeid}: write @pytest.mark.realtime(seconds=...), with about"
+            " how many seconds the test waits"
+        )
+    return float(seconds)
+
+
+# First, so that what -k and -m leave out counts too.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    by_test = {item.nodeid: s for item in items if (s := _realtime_seconds(item))}
+    total = sum(by_test.values())
+    config.stash[_declared] = total
+    if total > REALTIME_BUDGET:
+        longest = sorted(by_test, key=by_test.__getitem__, reverse=True)[:10]
+        raise pytest.UsageError(
+            f"the realtime tests declare {total:g} s in all; they may declare"
+            f" {REALTIME_BUDGET:g} s (REALTIME_BUDGET in tests/conftest.py)",
+            *(f"  {by_test[test]:g} s  {test}" for test in longest),
+        )
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    total = config.stash.get(_declared, 0.0)
+    return f"realtime tests: {total:g} s of {REALTIME_BUDGET:g} s declared"

@@ -1,0 +1,722 @@
+"""What a user does with a connection: receive, send, ping, close.
+
+Each method may be called from any task, several at once, with one exception:
+only one task at a time may receive.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import functools
+import logging
+import uuid
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Mapping,
+)
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._keepalive import Pings
+from ._pace import current_pacer
+from ._protocol._engine import Engine
+from ._protocol._frames import (
+    BINARY,
+    CONT,
+    MAX_CONTROL_PAYLOAD,
+    OK_CODES,
+    TEXT,
+    CloseCode,
+    close_payload,
+    describe,
+)
+from ._protocol._state import CLOSE_DONE, FINAL, OPEN, State
+from ._pump import Pump
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+)
+
+if TYPE_CHECKING:
+    from ._options import Options
+    from ._protocol._http import Request, Response
+    from ._scope import ConnectionScope
+    from ._transports import Transport
+
+Data = str | bytes | bytearray | memoryview
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Opened:
+    """A transport whose opening handshake is done: what makes a connection."""
+
+    transport: Transport
+    request: Request
+    response: Response
+    subprotocol: str | None
+    leftover: bytes  # what came behind the handshake
+    options: Options
+    logger: logging.Logger
+
+
+class Connection(trio.abc.Channel[str | bytes]):
+    """A WebSocket connection: a channel of messages, str for text, else bytes.
+
+    Made by connect(), accept() or serve(), whose scope it lives in.
+
+    ``nursery`` is for tasks that use the connection: leaving the scope waits
+    for them. ``request`` and ``response`` are those of the opening handshake;
+    ``subprotocol`` is the one they agreed on, or None. The addresses, as
+    socket.getsockname() gives them, are None where the stream isn't a socket.
+    """
+
+    _client: bool
+
+    nursery: trio.Nursery
+
+    def __init__(self, opened: Opened) -> None:
+        self.request = opened.request
+        self.response = opened.response
+        self.subprotocol = opened.subprotocol
+        self.logger = opened.logger
+        self.local_address: Any = opened.transport.local_address
+        self.remote_address: Any = opened.transport.remote_address
+        self._options = opened.options
+        debug = self.logger.isEnabledFor(logging.DEBUG)
+        self._pings = Pings(self._trace_latency if debug else None)
+        self._engine = Engine(
+            client=self._client,
+            max_size=opened.options.max_size,
+            trace_received=functools.partial(self._trace, "<") if debug else None,
+            trace_sent=functools.partial(self._trace, ">") if debug else None,
+        )
+        self._engine.on_pong = self._pings.acknowledge
+        self._pump = Pump(
+            self._engine,
+            opened.transport,
+            opened.options,
+            client=self._client,
+            on_end=self._on_end,
+        )
+        self._pacer = current_pacer()
+        self._turn: trio.StrictFIFOLock | None = None  # of senders, under contention
+        self._receiving = False
+        self._stream: _StreamToken | None = None  # the message that is read piecemeal
+        self._aclosed = False  # by the user: no clock, no verdict
+        self._told_of_lost_data = False
+        self._scope: ConnectionScope | None = None
+        if opened.leftover:
+            self._engine.receive(opened.leftover)
+
+    # -- Facts ---------------------------------------------------------------
+
+    @functools.cached_property
+    def id(self) -> uuid.UUID:
+        """A unique name of the connection, for logs."""
+        return uuid.uuid4()
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the latest ping that was answered to its pong; 0 before."""
+        return self._pings.latency
+
+    @property
+    def state(self) -> State:
+        """The state, in the words of RFC 6455.
+
+        Between a look at it and a call it may change: rather call, and catch
+        ConnectionClosed.
+        """
+        if self._engine.phase is OPEN:
+            return State.OPEN
+        return State.CLOSED if self._pump.closed.is_set() else State.CLOSING
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code of the connection (RFC 6455, section 7.1.5).
+
+        That of the peer's close frame, 1005 if it had none, 1006 if no close
+        frame came; None while the connection is open or about to be closed.
+        """
+        if self._engine.rcvd is not None:
+            return self._engine.rcvd.code
+        if self._engine.phase in FINAL:
+            return CloseCode.ABNORMAL_CLOSURE.value
+        return None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason in the peer's close frame, "" if none came; None before."""
+        if self._engine.rcvd is not None:
+            return self._engine.rcvd.reason
+        return "" if self._engine.phase in FINAL else None
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.id} {self.state.name} "
+            f"{self.local_address} - {self.remote_address}>"
+        )
+
+    # -- Receiving -----------------------------------------------------------
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: None = None) -> str | bytes: ...
+
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """Receive the next message: a str if it is text, else bytes.
+
+        ``decode=False`` returns the bytes of a text, ``decode=True`` decodes a
+        binary message, in UTF-8.
+
+        Raises ConnectionClosedOK after a close in good order,
+        ConnectionClosedError after a loss, in both cases once all messages
+        that came before have been received; ConcurrencyError while another
+        task receives.
+
+        **Cancellation**: nothing is lost; the next call returns the message.
+        A deadline that has passed already, as of move_on_after(0), never
+        returns a message, even if one is there: recv_nowait() does.
+        """
+        self._begin_receiving()
+        try:
+            await self._pacer.step()
+            self._leave_stream()
+            while not self._engine.messages:
+                if self._engine.phase is not OPEN:
+                    raise self._closed()
+                await self._pump.wait_incoming()
+                self._pacer.waited()
+            return self._take(decode)
+        finally:
+            self._receiving = False
+
+    async def receive(self) -> str | bytes:
+        """Receive the next message; recv(), by the name that trio's channels use.
+
+        **Cancellation**: as recv().
+        """
+        return await self.recv()
+
+    def recv_nowait(self, decode: bool | None = None) -> str | bytes:
+        """Receive a message that is there.
+
+        Raises trio.WouldBlock if none is; otherwise as recv().
+        """
+        self._begin_receiving()
+        try:
+            self._leave_stream()
+            if not self._engine.messages:
+                if self._engine.phase is not OPEN:
+                    raise self._closed()
+                raise trio.WouldBlock("no message is there")
+            return self._take(decode)
+        finally:
+            self._receiving = False
+
+    async def __anext__(self) -> str | bytes:
+        """Receive the next message; a close in good order ends the iteration.
+
+        **Cancellation**: as recv().
+        """
+        try:
+            return await self.recv()
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
+
+    def recv_streaming(self, decode: bool | None = None) -> MessageStream:
+        """Receive the next message piece by piece: ``async for piece in ...``.
+
+        The pieces are str or bytes as the message is, or as ``decode`` says.
+        Where they are cut has no meaning (RFC 6455, section 5.4). Left early,
+        what is still to come of the message is discarded.
+
+        The iteration raises what recv() raises, also in the middle of a
+        message. **Cancellation**: nothing is lost; the iteration can go on.
+        """
+        return MessageStream(self, decode)
+
+    def _begin_receiving(self) -> None:
+        if self._receiving:
+            raise ConcurrencyError("another task is already receiving")
+        if self._stream is not None and self._stream.is_of_another_task():
+            raise ConcurrencyError(
+                "another task is in the middle of a message, by recv_streaming()"
+            )
+        self._receiving = True
+
+    @enable_ki_protection
+    def _take(self, decode: bool | None) -> str | bytes:
+        # Converted before it is taken: what can't be decoded isn't lost.
+        message = _converted(self._engine.messages[0], decode)
+        self._engine.pop()
+        self._pump.taken()
+        return message
+
+    @enable_ki_protection
+    def _leave_stream(self) -> None:
+        """Discard the rest of a message that recv_streaming() was left in."""
+        if self._stream is None:
+            return
+        self._stream = None
+        self._pump.streaming = False
+        if self._engine.messages:
+            self._engine.pop()
+        elif self._engine.decoder.in_message:
+            self._engine.decoder.discard_partial()
+        self._pump.taken()
+
+    # -- Sending -------------------------------------------------------------
+
+    async def send(
+        self,
+        message: Data | Iterable[Data] | AsyncIterable[Data],
+        *,
+        text: bool | None = None,
+    ) -> None:
+        """Send a message: text if it is a str, else binary.
+
+        ``text=True`` sends bytes, which must be UTF-8, as text; ``text=False``
+        a str as binary. An iterable, async or not, of str or of bytes sends
+        one message in fragments, each as soon as the iterable yields it; other
+        senders wait until its end, control frames do not.
+
+        Returns once the message is accepted: it will be sent whole and in
+        order, unless the connection is lost or its scope cancelled. Waits
+        while ``write_limit`` bytes wait for the socket.
+
+        Raises ConnectionClosed; TypeError for what isn't a message.
+
+        **Cancellation**: nothing of the message was or will be sent. In the
+        middle of an iterable the connection is closed, with 1011: the peer
+        can't be told to forget the beginning. The same if the iterable raises.
+        """
+        if isinstance(message, (str, bytes, bytearray, memoryview)):
+            opcode, payload = _prepared(message, text)
+            await self._pacer.step()
+            if self._turn is None and self._pump.has_room:
+                self._hand_over(opcode, payload)
+                return
+            async with self._senders():
+                await self._pump.wait_room()
+                self._hand_over(opcode, payload)
+        elif isinstance(message, Mapping):
+            raise TypeError("message: expected str, bytes or an iterable; got a dict")
+        elif isinstance(message, AsyncIterable):
+            await self._send_fragments(message, text)
+        elif isinstance(message, Iterable):
+            await self._send_fragments(_as_async(message), text)
+        else:
+            raise TypeError(
+                f"message: expected str, bytes, bytearray, memoryview or an "
+                f"iterable of them; got {type(message).__name__}"
+            )
+
+    def send_nowait(self, message: Data, *, text: bool | None = None) -> None:
+        """Send a message if it is accepted without waiting, as send() else does.
+
+        Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
+        another task is sending; nothing is sent then.
+        """
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            raise TypeError(
+                f"message: expected str, bytes, bytearray or memoryview; "
+                f"got {type(message).__name__}"
+            )
+        opcode, payload = _prepared(message, text)
+        if self._engine.phase is OPEN and (
+            self._turn is not None or not self._pump.has_room
+        ):
+            raise trio.WouldBlock("write_limit is reached, or another task is sending")
+        self._hand_over(opcode, payload)
+
+    @enable_ki_protection
+    def _hand_over(self, opcode: int, payload: bytes, fin: bool = True) -> None:
+        """Accept a frame: the one step in which a message is committed (R5)."""
+        if self._engine.phase is not OPEN:
+            raise self._closed()
+        self._pump.write(self._engine.data_frame(opcode, payload, fin))
+
+    def _senders(self) -> _Turn:
+        return _Turn(self)
+
+    async def _send_fragments(
+        self, fragments: AsyncIterable[Data], text: bool | None
+    ) -> None:
+        iterator = aiter(fragments)
+        async with self._senders():
+            await self._pacer.step()
+            opcode = 0
+            try:
+                async for fragment in iterator:
+                    if not isinstance(fragment, (str, bytes, bytearray, memoryview)):
+                        raise TypeError(
+                            f"fragment: expected str, bytes, bytearray or "
+                            f"memoryview; got {type(fragment).__name__}"
+                        )
+                    kind, payload = _prepared(fragment, text)
+                    if opcode not in (0, kind):
+                        raise TypeError("fragments: expected all text or all binary")
+                    await self._pump.wait_room()
+                    self._hand_over(CONT if opcode else kind, payload, fin=False)
+                    opcode = kind
+                    await self._pacer.step()
+                if opcode:
+                    await self._pump.wait_room()
+                    self._hand_over(CONT, b"")
+            except BaseException as exc:
+                if opcode and self._engine.phase is OPEN:
+                    self._pump.fail(1011, "message was not completed", exc)
+                raise
+            finally:
+                # A generator that isn't finished is finished here, not by the
+                # garbage collector. Anything else remains the caller's.
+                if isinstance(iterator, AsyncGenerator):
+                    with trio.CancelScope(shield=True) as scope:
+                        scope.cancel()
+                        await iterator.aclose()
+
+    # -- Control -------------------------------------------------------------
+
+    async def ping(self, data: str | bytes | None = None) -> float:
+        """Send a ping; return the latency, in seconds, once its pong came.
+
+        ``data`` is the payload, at most 125 bytes; by default four random
+        ones (RFC 6455, section 5.5.2).
+
+        Raises ConnectionClosed, also while it waits; ConcurrencyError if a
+        ping with the same data still waits.
+
+        **Cancellation**: waits no longer; the ping may have been sent.
+        """
+        payload = None if data is None else _control_payload(data)
+        await self._pacer.step()
+        if self._engine.phase is not OPEN:
+            raise self._closed()
+        payload, waiter = self._pings.add(payload)
+        try:
+            self._engine.send_ping(payload)
+            self._pump.flush()
+            await waiter.done.wait()
+        finally:
+            self._pings.forget(payload)
+        if waiter.latency is None:
+            raise self._closed()
+        return waiter.latency
+
+    async def pong(self, data: str | bytes = b"") -> None:
+        """Send a pong that no ping asked for (RFC 6455, section 5.5.3).
+
+        Raises ConnectionClosed. **Cancellation**: nothing was sent.
+        """
+        payload = _control_payload(data)
+        await self._pacer.step()
+        if self._engine.phase is not OPEN:
+            raise self._closed()
+        self._engine.send_pong(payload)
+        self._pump.flush()
+
+    # -- Closing -------------------------------------------------------------
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection: what was sent, a close frame, the answer.
+
+        Waits for the closing handshake (RFC 6455, section 7.1.2) and the end
+        of TCP, ``close_timeout`` at most. Messages that weren't received are
+        discarded. From now on every call raises ConnectionClosedOK. Does
+        nothing on a connection that is closed.
+
+        Raises ConnectionClosedError if messages that send() had accepted
+        couldn't be written and nobody was told so far; ValueError, and does
+        nothing, for a code that may not be sent and a reason of more than 123
+        bytes.
+
+        **Cancellation**: the close frame and what waits before it are written
+        as far as that needs no waiting, and the connection is closed.
+        """
+        close_payload(code, reason)  # raises for wrong arguments
+        told = self._lost and self._scope is not None and self._scope.was_told
+        self._aclosed = True
+        await self._close(code, reason)
+        if self._engine.lost_data and not told and not self._told_of_lost_data:
+            self._told_of_lost_data = True
+            raise self._error()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by whomever.
+
+        **Cancellation**: changes nothing.
+        """
+        await self._pump.closed.wait()
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Do the closing handshake, or in a cancelled scope what can be done.
+
+        **Cancellation**: closes in a hurry, then raises Cancelled.
+        """
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._engine.phase is OPEN:
+                self._pump.close(code, reason)
+            await self._pump.closed.wait()
+        except BaseException:
+            await self._pump.goodbye(code, reason)
+            raise
+
+    # -- The end -------------------------------------------------------------
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether the connection was closed in good order, or is about to be."""
+        rcvd, sent = self._engine.rcvd, self._engine.sent
+        return self._aclosed or (
+            rcvd is not None
+            and sent is not None
+            and rcvd.code in OK_CODES
+            and sent.code in OK_CODES
+        )
+
+    @property
+    def _lost(self) -> bool:
+        """Whether the connection ended, and not in good order."""
+        return self._engine.phase is not OPEN and not self._in_order
+
+    def _closed(self) -> ConnectionClosed:
+        """Make the exception for a call that finds the connection closed.
+
+        The one place where the user's code is told of a loss.
+        """
+        if not self._in_order:
+            if self._scope is not None:
+                self._scope.told()
+            return self._error()
+        engine = self._engine
+        exc = ConnectionClosedOK(engine.rcvd, engine.sent, engine.rcvd_then_sent)
+        exc._connection = self
+        return exc
+
+    def _error(self) -> ConnectionClosedError:
+        engine = self._engine
+        exc = ConnectionClosedError(engine.rcvd, engine.sent, engine.rcvd_then_sent)
+        exc._connection = self
+        exc.__cause__ = engine.cause
+        return exc
+
+    @enable_ki_protection
+    def _on_end(self) -> None:
+        """Act on the end of the connection; called once, by the pump."""
+        self._pings.end()
+        if self.logger.isEnabledFor(logging.DEBUG):
+            self._trace_end()
+        if self._scope is not None:
+            self._scope.ended()
+
+    # -- Debug logs ----------------------------------------------------------
+
+    def _trace(
+        self, sign: str, opcode: int, payload: bytes, size: int, fin: bool
+    ) -> None:
+        self.logger.debug(
+            "%s %s %s", self.id.hex[:8], sign, describe(opcode, payload, size, fin)
+        )
+
+    def _trace_latency(self, latency: float) -> None:
+        self.logger.debug("%s latency %.1f ms", self.id.hex[:8], latency * 1000)
+
+    def _trace_end(self) -> None:
+        engine = self._engine
+        if engine.phase is CLOSE_DONE:
+            what = f"closed by the peer: {engine.rcvd}"
+        elif engine.phase not in FINAL:
+            what = f"closed by this side: {engine.sent}"
+        else:
+            what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
+        self.logger.debug("%s %s", self.id.hex[:8], what)
+
+
+class ClientConnection(Connection):
+    """The client's side of a connection."""
+
+    _client = True
+
+
+class ServerConnection(Connection):
+    """The server's side of a connection."""
+
+    _client = False
+
+
+class _Turn:
+    """The turn of one sender, in the order in which they came.
+
+    The lock exists only while somebody holds or wants it.
+    """
+
+    __slots__ = ("_connection", "_lock")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        connection = self._connection
+        if connection._turn is None:
+            connection._turn = trio.StrictFIFOLock()
+        self._lock = connection._turn
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    @enable_ki_protection
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._lock.locked():
+            self._connection._turn = None
+
+
+class _StreamToken:
+    """Says whose turn it is to receive, in the middle of a message."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        # None once the iteration is given up.
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def is_of_another_task(self) -> bool:
+        return self.task not in (None, trio.lowlevel.current_task())
+
+
+class MessageStream(AsyncIterator[str | bytes]):
+    """The pieces of one message; see :meth:`Connection.recv_streaming`."""
+
+    def __init__(self, connection: Connection, decode: bool | None) -> None:
+        self._connection = connection
+        self._decode = decode
+        self._token: _StreamToken | None = None
+        self._begun = self._done = False
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Wait for the next piece. **Cancellation**: nothing is lost."""
+        connection = self._connection
+        if self._done:
+            raise StopAsyncIteration
+        connection._begin_receiving()
+        try:
+            await connection._pacer.step()
+            if self._token is None:
+                connection._leave_stream()
+                self._token = connection._stream = _StreamToken()
+                connection._pump.streaming = True
+            elif connection._stream is not self._token:
+                self._done = True  # another receive has discarded the rest
+                raise StopAsyncIteration
+            return await self._next_piece()
+        finally:
+            connection._receiving = False
+
+    async def _next_piece(self) -> str | bytes:
+        connection = self._connection
+        engine = connection._engine
+        while True:
+            if engine.messages:
+                piece = self._converted(engine.messages[0], final=True)
+                self._end()
+                engine.pop()
+                connection._pump.taken()
+                if self._begun and not piece:
+                    raise StopAsyncIteration
+                return piece
+            if engine.decoder.in_message:
+                taken = engine.decoder.take_partial()
+                connection._pump.taken()
+                if taken:
+                    self._begun = True
+                    return self._converted(taken, final=False)
+            if engine.phase is not OPEN:
+                self._end()
+                raise connection._closed()
+            await connection._pump.wait_incoming()
+            connection._pacer.waited()
+
+    def _converted(self, piece: str | bytes, *, final: bool) -> str | bytes:
+        if self._decode is True and isinstance(piece, bytes):
+            return self._utf8.decode(piece, final)  # a character may be cut
+        return _converted(piece, self._decode)
+
+    def _end(self) -> None:
+        self._done = True
+        self._connection._stream = None
+        self._connection._pump.streaming = False
+
+    async def aclose(self) -> None:
+        """Discard the rest of the message. **Cancellation**: discards all the same."""
+        self._done = True
+        if self._token is not None and self._connection._stream is self._token:
+            self._connection._leave_stream()
+        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        # Dropped by a break or an exception in the loop over it: whoever
+        # receives next, in whatever task, discards the rest.
+        if self._token is not None:
+            self._token.task = None
+
+
+def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
+    if decode is False and isinstance(message, str):
+        return message.encode()
+    if decode is True and isinstance(message, bytes):
+        return message.decode()
+    return message
+
+
+def _prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
+    """Return the opcode and the payload; a payload that can change is copied."""
+    if isinstance(message, str):
+        return (BINARY if text is False else TEXT), message.encode()
+    payload = bytes(message)
+    if text is not True:
+        return BINARY, payload
+    payload.decode()  # what isn't UTF-8 would cost the connection
+    return TEXT, payload
+
+
+def _control_payload(data: str | bytes) -> bytes:
+    if isinstance(data, str):
+        data = data.encode()
+    elif not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data: expected str or bytes; got {type(data).__name__}")
+    if len(data) > MAX_CONTROL_PAYLOAD:
+        # RFC 6455, section 5.5
+        raise ValueError(
+            f"data: expected at most {MAX_CONTROL_PAYLOAD} bytes; got {len(data)}"
+        )
+    return bytes(data)
+
+
+async def _as_async(fragments: Iterable[Data]) -> AsyncIterator[Data]:
+    for fragment in fragments:
+        yield fragment

@@ -1,0 +1,68 @@
+"""What leaves a nursery of ours: one exception if one is enough (R12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NoReturn
+
+import trio
+
+
+async def exit_of(
+    manager: AbstractAsyncContextManager[object], exc: BaseException | None
+) -> BaseException | None:
+    """Leave a block; return what it raises or lets pass."""
+    try:
+        if exc is None:
+            await manager.__aexit__(None, None, None)
+        elif not await manager.__aexit__(type(exc), exc, exc.__traceback__):
+            return exc
+    except BaseException as raised:  # noqa: BLE001 - raised again by the caller
+        return raised
+    return None
+
+
+def reduced(
+    error: BaseException,
+    body: BaseException | None,
+    loss_in: Callable[[BaseException], BaseException | None] = lambda exc: None,
+) -> BaseException:
+    """Reduce what a nursery raised to what it comes down to.
+
+    ``error`` is what exit_of() returned, ``body`` what was raised in the body
+    of the nursery. A strict nursery raises a group of its own; its members are
+    what the body and the tasks raised, a group of the user's among them. In
+    this order: KeyboardInterrupt and SystemExit win; errors of the user's are
+    raised, as a group if there are several; then what ``loss_in`` says is a
+    loss; Cancelled only if there is nothing else.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    users: list[BaseException] = []
+    losses: list[BaseException] = []
+    cancelled: list[BaseException] = []
+    for member in error.exceptions:
+        loss = loss_in(member)
+        if isinstance(member, (KeyboardInterrupt, SystemExit)):
+            return member
+        elif loss is not None:
+            losses.append(loss)
+        elif isinstance(member, trio.Cancelled):
+            cancelled.append(member)
+        else:
+            users.append(member)
+    if len(users) > 1:
+        return error.derive(users).with_traceback(error.__traceback__)
+    candidates = users or losses or cancelled
+    return next((exc for exc in candidates if exc is body), candidates[0])
+
+
+def raise_as_is(exc: BaseException) -> NoReturn:
+    """Raise an exception with the context it has: Python would set it anew."""
+    context = exc.__context__
+    try:
+        raise exc
+    finally:
+        exc.__context__ = context
+        del exc, context  # no cycle with the traceback

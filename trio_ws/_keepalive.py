@@ -1,0 +1,144 @@
+"""Pings: those that wait for their pong, and the keepalive that sends them (R9)."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._protocol._state import OPEN
+from .exceptions import ConcurrencyError
+
+if TYPE_CHECKING:
+    from ._options import Options
+    from ._protocol._engine import Engine
+    from ._pump import Pump
+
+# Pings of the keepalive whose pong, however late, is still measured.
+_REMEMBERED = 16
+
+
+class PingWaiter:
+    """A ping under way, and what its sender waits for."""
+
+    __slots__ = ("done", "latency", "sent_at")
+
+    def __init__(self) -> None:
+        self.sent_at = trio.current_time()
+        self.done = trio.Event()
+        self.latency: float | None = None  # seconds, once the pong has come
+
+
+class Pings:
+    """The pings of a connection that have no pong yet, oldest first."""
+
+    __slots__ = ("_pending", "latency", "on_latency")
+
+    def __init__(self, on_latency: Callable[[float], None] | None) -> None:
+        self._pending: dict[bytes, PingWaiter] = {}
+        self.latency = 0.0
+        self.on_latency = on_latency
+
+    def add(self, payload: bytes | None) -> tuple[bytes, PingWaiter]:
+        """Register a ping; make up a payload where there is none."""
+        if payload is None:
+            payload = random.randbytes(4)
+            while payload in self._pending:
+                payload = random.randbytes(4)
+        elif payload in self._pending:
+            raise ConcurrencyError(
+                f"already waiting for a pong with the same data, {payload!r}"
+            )
+        waiter = self._pending[payload] = PingWaiter()
+        return payload, waiter
+
+    def forget(self, payload: bytes) -> None:
+        """Wait for this pong no longer."""
+        self._pending.pop(payload, None)
+
+    @enable_ki_protection
+    def acknowledge(self, payload: bytes) -> None:
+        """Take note of a pong: it answers its ping and all before it.
+
+        RFC 6455, section 5.5.3: a peer may answer only the most recent ping.
+        A pong that answers none, also allowed, is ignored.
+        """
+        if payload not in self._pending:
+            return
+        now = trio.current_time()
+        for known in list(self._pending):
+            waiter = self._pending.pop(known)
+            waiter.latency = now - waiter.sent_at
+            waiter.done.set()
+            if known == payload:
+                self.latency = waiter.latency
+                if self.on_latency is not None:
+                    self.on_latency(self.latency)
+                return
+
+    @enable_ki_protection
+    def end(self) -> None:
+        """Wake those who wait: no pong will come."""
+        for waiter in self._pending.values():
+            waiter.done.set()
+        self._pending.clear()
+
+
+async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) -> None:
+    """Send a ping every ping_interval; fail the connection without life.
+
+    Life is any byte received since the ping, or, while the ping still waits in
+    our own buffer, any byte the socket takes. While the application has paused
+    reading nothing can be said, so nothing is.
+    """
+    assert options.ping_interval is not None
+    timeout = inf if options.ping_timeout is None else options.ping_timeout
+    next_ping = trio.current_time() + options.ping_interval
+    silent_since = inf  # when the oldest ping without life since was sent
+    reads = taken = 0
+    frame = b""
+    unanswered: deque[bytes] = deque()
+    while True:
+        await trio.sleep_until(min(next_ping, silent_since + timeout))
+        if engine.phase is not OPEN:
+            return
+        now = trio.current_time()
+        if pump.reads != reads or pump.paused:
+            silent_since = inf
+        elif engine.outbox.taken != taken and frame:
+            # Life all the same, of a peer that reads but slowly. A ping that
+            # has left the buffer is given its time from now on.
+            silent_since = now
+            taken = engine.outbox.taken
+            if not engine.outbox.waits(frame):
+                frame = b""
+        if now >= silent_since + timeout:
+            # The answer may be here, and this task only the first to run.
+            pump.read_now()
+            if pump.reads == reads and engine.phase is OPEN:
+                pump.fail(1011, "keepalive ping timeout", _timeout(options))
+                return
+            silent_since = inf
+        if now >= next_ping and engine.phase is OPEN:
+            next_ping = now + options.ping_interval
+            payload, _ = pings.add(None)
+            unanswered.append(payload)
+            if len(unanswered) > _REMEMBERED:
+                pings.forget(unanswered.popleft())
+            ping = engine.send_ping(payload)
+            pump.flush()
+            if silent_since == inf:
+                silent_since, reads = now, pump.reads
+                taken = engine.outbox.taken
+                frame = ping if engine.outbox.waits(ping) else b""
+
+
+def _timeout(options: Options) -> TimeoutError:
+    return TimeoutError(
+        f"nothing came within {options.ping_timeout} s of a ping (ping_timeout)"
+    )

@@ -1,0 +1,124 @@
+"""The keywords that connections have in common, checked in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ._protocol._headers import HeadersLike, validate_subprotocols
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+# R8: how long a peer may take nothing of what waits for it where the keepalive
+# that would tell is off.
+STALL_TIMEOUT = 40.0
+
+
+class OptionsDict(TypedDict, total=False):
+    """Keywords of connect(), accept(), serve() and open_server().
+
+    ``Options`` documents them.
+    """
+
+    subprotocols: Sequence[str] | None
+    additional_headers: HeadersLike | None
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    loss_grace: float | None
+    close_grace: float | None
+    max_size: int | None
+    max_queue: int | None
+    write_limit: int
+    logger: logging.Logger | None
+    create_connection: Callable[..., Any] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What can be said of a connection.
+
+    Times are in seconds, sizes in bytes; None means no limit.
+
+    * ``subprotocols``: in order of preference.
+    * ``additional_headers``: for the request of a client, the response of a
+      server.
+    * ``open_timeout``: for DNS, TCP, TLS and the opening handshake together.
+    * ``ping_interval``: between two pings of the keepalive; None turns it off.
+    * ``ping_timeout``: without any byte of the peer for so long after a ping,
+      the connection is lost.
+    * ``close_timeout``: for the closing handshake, what still waits to be
+      written included.
+    * ``loss_grace``: after a loss, so long may the body and the tasks in
+      ``ws.nursery`` go on before they are cancelled.
+    * ``close_grace``: the same after the peer closed in good order.
+    * ``max_size``: of a message that is received.
+    * ``max_queue``: messages that may wait to be received before reading
+      pauses.
+    * ``write_limit``: send() waits while so many bytes wait for the socket.
+    * ``logger``: in place of ``trio_ws.client`` or ``trio_ws.server``.
+    * ``create_connection``: a subclass of ClientConnection or
+      ServerConnection, or a ``functools.partial`` of one.
+    """
+
+    subprotocols: Sequence[str] | None = None
+    additional_headers: HeadersLike | None = None
+    open_timeout: float | None = 10
+    ping_interval: float | None = 20
+    ping_timeout: float | None = 20
+    close_timeout: float | None = 10
+    loss_grace: float | None = 10
+    close_grace: float | None = None
+    max_size: int | None = 2**20
+    max_queue: int | None = 16
+    write_limit: int = 2**16
+    logger: logging.Logger | None = None
+    create_connection: Callable[..., Connection] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout", "ping_timeout", "close_timeout"):
+            _check_seconds(name, getattr(self, name), zero=False)
+        _check_seconds("ping_interval", self.ping_interval, zero=False)
+        for name in ("loss_grace", "close_grace"):
+            _check_seconds(name, getattr(self, name), zero=True)
+        _check_size("max_size", self.max_size, least=0, none=True)
+        _check_size("max_queue", self.max_queue, least=0, none=True)
+        _check_size("write_limit", self.write_limit, least=1, none=False)
+        if self.subprotocols is not None:
+            validate_subprotocols(self.subprotocols)
+        if self.create_connection is not None and not callable(self.create_connection):
+            raise TypeError(
+                f"create_connection: expected a connection class or a "
+                f"functools.partial of one; got {self.create_connection!r}"
+            )
+
+    @property
+    def stall_timeout(self) -> float:
+        """How long the peer may take nothing of what waits (R8)."""
+        if self.ping_interval is None or self.ping_timeout is None:
+            return STALL_TIMEOUT
+        return self.ping_interval + self.ping_timeout
+
+
+def _check_seconds(name: str, value: object, *, zero: bool) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number of seconds or None; got {value!r}")
+    if not (value >= 0 if zero else value > 0):  # also refuses NaN
+        least = "at least 0" if zero else "more than 0"
+        raise ValueError(f"{name}: expected {least} seconds or None; got {value!r}")
+
+
+def _check_size(name: str, value: object, *, least: int, none: bool) -> None:
+    if value is None and none:
+        return
+    kind = "an int or None" if none else "an int"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected {kind}; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}; got {value}")

@@ -1,0 +1,63 @@
+"""Fair to others, yet cheap: a schedule point now and then, not at every call.
+
+Each public coroutine is a cancellation point. It is a schedule point, too, if it
+waits; if it doesn't (a message is there, the socket takes what is sent), only
+every 64th call is, or the first one after a millisecond, counted over all
+connections of a trio run.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import trio
+
+CALLS = 64
+SECONDS = 0.001
+
+
+class Pacer:
+    """The counter of a trio run."""
+
+    __slots__ = ("_calls", "_limit", "_until")
+
+    def __init__(self, limit: int = CALLS) -> None:
+        self._limit = limit
+        self._calls = 0
+        # perf_counter() and not trio's clock: a MockClock stands still.
+        self._until = 0.0
+
+    async def step(self) -> None:
+        """Be a cancellation point, and a schedule point if it is time for one."""
+        self._calls += 1
+        if self._calls < self._limit and perf_counter() < self._until:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+            self.waited()
+
+    def waited(self) -> None:
+        """Take note that other tasks have just had their turn."""
+        self._calls = 0
+        self._until = perf_counter() + SECONDS
+
+
+_pacer: trio.lowlevel.RunVar[Pacer] = trio.lowlevel.RunVar("trio_ws pacer")
+
+
+def current_pacer() -> Pacer:
+    """Return the counter of the current trio run."""
+    try:
+        return _pacer.get()
+    except LookupError:
+        pacer = Pacer()
+        _pacer.set(pacer)
+        return pacer
+
+
+def set_limit(limit: int) -> int:
+    """Set how many calls make a schedule point; return what it was."""
+    pacer = current_pacer()
+    before = pacer._limit
+    pacer._limit = limit
+    return before

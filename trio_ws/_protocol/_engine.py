@@ -1,0 +1,267 @@
+"""One side of a WebSocket connection, without any input or output.
+
+Bytes go in by :meth:`Engine.receive`, messages wait in :attr:`Engine.messages`,
+bytes that have to go out wait in :attr:`Engine.outbox`. The closing handshake is
+the table of ``_state``; this file says what each step means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ._codec import Control, Decoder, Trace, encode
+from ._errors import ProtocolError
+from ._frames import (
+    CLOSE,
+    MAX_CONTROL_PAYLOAD,
+    PING,
+    PONG,
+    Close,
+    CloseCode,
+    close_payload,
+    is_sendable,
+)
+from ._outbox import Frame, Outbox
+from ._state import CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, Event, Phase
+
+
+def message_size(message: str | bytes) -> int:
+    """Return the size of a message in bytes, a text's in UTF-8."""
+    if isinstance(message, str) and not message.isascii():
+        return len(message.encode())
+    return len(message)
+
+
+class Engine:
+    """The protocol from the end of the opening handshake on."""
+
+    __slots__ = (
+        "_client",
+        "_close_frame",
+        "_trace_sent",
+        "cause",
+        "decoder",
+        "lost_data",
+        "messages",
+        "on_pong",
+        "outbox",
+        "phase",
+        "queued",
+        "rcvd",
+        "rcvd_then_sent",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        max_size: int | None,
+        trace_received: Trace | None = None,
+        trace_sent: Trace | None = None,
+    ) -> None:
+        self._client = client
+        self._trace_sent = trace_sent
+        self.phase: Phase = OPEN
+        self.decoder = Decoder(
+            masked=not client, max_size=max_size, trace=trace_received
+        )
+        self.outbox = Outbox()
+        # Whole messages that came and weren't taken, and their size in bytes.
+        self.messages: deque[str | bytes] = deque()
+        self.queued = 0
+        self.on_pong: Callable[[bytes], None] | None = None
+        # How it ended: the close frames, which of them was first, and why.
+        self.rcvd: Close | None = None
+        self.sent: Close | None = None
+        self.rcvd_then_sent: bool | None = None
+        self.cause: BaseException | None = None
+        # Whether data that was accepted for sending will never go out.
+        self.lost_data = False
+        self._close_frame: bytes | None = None
+
+    def _step(self, event: Event) -> None:
+        try:
+            self.phase = TABLE[self.phase, event]
+        except KeyError:
+            raise ProtocolError(
+                f"{event.name} isn't possible in state {self.phase.name}"
+            ) from None
+
+    # -- Receiving -----------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take in bytes of the peer: queue messages, answer control frames."""
+        if self.phase in DEAF:
+            return
+        for item in self.decoder.feed(data):
+            if type(item) is str or type(item) is bytes:
+                # After our own close frame nobody waits for messages.
+                if self.phase is OPEN:
+                    self.messages.append(item)
+                    self.queued += message_size(item)
+            elif type(item) is tuple:
+                self._receive_control(item)
+            else:
+                assert isinstance(item, ProtocolError)
+                self._violated(item)
+
+    def receive_eof(self) -> None:
+        """Take note that the peer's stream has ended."""
+        if self.phase in FINAL:
+            return
+        if self.phase not in DEAF:
+            self.cause = EOFError(f"stream ended {self.decoder.where()}")
+        if self.phase is OPEN:
+            self._drop()
+        # After a close frame of ours a peer that has ended its stream may still
+        # read, so what waits may still go out.
+        self._step(Event.EOF)
+
+    def _receive_control(self, item: Control) -> None:
+        opcode, payload = item
+        if opcode == PING:
+            self._step(Event.RECV_CONTROL)
+            if self.phase is OPEN:
+                self.outbox.put_pong(self._control(PONG, payload))
+        elif opcode == PONG:
+            self._step(Event.RECV_CONTROL)
+            if self.on_pong is not None:
+                self.on_pong(payload)
+        else:
+            try:
+                self.rcvd = _parse_close(payload)
+            except ProtocolError as exc:
+                self._violated(exc)
+                return
+            self._step(Event.RECV_CLOSE)
+            if self.phase is CLOSE_RECEIVED:
+                # Section 5.5.1: "When sending a Close frame in response, the
+                # endpoint typically echos the status code it received".
+                self._step(Event.SEND_CLOSE)
+                self._send_close(payload, self.rcvd)
+            else:
+                self.rcvd_then_sent = False
+
+    def _violated(self, exc: ProtocolError) -> None:
+        """Fail the connection for what the peer sent (section 7.1.7).
+
+        The one place where a violation becomes a close code and a reason.
+        """
+        reason = str(exc).encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
+        self.fail(exc.close_code, reason, exc)
+
+    def pop(self) -> str | bytes:
+        """Take the oldest message."""
+        message = self.messages.popleft()
+        self.queued -= message_size(message)
+        return message
+
+    def discard_messages(self) -> None:
+        """Forget what nobody will ask for any more."""
+        self.messages.clear()
+        self.queued = 0
+        if self.decoder.in_message:
+            self.decoder.discard_partial()
+
+    # -- Sending -------------------------------------------------------------
+
+    def data_frame(self, opcode: int, payload: bytes, fin: bool) -> Frame:
+        """Build a data frame, which the caller has to push or write at once."""
+        if self.phase is not OPEN:
+            self._step(Event.SEND_DATA)
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), fin)
+        return encode(opcode, payload, fin, self._client)
+
+    def send_ping(self, payload: bytes) -> bytes:
+        """Queue a ping and return its frame, for Outbox.waits()."""
+        self._step(Event.SEND_CONTROL)
+        frame = self._control(PING, payload)
+        self.outbox.push_control(frame)
+        return frame
+
+    def send_pong(self, payload: bytes) -> None:
+        """Queue an unsolicited pong (section 5.5.3)."""
+        self._step(Event.SEND_CONTROL)
+        self.outbox.push_control(self._control(PONG, payload))
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue a close frame behind the data, in good order.
+
+        What the peer sent and nobody took, and what it still sends before its
+        own close frame, is discarded.
+        """
+        payload = close_payload(code, reason)
+        self._step(Event.SEND_CLOSE)
+        self._send_close(payload, Close(code, reason))
+        self.discard_messages()
+
+    def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
+        """Give the connection up: a close frame right away, the rest is dropped."""
+        if self.phase in FINAL:
+            return
+        payload = close_payload(code, reason)
+        self._step(Event.FAIL)
+        self.cause = cause
+        close_waits = self._close_frame and self.outbox.waits(self._close_frame)
+        self._drop()
+        if self.sent is None or close_waits:
+            self._send_close(payload, Close(code, reason))
+
+    def lose(self, cause: BaseException) -> None:
+        """Take note that the stream is broken: nothing can be sent any more."""
+        if self.phase in FINAL:
+            return
+        self._step(Event.FAIL)
+        self.cause = cause
+        self._drop()
+
+    def abandon(self, *, flushed: bool) -> None:
+        """Take note that nothing more can be sent.
+
+        ``flushed`` tells whether what was taken from the outbox went out.
+        """
+        self._drop()
+        if not flushed:
+            self.lost_data = True
+
+    def _drop(self) -> None:
+        self.lost_data = self.lost_data or self.outbox.holds_data(self._close_frame)
+        self.outbox.drop()
+
+    def _send_close(self, payload: bytes, close: Close) -> None:
+        self._close_frame = self._control(CLOSE, payload)
+        self.outbox.push(self._close_frame)
+        self.sent = close
+        if self.rcvd is not None:
+            self.rcvd_then_sent = True
+
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), True)
+        frame = encode(opcode, payload, True, self._client)
+        assert type(frame) is bytes  # a control frame is never large
+        return frame
+
+
+def _parse_close(payload: bytes) -> Close:
+    """Parse the payload of a close frame (section 5.5.1)."""
+    if not payload:
+        return Close(CloseCode.NO_STATUS_RCVD)
+    if len(payload) == 1:
+        raise ProtocolError(
+            "CLOSE frame: expected a payload of 0 or at least 2 bytes; got 1"
+        )
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        # Section 7.4
+        raise ProtocolError(f"CLOSE frame: code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError as exc:
+        raise ProtocolError(
+            f"CLOSE frame: invalid UTF-8 in the reason: {exc.reason}",
+            CloseCode.INVALID_DATA,
+        ) from exc

@@ -1,0 +1,135 @@
+"""What waits for the socket, in the order in which it goes out.
+
+First the frame under way, of which the socket has taken a part: nothing may
+come between its halves, or the stream is torn. Then control frames, so that a
+ping or a pong never waits behind megabytes of data (RFC 6455, section 5.4:
+they may stand between fragments). Then data, with an orderly close frame as
+the last of it. Nothing here is ever taken back but by :meth:`Outbox.drop`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+# A frame is one buffer, or two (header, payload) where copying a large payload
+# behind its header would cost more than a second buffer does.
+Frame = bytes | tuple[bytes, bytes]
+
+
+def frame_size(frame: Frame) -> int:
+    """Return the size of a frame on the wire, in bytes."""
+    return len(frame) if isinstance(frame, bytes) else len(frame[0]) + len(frame[1])
+
+
+class Outbox:
+    """Frames that the socket hasn't taken yet."""
+
+    __slots__ = (
+        "_control",
+        "_data",
+        "_data_under_way",
+        "_pong",
+        "_under_way",
+        "size",
+        "taken",
+    )
+
+    def __init__(self) -> None:
+        self._under_way: list[memoryview] = []
+        self._data_under_way = False
+        self._control: deque[bytes] = deque()
+        self._pong: bytes | None = None
+        self._data: deque[Frame] = deque()
+        self.size = 0  # bytes that wait
+        self.taken = 0  # bytes that the socket took, ever
+
+    def push(self, frame: Frame) -> None:
+        """Queue a data frame, or the close frame that ends the data."""
+        self._data.append(frame)
+        self.size += frame_size(frame)
+
+    def push_control(self, frame: bytes) -> None:
+        """Queue a control frame ahead of all data."""
+        self._control.append(frame)
+        self.size += len(frame)
+
+    def put_pong(self, frame: bytes) -> None:
+        """Queue the answer to a ping, in place of one that still waits.
+
+        RFC 6455, section 5.5.3: of several pings, answering only the most
+        recent one is enough. So a flood of pings costs one frame of memory.
+        """
+        if self._pong is not None:
+            self.size -= len(self._pong)
+        self._pong = frame
+        self.size += len(frame)
+
+    def waits(self, frame: bytes) -> bool:
+        """Tell whether no byte of this control frame has gone out yet."""
+        if any(frame is other for other in self._control):
+            return True
+        # A close frame in good order is the last of the data.
+        return bool(self._data) and self._data[-1] is frame
+
+    def holds_data(self, close_frame: bytes | None) -> bool:
+        """Tell whether data waits, besides the close frame that ends it."""
+        if self._under_way and self._data_under_way:
+            return True
+        return len(self._data) > 1 or (
+            len(self._data) == 1 and self._data[0] is not close_frame
+        )
+
+    def drop(self) -> None:
+        """Forget all but the frame under way."""
+        self._control.clear()
+        self._pong = None
+        self._data.clear()
+        self.size = sum(map(len, self._under_way))
+
+    def gather(self, limit: int) -> list[bytes | memoryview]:
+        """Return the next buffers to write, at least one frame where one waits.
+
+        More are added while together they stay below ``limit`` bytes. Nothing
+        is removed: tell :meth:`consume` how many bytes were taken.
+        """
+        buffers: list[bytes | memoryview] = list(self._under_way)
+        total = sum(map(len, buffers))
+        for control in self._control:
+            buffers.append(control)
+            total += len(control)
+        if self._pong is not None:
+            buffers.append(self._pong)
+        for frame in self._data:
+            size = frame_size(frame)
+            if buffers and total + size > limit:
+                break
+            if isinstance(frame, bytes):
+                buffers.append(frame)
+            else:
+                buffers += frame
+            total += size
+        return buffers
+
+    def consume(self, count: int) -> None:
+        """Take note that the socket took ``count`` bytes of what gather() gave."""
+        self.taken += count
+        self.size -= count
+        parts = self._under_way
+        while count:
+            if not parts:
+                parts += map(memoryview, self._next())
+            if count < len(parts[0]):
+                parts[0] = parts[0][count:]
+                return
+            count -= len(parts.pop(0))
+
+    def _next(self) -> tuple[bytes, ...]:
+        self._data_under_way = False
+        if self._control:
+            return (self._control.popleft(),)
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            return (pong,)
+        self._data_under_way = True
+        frame = self._data.popleft()
+        return (frame,) if isinstance(frame, bytes) else frame

@@ -1,0 +1,410 @@
+"""Moves bytes between an engine and a transport.
+
+Theory of operation. Two tasks, at most, touch the transport of a connection:
+
+* the *reader* lives as long as the transport. It parses all that it reads,
+  wakes whoever waits for it, and never waits for writing. When its loop ends,
+  for whatever reason, it closes the transport. It reads on after the closing
+  handshake, discarding, until the peer ends its stream or the deadline of its
+  cancel scope is over, so that no reset destroys a close frame under way.
+* the *flusher* lives only while something waits that the socket wouldn't take,
+  or that was held back to be gathered with what follows.
+
+Everything else is synchronous and can be called from any task: write, flush,
+close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
+cut the connection, the scope decides what is said to the peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._options import Options
+from ._protocol._engine import Engine
+from ._protocol._outbox import Frame
+from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
+from ._transports import READ_SIZE, WRITE_SIZE, Transport
+
+# Writes that follow each other faster than this are gathered.
+_BURST = 20e-6
+
+# How long a connection that failed goes on discarding what the peer sends, so
+# that its close frame arrives.
+_LINGER = 1.0
+
+# A stream of the user's may need turns of the loop, though no time, to write.
+_GOODBYE_TURNS = 16
+
+# What is discarded, without waiting, before a socket is closed in a hurry.
+_GOODBYE_DRAIN = 64  # reads
+
+# Who reads a message piece by piece and stops has this much, in bytes, waiting.
+_PARTIAL_LIMIT = 2**16
+
+
+class Pump:
+    """The tasks of a connection, and what they and its callers wait for."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        options: Options,
+        *,
+        client: bool,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._options = options
+        self._client = client
+        self._on_end = on_end
+        self._ended = False
+        self._nursery: trio.Nursery | None = None
+        self._reader_scope = trio.CancelScope(shield=True)
+        self._flusher_scope: trio.CancelScope | None = None
+        self._flushing = False  # the flusher runs, or will on the next turn
+        self._flusher_done: trio.Event | None = None
+        self._shut = False  # our stream has been ended
+        self._broken = False  # nothing can be written any more
+        self._last_write = 0.0
+        self._receiver: trio.lowlevel.Task | None = None
+        self._room: trio.Event | None = None
+        self._resume: trio.Event | None = None
+        self.streaming = False  # somebody reads the current message piecemeal
+        self.reads = 0  # how many brought something
+        self.closed = trio.Event()  # set once the transport is
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the reader in the service nursery of the connection's scope."""
+        self._nursery = nursery
+        nursery.start_soon(self._run_reader)
+
+    # -- Reading -------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading waits for the application (R10)."""
+        return self._resume is not None
+
+    async def _run_reader(self) -> None:
+        try:
+            with self._reader_scope:
+                await self._read()
+                if self._flushing and not self._broken:
+                    # A peer that has ended its stream may still read.
+                    self._flusher_done = trio.Event()
+                    await self._flusher_done.wait()
+        finally:
+            self._settle()
+            if self._flusher_scope is not None:
+                self._flusher_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await self._transport.aclose()
+            self.closed.set()
+
+    async def _read(self) -> None:
+        """Read until the peer's stream ends or breaks."""
+        count: int | None = READ_SIZE  # bytes the opening handshake left are there
+        while True:
+            if count is None or count < READ_SIZE:
+                # After a short read, reading again would find nothing.
+                await self._transport.wait_readable()
+            else:
+                await trio.lowlevel.checkpoint()
+            if self._should_pause():
+                self._resume = trio.Event()
+                await self._resume.wait()
+            count = self.read_now()
+            if count == 0:
+                return
+
+    def _should_pause(self) -> bool:
+        engine = self._engine
+        if engine.phase is not OPEN:
+            return False
+        options = self._options
+        return (
+            (options.max_queue is not None and len(engine.messages) > options.max_queue)
+            or (options.max_size is not None and engine.queued > options.max_size)
+            or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
+        )
+
+    def taken(self) -> None:
+        """Let the reader go on once what waits has been taken down far enough."""
+        if self._resume is None:
+            return
+        engine = self._engine
+        # Not at the very limit: each pause costs two switches of tasks.
+        if len(engine.messages) <= (self._options.max_queue or 0) // 4 and (
+            self._options.max_size is None
+            or engine.queued <= self._options.max_size // 4
+        ):
+            self._resume.set()
+            self._resume = None
+
+    @enable_ki_protection
+    def read_now(self) -> int | None:
+        """Read and parse what is there; return its size, 0 at the end or None."""
+        try:
+            data = self._transport.read()
+        except OSError as exc:
+            self._lost(exc)
+            return 0
+        if data is None:
+            count = None
+        else:
+            count = len(data)
+            if data:
+                self.reads += 1
+                self._engine.receive(data)
+            else:
+                self._engine.receive_eof()
+            self.changed()
+        if not self._transport.flushed:
+            self.flush()  # TLS has an answer of its own
+        return count
+
+    async def wait_incoming(self) -> None:
+        """Wait for a message, a piece of one, or the end of the connection.
+
+        One task at a time. **Cancellation**: nothing is lost.
+        """
+        if self._flushing:
+            # What was held back goes out at the latest when the task waits.
+            self._write_some()
+        if self._engine.messages or self._engine.phase is not OPEN:
+            return
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._receiver = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._receiver = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    # -- The end -------------------------------------------------------------
+
+    @enable_ki_protection
+    def changed(self) -> None:
+        """Act on what a step of the engine brought: wake, write, end."""
+        engine = self._engine
+        if self._receiver is not None and (
+            engine.messages
+            or engine.phase is not OPEN
+            or (self.streaming and engine.decoder.partial_size)
+        ):
+            receiver, self._receiver = self._receiver, None
+            trio.lowlevel.reschedule(receiver)
+        if engine.phase is not OPEN and not self._ended:
+            self._ended = True
+            if self._resume is not None:  # closing always wakes a paused reader
+                self._resume.set()
+                self._resume = None
+            self._wake_room()
+            self._set_deadline(self._options.close_timeout)
+            self._on_end()
+        if engine.phase is FAILED:
+            self._set_deadline(_LINGER)
+        if engine.outbox.size:
+            self.flush()
+        elif self._ended:
+            self._after_flush()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if seconds is not None:
+            deadline = trio.current_time() + seconds
+            if deadline < self._reader_scope.deadline:
+                self._reader_scope.deadline = deadline
+
+    def _lost(self, exc: OSError) -> None:
+        """Take note that the transport is broken."""
+        self._broken = True
+        if self._engine.phase is CLOSE_DONE:
+            # Both close frames went their way: how TCP ends is of no interest.
+            self._engine.receive_eof()
+        else:
+            self._engine.lose(exc)
+        self.changed()
+        self._reader_scope.cancel()
+
+    def _settle(self) -> None:
+        """Settle the state when the reader ends, which closes the transport."""
+        engine = self._engine
+        self._broken = True
+        if engine.phase is CLOSE_DONE:
+            engine.receive_eof()
+        elif engine.phase not in FINAL:
+            seconds = self._options.close_timeout
+            engine.lose(TimeoutError(f"closing took longer than {seconds} s"))
+        engine.abandon(flushed=self._transport.flushed)
+        self.changed()
+
+    @enable_ki_protection
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake: a close frame behind the data."""
+        self._engine.close(code, reason)
+        self.changed()
+
+    @enable_ki_protection
+    def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
+        """Give the connection up: a close frame, then nothing more."""
+        self._engine.fail(code, reason, cause)
+        self.changed()
+
+    async def goodbye(self, code: int, reason: str) -> None:
+        """Say and close what can be said and closed without waiting (R11).
+
+        **Cancellation**: none; takes turns of the loop but no time.
+        """
+        if self._engine.phase is OPEN:
+            self.close(code, reason)
+        self._write_some()
+        for _ in range(_GOODBYE_TURNS):
+            if self._flushed or self._broken:
+                break
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._flushed:
+            self._transport.shutdown()
+        for _ in range(_GOODBYE_DRAIN):
+            if self._broken or not self.read_now():
+                break
+        self._reader_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.closed.wait()
+
+    async def abort(self) -> None:
+        """Close the transport of a connection that never got its scope."""
+        await self._transport.aclose()
+
+    # -- Writing -------------------------------------------------------------
+
+    @property
+    def _flushed(self) -> bool:
+        return not self._engine.outbox.size and self._transport.flushed
+
+    @enable_ki_protection
+    def write(self, frame: Frame) -> None:
+        """Take over a data frame: at once if nothing waits, else soon.
+
+        Frames that follow each other quickly are gathered; the flusher writes
+        them on the next turn of the loop at the latest.
+        """
+        outbox = self._engine.outbox
+        outbox.push(frame)
+        if self._flushing:
+            if outbox.size >= WRITE_SIZE:
+                self._write_some()
+            return
+        now = perf_counter()
+        burst = now - self._last_write < _BURST
+        self._last_write = now
+        if burst and outbox.size < WRITE_SIZE:
+            self._start_flusher()
+        else:
+            self.flush()
+
+    @enable_ki_protection
+    def flush(self) -> None:
+        """Write what the transport takes now; leave the rest to the flusher."""
+        if self._broken:
+            return
+        self._write_some()
+        if self._flushed:
+            if self._ended:
+                self._after_flush()
+        elif not self._broken:
+            self._start_flusher()
+
+    def _write_some(self) -> None:
+        outbox = self._engine.outbox
+        try:
+            while outbox.size and not self._broken:
+                count = self._transport.write(outbox.gather(WRITE_SIZE))
+                if not count:
+                    break
+                outbox.consume(count)
+            if not outbox.size and not self._transport.flushed:
+                self._transport.write(())
+        except OSError as exc:
+            self._write_failed(exc)
+        if self._room is not None and outbox.size < self._options.write_limit:
+            self._wake_room()
+
+    def _write_failed(self, exc: OSError) -> None:
+        # What the peer said before it went, its close frame perhaps, is read
+        # first: it says more than the failure to write does.
+        if not self._broken:
+            self._broken = True
+            while self._engine.phase not in FINAL and self.read_now():
+                pass
+            self._lost(exc)
+
+    def _after_flush(self) -> None:
+        """End our stream when nothing more will be written on it."""
+        phase = self._engine.phase
+        # RFC 6455, section 7.1.1: the server is the one that closes first.
+        if not self._shut and (
+            phase is FAILED or (phase is CLOSE_DONE and not self._client)
+        ):
+            self._shut = True
+            if self._broken or not self._transport.shutdown():
+                self._reader_scope.cancel()
+
+    def _start_flusher(self) -> None:
+        if not self._flushing and self._nursery is not None:
+            self._flushing = True
+            self._nursery.start_soon(self._run_flusher)
+
+    async def _run_flusher(self) -> None:
+        outbox = self._engine.outbox
+        with trio.CancelScope(shield=True) as self._flusher_scope:
+            while True:
+                self._write_some()
+                if self._flushed or self._broken:
+                    break
+                before = outbox.taken
+                # A deadline for each wait: any byte taken starts it anew (R8).
+                with trio.move_on_after(self._options.stall_timeout) as wait:
+                    try:
+                        await self._transport.wait_writable()
+                    except OSError as exc:
+                        self._write_failed(exc)
+                if wait.cancelled_caught and outbox.taken == before:
+                    self.fail(1011, "write timeout", self._stalled())
+        self._flusher_scope = None
+        self._flushing = False
+        if self._flusher_done is not None:
+            self._flusher_done.set()
+        if self._ended and self._flushed:
+            self._after_flush()
+
+    def _stalled(self) -> TimeoutError:
+        seconds = self._options.stall_timeout
+        return TimeoutError(
+            f"peer took none of {self._engine.outbox.size} waiting bytes in "
+            f"{seconds} s (ping_interval + ping_timeout)"
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message is accepted (R5)."""
+        return self._engine.outbox.size < self._options.write_limit
+
+    async def wait_room(self) -> None:
+        """Wait until a message is accepted or the connection ends.
+
+        One task at a time. **Cancellation**: nothing is lost.
+        """
+        while self._engine.phase is OPEN and not self.has_room:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _wake_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None

@@ -1,0 +1,198 @@
+"""The scope of a connection: what it owns, how a loss ends it, what leaves it.
+
+    service nursery            reader, flusher, pinger: shielded, ended by us
+      cancel scope of ours     its deadline is the clock of a loss
+        ws.nursery             the user's tasks
+          the body
+
+Leaving goes the other way, one step at a time: ws.nursery (waits for the user's
+tasks), our cancel scope (absorbs our own cancellation and tells it from any
+other), the normal form of what was raised, the closing handshake, the service
+nursery, the verdict.
+
+We never cancel ws.nursery's own scope: its exit couldn't be told from that of
+a task that failed.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._groups import exit_of, raise_as_is, reduced
+from ._keepalive import keepalive
+from ._protocol._state import OPEN
+from .exceptions import ConnectionClosed, ConnectionClosedOK
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+
+class ConnectionScope:
+    """The block in which a connection lives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._options = connection._options
+        connection._scope = self
+        self._body_told = False
+        self._child_told = False
+        self._leaving = False  # the user's side has ended
+        self._closed_by_exit = False  # and that closed the connection
+        # What the scope itself raised, for a server that logs it differently.
+        self.verdict: ConnectionClosed | None = None
+
+    # -- The loss ------------------------------------------------------------
+
+    @property
+    def was_told(self) -> bool:
+        """Whether a loss was raised in any task of the user's."""
+        return self._body_told or self._child_told
+
+    @enable_ki_protection
+    def told(self) -> None:
+        """Take note that a call raises ConnectionClosedError in this task."""
+        if trio.lowlevel.current_task() is self._body_task:
+            self._body_told = True
+            # The body knows: what it does now takes as long as it takes.
+            self._clock.deadline = inf
+        else:
+            self._child_told = True
+
+    @enable_ki_protection
+    def ended(self) -> None:
+        """Start the clock, if this end of the connection has one."""
+        connection = self._connection
+        if connection._aclosed or self._leaving:
+            return
+        self._start_clock(
+            self._options.loss_grace if connection._lost else self._options.close_grace
+        )
+
+    def _start_clock(self, grace: float | None) -> None:
+        if grace is not None:
+            self._clock.deadline = trio.current_time() + grace
+
+    # -- The block -----------------------------------------------------------
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        connection = self._connection
+        self._body_task = trio.lowlevel.current_task()
+        self._clock = trio.CancelScope()
+        self._service = trio.open_nursery(strict_exception_groups=True)
+        service = await self._service.__aenter__()
+        self._clock.__enter__()
+        self._user = trio.open_nursery(strict_exception_groups=True)
+        connection.nursery = await self._user.__aenter__()
+        self._pinger = trio.CancelScope(shield=True)
+        connection._pump.start(service)
+        if self._options.ping_interval is not None:
+            service.start_soon(self._run_keepalive)
+        connection._pump.changed()
+
+    async def _run_keepalive(self) -> None:
+        connection = self._connection
+        with self._pinger:
+            await keepalive(
+                connection._engine, connection._pump, connection._pings, self._options
+            )
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        connection = self._connection
+        if connection._lost and not connection._aclosed and self._body_told:
+            # The body has ended, its tasks have not: the clock starts again.
+            if connection.nursery.child_tasks:
+                self._start_clock(self._options.loss_grace)
+        outcome = await self._leave(exc)
+        try:
+            await self._close(outcome)
+        except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+            # Cancelled or KeyboardInterrupt: the connection is closed all the same.
+            if outcome is None or not isinstance(closing, trio.Cancelled):
+                outcome = closing
+        self._pinger.cancel()
+        crash = await exit_of(self._service, None)
+        if crash is not None:
+            # KeyboardInterrupt, or a bug of ours, which must not pass unseen.
+            outcome = reduced(crash, None)
+        if outcome is None:
+            outcome = self.verdict = self._judge()
+        if outcome is None:
+            return True
+        if outcome is exc:
+            return False
+        raise_as_is(outcome)
+
+    async def _leave(self, exc: BaseException | None) -> BaseException | None:
+        """Leave the user's side; return what remains of what was raised there."""
+        error = await exit_of(self._user, exc)
+        try:
+            if error is None:
+                self._clock.__exit__(None, None, None)
+            elif self._clock.__exit__(type(error), error, error.__traceback__):
+                error = None
+        except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
+            error = remaining
+        if error is None:
+            return None
+        outcome = reduced(error, exc, self._loss_in)
+        if exc is None and isinstance(outcome, ConnectionClosedOK):
+            # The body has ended normally: a task that found the connection
+            # closed in good order is done, too.
+            return None if self._loss_in(outcome) else outcome
+        return outcome
+
+    def _loss_in(self, exc: BaseException) -> ConnectionClosed | None:
+        """Return this connection's ConnectionClosed if ``exc`` is nothing else.
+
+        Of several in a group the first that is an error.
+        """
+        if isinstance(exc, ConnectionClosed):
+            return exc if exc._connection is self._connection else None
+        if isinstance(exc, BaseExceptionGroup):
+            found = [self._loss_in(member) for member in exc.exceptions]
+            if None not in found:
+                return min(found, key=_is_ok)
+        return None
+
+    async def _close(self, outcome: BaseException | None) -> None:
+        """Say to the peer how the block ended (R11)."""
+        connection = self._connection
+        self._leaving = True
+        self._closed_by_exit = connection._engine.phase is OPEN
+        if outcome is None or isinstance(outcome, ConnectionClosed):
+            await connection._close(1000, "")
+        elif isinstance(outcome, Exception):
+            await connection._close(1011, "")
+        else:
+            await connection._pump.goodbye(1001, "")
+
+    def _judge(self) -> ConnectionClosed | None:
+        """Return what the scope has to raise for a loss that the user missed."""
+        connection = self._connection
+        if connection._aclosed or self._body_told:
+            return None
+        if self._closed_by_exit:
+            # Leaving the block closed the connection. Once all that was
+            # accepted has reached the socket, how the peer takes it is no error.
+            return connection._error() if connection._engine.lost_data else None
+        if not connection._lost:
+            return None
+        if self._child_told and not self._clock.cancelled_caught:
+            return None
+        return connection._error()
+
+
+def _is_ok(exc: ConnectionClosed | None) -> bool:
+    return isinstance(exc, ConnectionClosedOK)

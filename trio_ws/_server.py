@@ -1,0 +1,536 @@
+"""serve(), open_server() and accept(): the server's side."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Unpack
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._connection import ServerConnection
+from ._groups import exit_of, raise_as_is, reduced
+from ._opening import make_connection
+from ._opening import open_server as open_connection
+from ._options import Options, OptionsDict
+from ._protocol._frames import close_payload
+from ._protocol._headers import Headers
+from ._protocol._http import Response
+from ._protocol._state import State
+from ._scope import ConnectionScope
+from ._transports import (
+    StreamTransport,
+    TLSTransport,
+    Transport,
+    make_transport,
+    take_socket,
+)
+from .exceptions import ConnectionClosedOK, InvalidHandshake, OpenTimeoutError
+
+Handler = Callable[[ServerConnection], Awaitable[object]]
+
+# accept() fails with these where the process or the machine is short of
+# something: connections that end will give it back.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_SHORTAGE_SLEEP = 0.1
+
+# So many connections are accepted in a row before others have their turn.
+_BATCH = 64
+
+
+def _transport_of(
+    stream: trio.abc.Stream, context: ssl_module.SSLContext | None
+) -> Transport:
+    if isinstance(stream, trio.SocketStream):
+        return make_transport(take_socket(stream), context, server_side=True)
+    if context is not None:
+        stream = trio.SSLStream(
+            stream, context, server_side=True, https_compatible=True
+        )
+    return StreamTransport(stream)
+
+
+def _check_context(context: object) -> None:
+    if context is not None and not isinstance(context, ssl_module.SSLContext):
+        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
+
+
+async def _open(
+    transport: Transport,
+    options: Options,
+    logger: logging.Logger,
+    reading: trio.CancelScope,
+    refuse: Callable[[], Response | None] = lambda: None,
+) -> ServerConnection:
+    """Open the server's side of a connection; close the transport on failure."""
+    try:
+        if isinstance(transport, TLSTransport):
+            await transport.do_handshake()
+        opened = await open_connection(
+            transport, options, logger, reading=reading, refuse=refuse
+        )
+        connection = make_connection(opened, ServerConnection)
+    except BaseException:
+        await transport.aclose()
+        raise
+    assert isinstance(connection, ServerConnection)
+    return connection
+
+
+class accept:  # noqa: N801 - reads as the function that it is to its users
+    """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
+
+    ``stream`` is any trio.abc.Stream; it is closed with the connection. ``ssl``
+    puts TLS on it. ``options`` are those of :class:`trio_ws.Options`.
+
+    Entering raises InvalidHandshake, after answering, if the client's request
+    isn't one for a WebSocket; OSError if the stream fails; OpenTimeoutError.
+    Leaving is as with connect(). **Cancellation** as with connect().
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        **options: Unpack[OptionsDict],
+    ) -> None:
+        _check_context(ssl)
+        if not isinstance(stream, trio.abc.Stream):
+            raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
+        self._options = Options(**options)
+        self._stream = stream
+        self._ssl = ssl
+        self._logger = self._options.logger or logging.getLogger("trio_ws.server")
+
+    @enable_ki_protection
+    async def __aenter__(self) -> ServerConnection:
+        connection = await self._open()
+        self._scope = ConnectionScope(connection)
+        await self._scope.__aenter__()
+        return connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        return await self._scope.__aexit__(exc_type, exc, traceback)
+
+    async def _open(self) -> ServerConnection:
+        with trio.CancelScope() as scope:
+            if self._options.open_timeout is not None:
+                scope.deadline = trio.current_time() + self._options.open_timeout
+            transport = _transport_of(self._stream, self._ssl)
+            return await _open(
+                transport, self._options, self._logger, trio.CancelScope()
+            )
+        raise OpenTimeoutError(
+            f"connection not open after {self._options.open_timeout} s (open_timeout)"
+        )
+
+
+class _Session:
+    """A connection of a server, from accept() to the end of its handler."""
+
+    __slots__ = ("connection", "reading", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.reading = trio.CancelScope()  # cancelled: answer without waiting
+        self.connection: ServerConnection | None = None
+
+
+class Server:
+    """A server that runs; made by serve() and open_server()."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        context: ssl_module.SSLContext | None,
+        options: Options,
+    ) -> None:
+        self.logger = options.logger or logging.getLogger("trio_ws.server")
+        self._handler = handler
+        self._listeners = listeners
+        self._context = context
+        self._options = options
+        self._sessions: set[_Session] = set()
+        self._accepting = trio.CancelScope()
+        self._closing = False
+        self._idle: trio.Event | None = None  # set when the last session ends
+        self._short = False  # accept() failed for want of something
+        self._done = trio.Event()
+
+    # -- Facts ---------------------------------------------------------------
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """The connections that are open now."""
+        return {
+            session.connection
+            for session in self._sessions
+            if session.connection is not None and session.connection.state is State.OPEN
+        }
+
+    @property
+    def sockets(self) -> tuple[trio.socket.SocketType, ...]:
+        """The sockets that the server listens on."""
+        return tuple(
+            listener.socket
+            for listener in self._listeners
+            if isinstance(listener, trio.SocketListener)
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on: of its first socket."""
+        for sock in self.sockets:
+            name = sock.getsockname()
+            if isinstance(name, tuple):
+                return int(name[1])
+        raise ValueError("port: expected a server with a TCP socket; it has none")
+
+    # -- Running -------------------------------------------------------------
+
+    @enable_ki_protection
+    async def _run(
+        self,
+        handler_nursery: trio.Nursery | None,
+        task_status: trio.TaskStatus[Server],
+    ) -> None:
+        """Serve until cancelled or closed."""
+        manager = trio.open_nursery(strict_exception_groups=True)
+        nursery = await manager.__aenter__()
+        nursery.start_soon(self._accept_all, handler_nursery or nursery, task_status)
+        error = await exit_of(manager, None)
+        self._done.set()
+        if error is not None:
+            raise_as_is(reduced(error, None))
+
+    async def _accept_all(
+        self, handlers: trio.Nursery, task_status: trio.TaskStatus[Server]
+    ) -> None:
+        try:
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listener in self._listeners:
+                        if isinstance(listener, trio.SocketListener):
+                            nursery.start_soon(self._accept_sockets, listener, handlers)
+                        else:
+                            nursery.start_soon(self._accept_streams, listener, handlers)
+                    for sock in self.sockets:
+                        self.logger.info("listening on %s", sock.getsockname())
+                    task_status.started(self)
+        finally:
+            with trio.CancelScope(shield=True):
+                for listener in self._listeners:
+                    await listener.aclose()
+
+    async def _accept_sockets(
+        self, listener: trio.SocketListener, handlers: trio.Nursery
+    ) -> None:
+        # A descriptor of our own for the same socket: trio's accept() takes a
+        # turn of the loop for every connection, and the user's stays usable.
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+            sock.setblocking(False)
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                if not self._accept_batch(sock, handlers):
+                    await trio.sleep(_SHORTAGE_SLEEP)
+
+    @enable_ki_protection
+    def _accept_batch(self, sock: socket.socket, handlers: trio.Nursery) -> bool:
+        """Accept what is there; return False if there is a shortage."""
+        for _ in range(_BATCH):
+            try:
+                accepted, _address = sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in _SHORTAGES:
+                    if not self._short:
+                        self._short = True
+                        self.logger.error("accepting no connections for now: %s", exc)
+                    return False
+                continue  # this one is gone before it was accepted
+            handlers.start_soon(self._serve_socket, accepted)
+        self._short = False
+        return True
+
+    async def _accept_streams(
+        self,
+        listener: trio.abc.Listener[trio.abc.Stream],
+        handlers: trio.Nursery,
+    ) -> None:
+        while True:
+            stream = await listener.accept()
+            handlers.start_soon(self._serve_stream, stream)
+
+    async def _serve_socket(self, sock: socket.socket) -> None:
+        try:
+            transport = make_transport(sock, self._context, server_side=True)
+        except OSError:  # gone already
+            return
+        await self._serve(transport)
+
+    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
+        await self._serve(_transport_of(stream, self._context))
+
+    async def _serve(self, transport: Transport) -> None:
+        """Serve one connection, whatever happens to it; harm no other."""
+        session = _Session()
+        self._sessions.add(session)
+        try:
+            with session.scope:
+                connection = await self._open(transport, session)
+                if connection is not None:
+                    session.connection = connection
+                    await self._handle(connection)
+        finally:
+            self._sessions.discard(session)
+            if self._idle is not None and not self._sessions:
+                self._idle.set()
+
+    async def _open(
+        self, transport: Transport, session: _Session
+    ) -> ServerConnection | None:
+        """Do the opening handshake; log what goes wrong and return None."""
+        options = self._options
+        problem: Exception
+        try:
+            with trio.CancelScope() as opening:
+                if options.open_timeout is not None:
+                    opening.deadline = trio.current_time() + options.open_timeout
+                return await _open(
+                    transport, options, self.logger, session.reading, self._refuse
+                )
+            problem = OpenTimeoutError(f"not open after {options.open_timeout} s")
+        except (InvalidHandshake, OSError) as exc:
+            problem = exc
+        except Exception:  # a create_connection that fails
+            self.logger.exception("opening handshake failed")
+            return None
+        self.logger.info(
+            "opening handshake failed: %s: %s", type(problem).__name__, problem
+        )
+        return None
+
+    def _refuse(self) -> Response | None:
+        if not self._closing:
+            return None
+        body = b"Server is shutting down.\n"
+        return Response(
+            503,
+            "Service Unavailable",
+            Headers(
+                {
+                    "Connection": "close",
+                    "Content-Type": "text/plain; charset=utf-8",
+                    "Content-Length": str(len(body)),
+                }
+            ),
+            body,
+        )
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        """Run the handler in the connection's scope."""
+        scope = ConnectionScope(connection)
+        try:
+            async with scope:
+                await self._handler(connection)
+        except Exception as exc:
+            if exc is scope.verdict:
+                # The handler was never told, so it didn't fail.
+                self.logger.info("connection lost: %s", exc)
+            elif isinstance(exc, ConnectionClosedOK) and exc._connection is connection:
+                pass
+            else:
+                self.logger.exception("connection handler failed")
+
+    # -- Closing -------------------------------------------------------------
+
+    async def aclose(
+        self,
+        close_connections: bool = True,
+        code: int = 1001,
+        reason: str = "",
+        *,
+        timeout: float | None = 10,
+        spread: float = 0,
+    ) -> None:
+        """Stop serving, in good order; serve() returns.
+
+        The listeners close, opening handshakes are answered with HTTP 503.
+        Unless ``close_connections`` is False, each connection gets a close
+        frame with ``code`` and ``reason``, one after the other over ``spread``
+        seconds, so that clients do not all come back at once. Handlers have
+        ``timeout`` seconds to end, from the last close frame on; then they are
+        cancelled. Returns when all have ended.
+
+        **Cancellation**: the listeners are closed and the handlers cancelled,
+        which makes each connection say 1001 without waiting.
+        """
+        close_payload(code, reason)  # raises for wrong arguments
+        self._closing = True
+        self._accepting.cancel()
+        if self._idle is None:
+            self._idle = trio.Event()
+        if not self._sessions:
+            self._idle.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                if close_connections:
+                    await self._close_connections(nursery, code, reason, spread)
+                with trio.CancelScope() as scope:
+                    if timeout is not None:
+                        scope.deadline = trio.current_time() + timeout
+                    await self._idle.wait()
+                for session in list(self._sessions):
+                    session.scope.cancel()
+            if self._sessions:
+                await self._idle.wait()
+            await self._done.wait()
+        except BaseException:
+            for session in list(self._sessions):
+                session.scope.cancel()
+            raise
+
+    async def _close_connections(
+        self, nursery: trio.Nursery, code: int, reason: str, spread: float
+    ) -> None:
+        for session in self._sessions:
+            session.reading.cancel()
+        connections = list(self.connections)
+        for connection in connections:
+            nursery.start_soon(_close_quietly, connection, code, reason)
+            await trio.sleep(spread / len(connections))
+
+
+async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:
+    try:
+        await connection.aclose(code, reason)
+    except Exception:
+        connection.logger.info("closing failed", exc_info=True)
+
+
+async def serve(
+    handler: Handler,
+    port: int | None = None,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[OptionsDict],
+) -> None:
+    """Serve WebSocket connections until cancelled or closed.
+
+    For each connection ``handler`` is called with its ServerConnection, in a
+    task and a scope of its own; when it returns, the connection is closed.
+    What it raises is logged and closes that connection alone, with 1011.
+
+    ``port`` and ``host`` say where to listen: port 0 takes a free one, host
+    None means all interfaces. ``listeners`` are trio listeners to use instead;
+    they are closed in the end. ``ssl`` is the context for TLS.
+    ``handler_nursery`` is where handlers run, by default a nursery of serve()
+    itself. ``options`` are those of :class:`trio_ws.Options`.
+
+    ``await nursery.start(serve, handler, 8765)`` returns the Server once it
+    listens.
+
+    Raises OSError if it can't listen; ValueError and TypeError for wrong
+    arguments. **Cancellation**: the listeners close, each connection is closed
+    with 1001 without waiting.
+    """
+    server = await _make_server(
+        handler, port, host, backlog, listeners, ssl, Options(**options)
+    )
+    await server._run(handler_nursery, task_status)
+
+
+async def _make_server(
+    handler: Handler,
+    port: int | None,
+    host: str | None,
+    backlog: int | None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None,
+    ssl: ssl_module.SSLContext | None,
+    options: Options,
+) -> Server:
+    if not callable(handler):
+        raise TypeError(f"handler: expected an async function; got {handler!r}")
+    _check_context(ssl)
+    if listeners is None:
+        if port is None:
+            raise ValueError("port: expected a port, or listeners; got neither")
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    else:
+        for name, value in (("port", port), ("host", host), ("backlog", backlog)):
+            if value is not None:
+                raise ValueError(f"listeners: expected no {name} with them")
+    return Server(handler, listeners, ssl, options)
+
+
+class open_server:  # noqa: N801 - reads as the function that it is to its users
+    """Serve while a block runs: ``async with open_server(handler, 8765) as server:``.
+
+    The arguments are those of serve(). Leaving the block normally is
+    Server.aclose(); leaving it by an exception cancels the handlers.
+
+    **Cancellation**: as of serve().
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        port: int | None = None,
+        *,
+        host: str | None = None,
+        backlog: int | None = None,
+        listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        **options: Unpack[OptionsDict],
+    ) -> None:
+        self._arguments = (handler, port, host, backlog, listeners, ssl)
+        self._options = Options(**options)
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Server:
+        self._server = await _make_server(*self._arguments, self._options)
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self._server._run, None, trio.TASK_STATUS_IGNORED)
+        return self._server
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        outcome = exc
+        if exc is None:
+            try:
+                await self._server.aclose()
+            except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+                outcome = closing
+        error = await exit_of(self._manager, outcome)
+        if error is None:
+            return True
+        error = reduced(error, outcome)
+        if error is exc:
+            return False
+        raise_as_is(error)

@@ -1,0 +1,17 @@
+"""What carries the bytes; see ``_base`` for the interface."""
+
+from ._base import READ_SIZE, WRITE_SIZE, Transport
+from ._socket import SocketTransport, take_socket
+from ._stream import StreamTransport
+from ._tls import TLSTransport, make_transport
+
+__all__ = [
+    "READ_SIZE",
+    "WRITE_SIZE",
+    "SocketTransport",
+    "StreamTransport",
+    "TLSTransport",
+    "Transport",
+    "make_transport",
+    "take_socket",
+]

@@ -1,0 +1,81 @@
+"""What a connection needs of the thing that carries its bytes.
+
+Reading and writing are synchronous attempts; waiting is apart from them. So
+the side that reads never depends on the side that writes, a cancelled wait can
+neither lose nor tear anything, and both can be done from any task.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+Buffer = bytes | memoryview
+
+# One read asks for this much. Above 128 KiB malloc maps and unmaps pages for
+# every buffer; below, more system calls are needed for the same bytes.
+READ_SIZE = 64 * 1024
+
+# One write is offered this much of small frames; a larger frame goes alone.
+WRITE_SIZE = 64 * 1024
+
+
+class Transport(abc.ABC):
+    """A stream of bytes both ways.
+
+    What goes wrong below is an OSError here, whatever the transport:
+    ConnectionResetError, ssl.SSLError, or one whose ``__cause__`` is the
+    exception of the user's stream.
+    """
+
+    local_address: Any = None
+    remote_address: Any = None
+
+    @abc.abstractmethod
+    def read(self) -> bytes | None:
+        """Return bytes that are there, b"" at the end, None if nothing is.
+
+        Raises OSError.
+        """
+
+    @abc.abstractmethod
+    async def wait_readable(self) -> None:
+        """Wait until read() may have something, or the transport is closed.
+
+        **Cancellation**: nothing is lost.
+        """
+
+    @abc.abstractmethod
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Write what goes without waiting; return how many bytes were taken.
+
+        Raises OSError.
+        """
+
+    @property
+    @abc.abstractmethod
+    def flushed(self) -> bool:
+        """Whether all that write() took is out of our hands."""
+
+    @abc.abstractmethod
+    async def wait_writable(self) -> None:
+        """Wait until write() may take something, or the transport is closed.
+
+        Raises OSError. **Cancellation**: nothing is lost, except on a stream of
+        the user's, which is torn and takes nothing more.
+        """
+
+    @abc.abstractmethod
+    def shutdown(self) -> bool:
+        """Say that nothing more will be written, as far as that needs no waiting.
+
+        Return whether that was possible; where it wasn't, aclose() says it.
+        """
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Close at once; those who wait return.
+
+        **Cancellation**: closes all the same.
+        """

@@ -1,0 +1,93 @@
+"""Any trio.abc.Stream: memory streams, SSLStream, a stream of the user's.
+
+Such a stream can't be tried without waiting, so writing takes a bounded amount
+into our hands and wait_writable() sends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import trio
+
+from ._base import READ_SIZE, WRITE_SIZE, Buffer, Transport
+
+
+def _as_oserror(exc: Exception) -> OSError:
+    """Translate what a stream raises; the cause is the stream's exception."""
+    cause = exc.__cause__
+    if isinstance(cause, OSError):
+        return cause
+    error = ConnectionError(f"stream is broken: {type(exc).__name__} {exc}")
+    error.__cause__ = exc
+    return error
+
+
+class StreamTransport(Transport):
+    """A stream of the user's, which is closed with the connection."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._received: bytes | None = None
+        self._unsent = b""
+        self._error: OSError | None = None  # of receiving, until read() tells it
+        self._eof = False
+        self._torn = False  # a send was cut short: what follows would be garbage
+
+    def read(self) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        data, self._received = self._received, None
+        if data == b"":
+            self._eof = True
+        return b"" if self._eof else data
+
+    async def wait_readable(self) -> None:
+        if self._received is not None or self._error is not None or self._eof:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            self._received = bytes(await self._stream.receive_some(READ_SIZE))
+        except trio.ClosedResourceError:
+            self._received = b""
+        except (trio.BrokenResourceError, OSError) as exc:
+            self._error = _as_oserror(exc)
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        if self._unsent:
+            return 0
+        if self._torn:
+            raise ConnectionError("stream is torn by a send that was cut short")
+        self._unsent = b"".join(buffers)[:WRITE_SIZE]
+        return len(self._unsent)
+
+    @property
+    def flushed(self) -> bool:
+        return not self._unsent
+
+    async def wait_writable(self) -> None:
+        if not self._unsent:
+            await trio.lowlevel.checkpoint()
+            return
+        self._torn = True
+        error: OSError | None = None
+        try:
+            await self._stream.send_all(self._unsent)
+            self._torn = False
+        except trio.ClosedResourceError:
+            pass
+        except (trio.BrokenResourceError, OSError) as exc:
+            error = _as_oserror(exc)
+        finally:
+            self._unsent = b""
+        if error is not None:
+            raise error
+
+    def shutdown(self) -> bool:
+        # send_eof() would have to be waited for; closing says the same.
+        return False
+
+    async def aclose(self) -> None:
+        with suppress(trio.BrokenResourceError, OSError):
+            await trio.aclose_forcefully(self._stream)

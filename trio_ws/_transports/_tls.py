@@ -1,0 +1,173 @@
+"""TLS over a socket: an SSLObject on memory BIOs.
+
+trio.SSLStream isn't used because its receive may have to send: a reader that
+waits for writing is the first half of a full-duplex deadlock. It also costs
+about a third more CPU. Here what reading makes TLS want to write (an answer to
+a key update, an alert) is left for the flusher, like any other bytes.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ._base import READ_SIZE, WRITE_SIZE, Buffer
+from ._socket import SocketTransport
+
+
+class TLSTransport(SocketTransport):
+    """A stream socket with TLS on it; needs :meth:`do_handshake` first."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(sock)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+        )
+        self._unsent = memoryview(b"")  # ciphertext that the socket didn't take
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject:
+        """The TLS session, for its certificate, cipher and protocol."""
+        return self._tls
+
+    async def do_handshake(self) -> None:
+        """Do the TLS handshake.
+
+        Raises OSError; ssl.SSLCertVerificationError says what is wrong with
+        the peer's certificate. **Cancellation**: the transport is unusable.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self.wait_readable()
+                self._fill()
+            except ssl.SSLError:
+                # The alert tells the peer why.
+                with suppress(OSError):
+                    self._write_ciphertext()
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def _flush(self) -> None:
+        self._write_ciphertext()
+        while not self.flushed:
+            await self.wait_writable()
+            self._write_ciphertext()
+
+    def _fill(self) -> bool | None:
+        """Move ciphertext from the socket to TLS; False at the end, None if none."""
+        data = super().read()
+        if data:
+            self._incoming.write(data)
+            return True
+        if data is None:
+            return None
+        self._incoming.write_eof()
+        return False
+
+    def read(self) -> bytes | None:
+        # Everything TLS has is taken out: waiting for the socket while
+        # plaintext is still in TLS would be waiting for nothing.
+        chunks: list[bytes] = []
+        size = 0
+        filled: bool | None = None
+        while size < READ_SIZE:
+            try:
+                chunk = self._tls.read(READ_SIZE)
+            except ssl.SSLWantReadError:
+                if chunks:
+                    break
+                filled = self._fill()
+                if filled is None:
+                    break
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                # With or without close_notify: whether a WebSocket was cut is
+                # told by its close frame.
+                filled = False
+                break
+            else:
+                if not chunk:
+                    filled = False
+                    break
+                chunks.append(chunk)
+                size += len(chunk)
+        self._write_ciphertext()
+        if chunks:
+            return b"".join(chunks)
+        return b"" if filled is False else None
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        # Ciphertext that waits is bounded: no more is made while some does.
+        self._write_ciphertext()
+        if not self.flushed or not buffers:
+            return 0
+        data = b"".join(buffers)[: 4 * WRITE_SIZE] if len(buffers) > 1 else buffers[0]
+        taken = self._tls.write(data[: 4 * WRITE_SIZE])
+        self._write_ciphertext()
+        return taken
+
+    def _write_ciphertext(self) -> None:
+        while True:
+            if not self._unsent:
+                if not self._outgoing.pending:
+                    return
+                self._unsent = memoryview(self._outgoing.read())
+            sent = super().write([self._unsent])
+            if not sent:
+                return
+            self._unsent = self._unsent[sent:]
+
+    @property
+    def flushed(self) -> bool:
+        return not self._unsent and not self._outgoing.pending
+
+    def shutdown(self) -> bool:
+        # close_notify is written; the peer's is not waited for, since the
+        # closing handshake of the WebSocket says more (RFC 8446, section 6.1).
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()
+        with suppress(OSError):
+            self._write_ciphertext()
+        return super().shutdown()
+
+
+def make_transport(
+    sock: socket.socket,
+    context: ssl.SSLContext | None,
+    *,
+    server_side: bool,
+    server_hostname: str | None = None,
+) -> SocketTransport:
+    """Make the transport of a socket, with TLS if there is a context.
+
+    Takes the socket over: it is closed if anything is wrong, as with a
+    ``server_hostname`` that can't be one (ValueError) or a peer that has gone
+    (OSError).
+    """
+    try:
+        if context is None:
+            return SocketTransport(sock)
+        return TLSTransport(
+            sock, context, server_side=server_side, server_hostname=server_hostname
+        )
+    except BaseException:
+        sock.close()
+        raise
