@@ -10,6 +10,7 @@ from __future__ import annotations
 import trio
 
 from ._protocol._errors import (
+    HeaderLineTooLong,
     InvalidHandshake,
     InvalidHeader,
     InvalidHeaderFormat,
@@ -24,7 +25,10 @@ from ._protocol._errors import (
     NegotiationError,
     PayloadTooBig,
     ProtocolError,
+    RequestLineTooLong,
     SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
     WebSocketException,
 )
 from ._protocol._frames import Close
@@ -34,6 +38,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "HeaderLineTooLong",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidHeaderFormat",
@@ -49,7 +54,10 @@ __all__ = [
     "OpenTimeoutError",
     "PayloadTooBig",
     "ProtocolError",
+    "RequestLineTooLong",
     "SecurityError",
+    "StatusLineTooLong",
+    "TooManyHeaders",
     "WebSocketException",
 ]
 

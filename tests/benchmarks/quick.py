@@ -182,7 +182,7 @@ async def trio_websocket(size: int, serve: Serve) -> AsyncIterator[End]:
         nursery.cancel_scope.cancel()
 
 
-RAW, WEBSOCKETS, TRIO_WS = "trio streams", "websockets", "trio_ws"
+RAW, WEBSOCKETS, TRIO_WS = "trio streams", "websockets.trio", "trio_ws"
 PEERS: dict[str, Opener] = {
     RAW: raw_streams,
     TRIO_WS: trio_ws,
@@ -250,7 +250,7 @@ def report(results: Results) -> None:
     for workload, peers in results.items():
         medians = {peer: statistics.median(times) for peer, times in peers.items()}
         print(f"\n{workload}, microseconds of CPU a round trip, both ends together\n")
-        print("| | median | minimum | / websockets | / trio streams |")
+        print("| | median | minimum | / websockets.trio | / trio streams |")
         print("|---|---|---|---|---|")
         for peer, times in peers.items():
             ratios = [
@@ -270,7 +270,7 @@ def report_target(results: Results) -> None:
         return
     ratio = statistics.median(times[TRIO_WS]) / statistics.median(times[WEBSOCKETS])
     print(
-        "\nTarget, trio_ws at most half of websockets for 32 bytes: "
+        "\nTarget, trio_ws at most half of websockets.trio for 32 bytes: "
         f"{'met' if ratio <= 0.5 else 'NOT met'} ({ratio:.2f})"
     )
 

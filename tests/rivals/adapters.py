@@ -46,6 +46,8 @@ Handler = Callable[[Connection], Awaitable[None]]
 
 class Library(ABC):
     name: str
+    #: As installed.
+    package: str
     #: What a reader of the table should know; "" if nothing.
     note = ""
     #: What its calls raise once the connection is gone.
@@ -53,7 +55,7 @@ class Library(ABC):
 
     @property
     def version(self) -> str:
-        return version(self.name)
+        return version(self.package)
 
     @abstractmethod
     def connect(
@@ -78,7 +80,7 @@ class Library(ABC):
 
 
 class TrioWs(Library):
-    name = "trio_ws"
+    name = package = "trio_ws"
 
     def __init__(self) -> None:
         # Any: these adapters also run where a library isn't installed.
@@ -107,7 +109,8 @@ class TrioWs(Library):
 
 
 class Websockets(Library):
-    name = "websockets"
+    name = "websockets.trio"
+    package = "websockets"
     note = "wakes ping waiters at the close only if ack_on_close=True is given (j)"
 
     class Wrapped:
@@ -153,7 +156,7 @@ class Websockets(Library):
 
 
 class TrioWebsocket(Library):
-    name = "trio-websocket"
+    name = package = "trio-websocket"
     note = "has no keepalive of its own (d1, d2, e2)"
 
     class Wrapped:
