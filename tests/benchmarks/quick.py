@@ -231,14 +231,15 @@ def versions() -> dict[str, str]:
     for package in ("trio", "trio_ws", "websockets", "trio-websocket", "wsproto"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    for name, module in {
+        except PackageNotFoundError:  # trio_ws may be a checkout
+            module = sys.modules.get(package)
+            found[package] = getattr(module, "__version__", "not installed")
+    for name, extension in {
         "trio_ws codec": "trio_ws._protocol._codec",
         "websockets speedups": "websockets.speedups",
     }.items():
         try:
-            spec = importlib.util.find_spec(module)
+            spec = importlib.util.find_spec(extension)
         except ImportError:
             continue
         compiled = spec and spec.origin and not spec.origin.endswith(".py")

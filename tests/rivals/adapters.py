@@ -89,10 +89,7 @@ class TrioWs(Library):
 
     @property
     def version(self) -> str:
-        try:
-            return super().version
-        except importlib.metadata.PackageNotFoundError:
-            return "(checkout)"
+        return str(self.library.__version__)  # also in a checkout
 
     def connect(
         self, port: int, options: Options

@@ -74,7 +74,7 @@ def apply_mask(data: bytes, key: bytes) -> bytes:
     return bytes(masked)
 
 
-_LONG_DATA: Final = 4096
+_LONG_DATA: Final = 1024
 
 
 @functools.cache
