@@ -39,6 +39,10 @@ _LINGER = 1.0
 # A stream of the user's may need turns of the loop, though no time, to write.
 _GOODBYE_TURNS = 16
 
+# When the peer breaks the protocol, messages that came before in the same read
+# can be answered in these turns of the loop: one may come before the receiver's.
+_ANSWER_TURNS = 2
+
 # What is discarded, without waiting, before a socket is closed in a hurry.
 _GOODBYE_DRAIN = 64  # reads
 
@@ -119,7 +123,12 @@ class Pump:
             if self._should_pause():
                 self._resume = trio.Event()
                 await self._resume.wait()
-            count = self.read_now()
+            count = self._read_some()
+            if self._engine.violation is not None:
+                for _ in range(_ANSWER_TURNS):
+                    await trio.lowlevel.checkpoint()
+                self._engine.act_on_violation()
+                self.changed()
             if count == 0:
                 return
 
@@ -147,9 +156,19 @@ class Pump:
             self._resume.set()
             self._resume = None
 
-    @enable_ki_protection
     def read_now(self) -> int | None:
-        """Read and parse what is there; return its size, 0 at the end or None."""
+        """Read, parse and act on what is there, from any task.
+
+        Return its size, 0 at the end of the stream, None if nothing was there.
+        """
+        count = self._read_some()
+        if self._engine.violation is not None:
+            self._engine.act_on_violation()
+            self.changed()
+        return count
+
+    @enable_ki_protection
+    def _read_some(self) -> int | None:
         try:
             data = self._transport.read()
         except OSError as exc:

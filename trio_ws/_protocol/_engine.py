@@ -51,6 +51,7 @@ class Engine:
         "rcvd",
         "rcvd_then_sent",
         "sent",
+        "violation",
     )
 
     def __init__(
@@ -77,6 +78,8 @@ class Engine:
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.cause: BaseException | None = None
+        # What the peer did against the protocol, until it is acted on.
+        self.violation: ProtocolError | None = None
         # Whether data that was accepted for sending will never go out.
         self.lost_data = False
         self._close_frame: bytes | None = None
@@ -93,7 +96,7 @@ class Engine:
 
     def receive(self, data: bytes) -> None:
         """Take in bytes of the peer: queue messages, answer control frames."""
-        if self.phase in DEAF:
+        if self.phase in DEAF or self.violation is not None:
             return
         for item in self.decoder.feed(data):
             if type(item) is str or type(item) is bytes:
@@ -105,7 +108,7 @@ class Engine:
                 self._receive_control(item)
             else:
                 assert isinstance(item, ProtocolError)
-                self._violated(item)
+                self.violation = item
 
     def receive_eof(self) -> None:
         """Take note that the peer's stream has ended."""
@@ -133,7 +136,7 @@ class Engine:
             try:
                 self.rcvd = _parse_close(payload)
             except ProtocolError as exc:
-                self._violated(exc)
+                self.violation = exc
                 return
             self._step(Event.RECV_CLOSE)
             if self.phase is CLOSE_RECEIVED:
@@ -144,11 +147,16 @@ class Engine:
             else:
                 self.rcvd_then_sent = False
 
-    def _violated(self, exc: ProtocolError) -> None:
-        """Fail the connection for what the peer sent (section 7.1.7).
+    def act_on_violation(self) -> None:
+        """Fail the connection for what the peer sent, if it broke the protocol.
 
-        The one place where a violation becomes a close code and a reason.
+        Section 7.1.7. The one place where a violation becomes a close code and
+        a reason. A step of its own, so that messages that came before it in
+        the same read can still be answered.
         """
+        exc, self.violation = self.violation, None
+        if exc is None:
+            return
         reason = str(exc).encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
         self.fail(exc.close_code, reason, exc)
 
