@@ -13,6 +13,9 @@ from collections import deque
 
 # A frame is one buffer, or two (header, payload) where copying a large payload
 # behind its header would cost more than a second buffer does.
+# Answers to pings that may wait.
+MAX_PONGS = 16
+
 Frame = bytes | tuple[bytes, bytes]
 
 
@@ -28,7 +31,7 @@ class Outbox:
         "_control",
         "_data",
         "_data_under_way",
-        "_pong",
+        "_pongs",
         "_under_way",
         "size",
         "taken",
@@ -38,7 +41,7 @@ class Outbox:
         self._under_way: list[memoryview] = []
         self._data_under_way = False
         self._control: deque[bytes] = deque()
-        self._pong: bytes | None = None
+        self._pongs: deque[bytes] = deque()
         self._data: deque[Frame] = deque()
         self.size = 0  # bytes that wait
         self.taken = 0  # bytes that the socket took, ever
@@ -54,14 +57,15 @@ class Outbox:
         self.size += len(frame)
 
     def put_pong(self, frame: bytes) -> None:
-        """Queue the answer to a ping, in place of one that still waits.
+        """Queue the answer to a ping, in place of the oldest of too many.
 
         RFC 6455, section 5.5.3: of several pings, answering only the most
-        recent one is enough. So a flood of pings costs one frame of memory.
+        recent one is enough. So a flood of pings costs little memory. A few
+        are answered one by one, which some peers count on.
         """
-        if self._pong is not None:
-            self.size -= len(self._pong)
-        self._pong = frame
+        if len(self._pongs) == MAX_PONGS:
+            self.size -= len(self._pongs.popleft())
+        self._pongs.append(frame)
         self.size += len(frame)
 
     def waits(self, frame: bytes) -> bool:
@@ -82,7 +86,7 @@ class Outbox:
     def drop(self) -> None:
         """Forget all but the frame under way."""
         self._control.clear()
-        self._pong = None
+        self._pongs.clear()
         self._data.clear()
         self.size = sum(map(len, self._under_way))
 
@@ -97,8 +101,7 @@ class Outbox:
         for control in self._control:
             buffers.append(control)
             total += len(control)
-        if self._pong is not None:
-            buffers.append(self._pong)
+        buffers += self._pongs
         for frame in self._data:
             size = frame_size(frame)
             if buffers and total + size > limit:
@@ -127,9 +130,8 @@ class Outbox:
         self._data_under_way = False
         if self._control:
             return (self._control.popleft(),)
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
-            return (pong,)
+        if self._pongs:
+            return (self._pongs.popleft(),)
         self._data_under_way = True
         frame = self._data.popleft()
         return (frame,) if isinstance(frame, bytes) else frame
