@@ -1,0 +1,98 @@
+"""The examples, and the code in README.md, run as they stand."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+ROOT = Path(__file__).parents[1]
+PORT = "8765"
+
+
+def command(code: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-c", code]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def blocks(text: str) -> list[str]:
+    """Return the blocks of Python in a Markdown text."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return str(sock.getsockname()[1])
+
+
+async def run_pair(server_code: str, client_code: str) -> str:
+    """Run a server and then a client on a port of our own; return what it prints."""
+    port = free_port()
+    server_code = server_code.replace(PORT, port)
+    client_code = client_code.replace(PORT, port)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            run = functools.partial(
+                trio.run_process, command(server_code), env=ENVIRONMENT, check=False
+            )
+            server = await nursery.start(run)
+            while True:
+                try:
+                    await (await trio.open_tcp_stream("localhost", int(port))).aclose()
+                    break
+                except OSError:
+                    await trio.sleep(0.05)
+            result = await trio.run_process(
+                command(client_code),
+                env=ENVIRONMENT,
+                capture_stdout=True,
+            )
+            server.terminate()
+    return result.stdout.decode()
+
+
+@pytest.mark.realtime(seconds=1)
+async def test_the_readmes_server_and_client() -> None:
+    server, client, *_ = blocks((ROOT / "README.md").read_text())
+    assert await run_pair(server, client) == "Hello!\n"
+
+
+@pytest.mark.realtime(seconds=1)
+async def test_echo_examples() -> None:
+    server = (ROOT / "examples/echo_server.py").read_text()
+    client = (ROOT / "examples/echo_client.py").read_text()
+    assert await run_pair(server, client) == "Hello!\n"
+
+
+def test_every_example_is_in_these_tests() -> None:
+    names = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert names == {"demo.py", "echo_server.py", "echo_client.py"}
+
+
+def test_the_rest_of_the_readmes_code_is_complete() -> None:
+    for block in blocks((ROOT / "README.md").read_text())[2:]:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.realtime(seconds=2)
+def test_demo() -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples/demo.py"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "EXPECTED" not in result.stdout
+    assert result.stdout.endswith("All as it should be.\n")
