@@ -11,7 +11,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._connection import ClientConnection
-from ._opening import make_connection, open_client
+from ._opening import client_handshake, make_connection, open_client
 from ._options import Options, OptionsDict
 from ._protocol._uri import parse_uri
 from ._scope import ConnectionScope
@@ -76,8 +76,12 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
                     raise ValueError(
                         f"{name}: expected a wss:// URI with it; got ws://"
                     )
-        if stream is not None and (host is not None or port is not None):
-            raise ValueError("stream: expected neither host nor port with it")
+        if stream is not None:
+            if not isinstance(stream, trio.abc.Stream):
+                raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
+            if host is not None or port is not None:
+                raise ValueError("stream: expected neither host nor port with it")
+        client_handshake(self._uri, self._options)  # raises for wrong headers
         self._logger = self._options.logger or logging.getLogger("trio_ws.client")
 
     @enable_ki_protection

@@ -24,6 +24,25 @@ USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__
 _LINGER = 1.0
 
 
+def client_handshake(uri: WebSocketURI, options: Options) -> ClientHandshake:
+    """Make a client's handshake; raise ValueError for headers it can't send."""
+    return ClientHandshake(
+        uri,
+        subprotocols=options.subprotocols,
+        additional_headers=options.additional_headers,
+        user_agent_header=USER_AGENT,
+    )
+
+
+def server_handshake(options: Options) -> ServerHandshake:
+    """Make a server's handshake; raise ValueError for headers it can't send."""
+    return ServerHandshake(
+        subprotocols=options.subprotocols,
+        additional_headers=options.additional_headers,
+        server_header=USER_AGENT,
+    )
+
+
 async def open_client(
     transport: Transport, uri: WebSocketURI, options: Options, logger: logging.Logger
 ) -> Opened:
@@ -32,12 +51,7 @@ async def open_client(
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    handshake = ClientHandshake(
-        uri,
-        subprotocols=options.subprotocols,
-        additional_headers=options.additional_headers,
-        user_agent_header=USER_AGENT,
-    )
+    handshake = client_handshake(uri, options)
     await _write_all(transport, handshake.request_bytes)
     logger.debug("> GET %s HTTP/1.1", handshake.request.path)
     response = None
@@ -74,11 +88,7 @@ async def open_server(
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    handshake = ServerHandshake(
-        subprotocols=options.subprotocols,
-        additional_headers=options.additional_headers,
-        server_header=USER_AGENT,
-    )
+    handshake = server_handshake(options)
     try:
         with reading:
             request = await _read_request(transport, handshake)

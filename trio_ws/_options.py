@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ._protocol._headers import HeadersLike, validate_subprotocols
+from ._protocol._headers import Headers, HeadersLike, validate_subprotocols
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -81,15 +82,23 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("open_timeout", "ping_timeout", "close_timeout"):
-            _check_seconds(name, getattr(self, name), zero=False)
-        _check_seconds("ping_interval", self.ping_interval, zero=False)
+            check_seconds(name, getattr(self, name), zero=False)
+        check_seconds("ping_interval", self.ping_interval, zero=False)
         for name in ("loss_grace", "close_grace"):
-            _check_seconds(name, getattr(self, name), zero=True)
+            check_seconds(name, getattr(self, name), zero=True)
         _check_size("max_size", self.max_size, least=0, none=True)
         _check_size("max_queue", self.max_queue, least=0, none=True)
         _check_size("write_limit", self.write_limit, least=1, none=False)
         if self.subprotocols is not None:
             validate_subprotocols(self.subprotocols)
+        if self.additional_headers is not None:
+            # A copy: a server sends them many times, an iterator ends.
+            headers = _checked_headers(self.additional_headers)
+            object.__setattr__(self, "additional_headers", headers)
+        if not isinstance(
+            self.logger, (logging.Logger, logging.LoggerAdapter, NoneType)
+        ):
+            raise TypeError(f"logger: expected a logging.Logger; got {self.logger!r}")
         if self.create_connection is not None and not callable(self.create_connection):
             raise TypeError(
                 f"create_connection: expected a connection class or a "
@@ -104,7 +113,19 @@ class Options:
         return self.ping_interval + self.ping_timeout
 
 
-def _check_seconds(name: str, value: object, *, zero: bool) -> None:
+def _checked_headers(value: HeadersLike) -> Headers:
+    try:
+        return Headers(value)
+    except AttributeError:
+        raise TypeError(
+            f"additional_headers: expected a mapping or pairs of str; got {value!r}"
+        ) from None
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"additional_headers: {exc}") from None
+
+
+def check_seconds(name: str, value: object, *, zero: bool) -> None:
+    """Check a time: a number of seconds, or None."""
     if value is None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool):

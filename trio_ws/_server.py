@@ -16,7 +16,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._connection import ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
-from ._opening import make_connection
+from ._opening import make_connection, server_handshake
 from ._opening import open_server as open_connection
 from ._options import Options, OptionsDict
 from ._protocol._frames import close_payload
@@ -105,6 +105,7 @@ class accept:  # noqa: N801 - reads as the function that it is to its users
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
         self._options = Options(**options)
+        server_handshake(self._options)  # raises for wrong headers
         self._stream = stream
         self._ssl = ssl
         self._logger = self._options.logger or logging.getLogger("trio_ws.server")
@@ -472,6 +473,7 @@ async def _make_server(
     if not callable(handler):
         raise TypeError(f"handler: expected an async function; got {handler!r}")
     _check_context(ssl)
+    server_handshake(options)  # raises for wrong headers
     if listeners is None:
         if port is None:
             raise ValueError("port: expected a port, or listeners; got neither")

@@ -1,0 +1,159 @@
+"""The exceptions: their texts to the letter, their kin, what `except` catches."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import trio
+import websockets.exceptions
+import websockets.frames
+
+import trio_ws
+import trio_ws.exceptions
+from trio_ws import Close, ConnectionClosedError, ConnectionClosedOK
+
+CLOSES = [
+    None,
+    (1000, ""),
+    (1000, "bye"),
+    (1001, ""),
+    (1005, ""),
+    (1011, "keepalive ping timeout"),
+    (1012, ""),
+    (1016, "what is this"),
+    (2999, ""),
+    (3000, ""),
+    (3999, "registered"),
+    (4000, ""),
+    (4999, "mine"),
+]
+
+
+@pytest.mark.parametrize("rcvd", CLOSES)
+@pytest.mark.parametrize("sent", CLOSES)
+@pytest.mark.parametrize("first", [True, False])
+def test_texts_are_those_of_websockets(
+    rcvd: tuple[int, str] | None, sent: tuple[int, str] | None, first: bool
+) -> None:
+    both = rcvd is not None and sent is not None
+    theirs = websockets.exceptions.ConnectionClosedError(
+        rcvd and websockets.frames.Close(*rcvd),
+        sent and websockets.frames.Close(*sent),
+        first if both else None,
+    )
+    ours = ConnectionClosedError(
+        rcvd and Close(*rcvd), sent and Close(*sent), first if both else None
+    )
+    assert str(ours) == str(theirs)
+
+
+def test_texts_that_the_design_promises() -> None:
+    # Apart from the comparison, in case websockets changes its own.
+    assert str(ConnectionClosedError(None, None)) == (
+        "no close frame received or sent"
+    )
+    assert str(
+        ConnectionClosedError(None, Close(1011, "keepalive ping timeout"))
+    ) == ("sent 1011 (internal error) keepalive ping timeout; no close frame received")
+    assert str(ConnectionClosedOK(Close(1001), Close(1001), True)) == (
+        "received 1001 (going away); then sent 1001 (going away)"
+    )
+    assert str(ConnectionClosedOK(Close(1000), Close(1000), False)) == (
+        "sent 1000 (OK); then received 1000 (OK)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("two\r\nlines", r"two\r\nlines"),
+        ("\x9b2J", r"\x9b2J"),  # CSI in one character
+        ("‮evil", r"\u202eevil"),  # turns the text around
+    ],
+)
+def test_nothing_a_peer_sends_is_in_the_text_unescaped(
+    reason: str, shown: str
+) -> None:
+    exc = ConnectionClosedError(Close(1000, reason), Close(1000, reason), True)
+    assert str(exc) == f"received 1000 (OK) {shown}; then sent 1000 (OK) {shown}"
+    assert repr(exc).isprintable()
+    assert exc.rcvd is not None
+    assert exc.rcvd.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("exception", "bases"),
+    [
+        (trio_ws.ConnectionClosed, {trio.BrokenResourceError}),
+        (trio_ws.ConnectionClosedOK, {trio.BrokenResourceError, trio.EndOfChannel}),
+        (trio_ws.ConnectionClosedError, {trio.BrokenResourceError}),
+        (trio_ws.ConcurrencyError, {trio.BusyResourceError}),
+        (trio_ws.OpenTimeoutError, {TimeoutError, trio.TooSlowError, OSError}),
+    ],
+)
+def test_code_written_for_trio_catches_them(
+    exception: type[Exception], bases: set[type[Exception]]
+) -> None:
+    foreign = {
+        trio.BrokenResourceError,
+        trio.EndOfChannel,
+        trio.BusyResourceError,
+        trio.ClosedResourceError,
+        trio.TooSlowError,
+        TimeoutError,
+        OSError,
+    }
+    assert {base for base in foreign if issubclass(exception, base)} == bases
+    assert issubclass(exception, trio_ws.WebSocketException)
+
+
+def test_names_are_those_of_websockets() -> None:
+    for name in (
+        "ConcurrencyError",
+        "ConnectionClosed",
+        "ConnectionClosedError",
+        "ConnectionClosedOK",
+        "InvalidHandshake",
+        "InvalidHeader",
+        "InvalidHeaderFormat",
+        "InvalidHeaderValue",
+        "InvalidMessage",
+        "InvalidOrigin",
+        "InvalidStatus",
+        "InvalidURI",
+        "InvalidUpgrade",
+        "NegotiationError",
+        "PayloadTooBig",
+        "ProtocolError",
+        "SecurityError",
+        "WebSocketException",
+    ):
+        theirs = getattr(websockets.exceptions, name)
+        ours = getattr(trio_ws, name)
+        assert ours is getattr(trio_ws.exceptions, name)
+        kin = {
+            base.__name__
+            for base in theirs.__mro__
+            if base.__module__ == "websockets.exceptions"
+        }
+        assert kin <= {base.__name__ for base in ours.__mro__}
+
+
+def test_all_names_everything_there_is() -> None:
+    defined = {
+        name
+        for name, value in vars(trio_ws.exceptions).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    }
+    assert defined == set(trio_ws.exceptions.__all__)
+    assert defined <= set(trio_ws.__all__)
+
+
+def test_the_error_of_a_connection_can_be_pickled() -> None:
+    # Test runners hand exceptions from one process to another.
+    exc = ConnectionClosedError(Close(1001, "x"), None, None)
+    copy = pickle.loads(pickle.dumps(exc))
+    assert type(copy) is ConnectionClosedError
+    assert (copy.rcvd, copy.sent, str(copy)) == (exc.rcvd, None, str(exc))
