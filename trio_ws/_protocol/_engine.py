@@ -112,6 +112,7 @@ class Engine:
 
     def receive_eof(self) -> None:
         """Take note that the peer's stream has ended."""
+        self.act_on_violation()  # which came first, and says more
         if self.phase in FINAL:
             return
         if self.phase not in DEAF:
@@ -223,7 +224,7 @@ class Engine:
         if self.phase in FINAL:
             return
         self._step(Event.FAIL)
-        self.cause = cause
+        self.cause = self.violation or cause
         self._drop()
 
     def abandon(self, *, flushed: bool) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 
-# A frame is one buffer, or two (header, payload) where copying a large payload
-# behind its header would cost more than a second buffer does.
 # Answers to pings that may wait.
 MAX_PONGS = 16
 
+# A frame is one buffer, or two (header, payload) where copying a large payload
+# behind its header would cost more than a second buffer does.
 Frame = bytes | tuple[bytes, bytes]
 
 
@@ -30,7 +30,7 @@ class Outbox:
     __slots__ = (
         "_control",
         "_data",
-        "_data_under_way",
+        "_data_frame",
         "_pongs",
         "_under_way",
         "size",
@@ -39,7 +39,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._under_way: list[memoryview] = []
-        self._data_under_way = False
+        self._data_frame: Frame | None = None  # that under way, unless it is control
         self._control: deque[bytes] = deque()
         self._pongs: deque[bytes] = deque()
         self._data: deque[Frame] = deque()
@@ -77,7 +77,7 @@ class Outbox:
 
     def holds_data(self, close_frame: bytes | None) -> bool:
         """Tell whether data waits, besides the close frame that ends it."""
-        if self._under_way and self._data_under_way:
+        if self._data_frame is not None and self._data_frame is not close_frame:
             return True
         return len(self._data) > 1 or (
             len(self._data) == 1 and self._data[0] is not close_frame
@@ -125,13 +125,14 @@ class Outbox:
                 parts[0] = parts[0][count:]
                 return
             count -= len(parts.pop(0))
+        if not parts:
+            self._data_frame = None
 
     def _next(self) -> tuple[bytes, ...]:
-        self._data_under_way = False
+        self._data_frame = None
         if self._control:
             return (self._control.popleft(),)
         if self._pongs:
             return (self._pongs.popleft(),)
-        self._data_under_way = True
-        frame = self._data.popleft()
+        self._data_frame = frame = self._data.popleft()
         return (frame,) if isinstance(frame, bytes) else frame

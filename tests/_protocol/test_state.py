@@ -1,0 +1,253 @@
+"""trio_ws._protocol._state: the table, and a search over what it allows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from trio_ws._protocol._state import DEAF, FINAL, TABLE, Event, Phase, State
+
+OPEN = Phase.OPEN
+CLOSE_SENT = Phase.CLOSE_SENT
+CLOSE_RECEIVED = Phase.CLOSE_RECEIVED
+CLOSE_DONE = Phase.CLOSE_DONE
+FAILED = Phase.FAILED
+CLOSED = Phase.CLOSED
+
+
+def test_names_of_the_rfc() -> None:
+    assert [state.name for state in sorted(State)] == [
+        "CONNECTING",
+        "OPEN",
+        "CLOSING",
+        "CLOSED",
+    ]
+    assert list(State) == [0, 1, 2, 3]
+
+
+# Each row: the events of one phase that are allowed, and where they lead.
+ALLOWED = {
+    OPEN: {
+        "SEND_DATA": OPEN,
+        "SEND_CONTROL": OPEN,
+        "RECV_DATA": OPEN,
+        "RECV_CONTROL": OPEN,
+        "SEND_CLOSE": CLOSE_SENT,
+        "RECV_CLOSE": CLOSE_RECEIVED,
+        "EOF": FAILED,
+        "FAIL": FAILED,
+    },
+    # RFC 6455, section 5.5.1: "The application MUST NOT send any more data
+    # frames after sending a Close frame", and no pong either.
+    CLOSE_SENT: {
+        "RECV_DATA": CLOSE_SENT,
+        "RECV_CONTROL": CLOSE_SENT,
+        "RECV_CLOSE": CLOSE_DONE,
+        "EOF": FAILED,
+        "FAIL": FAILED,
+    },
+    CLOSE_RECEIVED: {"SEND_CLOSE": CLOSE_DONE, "EOF": FAILED, "FAIL": FAILED},
+    CLOSE_DONE: {"EOF": CLOSED, "FAIL": FAILED},
+    FAILED: {},
+    CLOSED: {},
+}
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("event", list(Event))
+def test_each_entry(phase: Phase, event: Event) -> None:
+    assert TABLE.get((phase, event)) is ALLOWED[phase].get(event.name)
+
+
+def test_sets_of_phases() -> None:
+    assert {phase for phase in Phase if not ALLOWED[phase]} == FINAL
+    receiving = {Event.RECV_DATA, Event.RECV_CONTROL, Event.RECV_CLOSE}
+    hearing = {phase for phase, event in TABLE if event in receiving}
+    assert set(Phase) - hearing == DEAF
+
+
+# A search over two sides that obey the table. A side is its phase, the close
+# frames it has sent and received, whether its own stream has ended; between
+# them are frames under way, at most IN_FLIGHT in each direction.
+
+IN_FLIGHT = 3
+
+DATA, CONTROL, CLOSE, EOF = "data", "control", "close", "eof"
+RECEIVED = {
+    DATA: Event.RECV_DATA,
+    CONTROL: Event.RECV_CONTROL,
+    CLOSE: Event.RECV_CLOSE,
+    EOF: Event.EOF,
+}
+
+
+class Side(NamedTuple):
+    phase: Phase = OPEN
+    sent_close: bool = False
+    rcvd_close: bool = False
+    ended: bool = False  # its own stream
+    saw_end: bool = False  # of the peer's
+    failed: bool = False  # gave up of its own accord
+
+
+class Joint(NamedTuple):
+    """Two sides and what is under way from each."""
+
+    sides: tuple[Side, Side] = (Side(), Side())
+    wires: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    def changed(
+        self, who: int, side: Side, sent: tuple[str, ...], taken: int = 0
+    ) -> Joint:
+        sides = list(self.sides)
+        wires = list(self.wires)
+        sides[who] = side
+        wires[who] += sent
+        wires[1 - who] = wires[1 - who][taken:]
+        return Joint((sides[0], sides[1]), (wires[0], wires[1]))
+
+
+class Illegal(Exception):
+    """A side received what the table has no entry for."""
+
+
+def choices(joint: Joint, who: int, *, failures: bool) -> Iterator[Joint]:
+    """Yield what a side may do and need not."""
+    side = joint.sides[who]
+    room = len(joint.wires[who]) < IN_FLIGHT
+    if side.ended or not room:
+        return
+    for event, what in (
+        (Event.SEND_DATA, DATA),
+        (Event.SEND_CONTROL, CONTROL),
+        (Event.SEND_CLOSE, CLOSE),
+    ):
+        phase = TABLE.get((side.phase, event))
+        if phase is not None and not (what == CLOSE and side.rcvd_close):
+            after = side._replace(
+                phase=phase, sent_close=side.sent_close or what == CLOSE
+            )
+            yield joint.changed(who, after, (what,))
+    fail = TABLE.get((side.phase, Event.FAIL))
+    if failures and fail is not None:
+        # With a close frame, where none was sent, and without, as when the
+        # connection is lost.
+        after = side._replace(phase=fail, failed=True)
+        yield joint.changed(who, after._replace(ended=True), (EOF,))
+        if not side.sent_close:
+            yield joint.changed(who, after._replace(sent_close=True), (CLOSE,))
+
+
+def duties(joint: Joint, who: int, *, server: bool) -> Iterator[Joint]:
+    """Yield what a side does as soon as it can."""
+    side = joint.sides[who]
+    room = len(joint.wires[who]) < IN_FLIGHT
+    incoming = joint.wires[1 - who]
+    if incoming:
+        what = incoming[0]
+        if what != EOF and side.phase in DEAF:
+            yield joint.changed(who, side, (), taken=1)
+        else:
+            phase = TABLE.get((side.phase, RECEIVED[what]))
+            if phase is None and side.phase not in FINAL:
+                raise Illegal(f"{what} in {side}")
+            after = side._replace(
+                phase=side.phase if phase is None else phase,
+                rcvd_close=side.rcvd_close or what == CLOSE,
+                saw_end=side.saw_end or what == EOF,
+            )
+            yield joint.changed(who, after, (), taken=1)
+    if side.phase is CLOSE_RECEIVED and room:
+        phase = TABLE[CLOSE_RECEIVED, Event.SEND_CLOSE]
+        yield joint.changed(who, side._replace(phase=phase, sent_close=True), (CLOSE,))
+    # RFC 6455, section 7.1.1: the server ends its stream first.
+    may_end = side.phase in FINAL or (side.phase is CLOSE_DONE and server)
+    if may_end and not side.ended and room:
+        yield joint.changed(who, side._replace(ended=True), (EOF,))
+
+
+def explore(*, failures: bool) -> dict[Joint, tuple[list[Joint], list[Joint]]]:
+    """Find all joint states, each with where choices and duties lead."""
+    start = Joint()
+    found: dict[Joint, tuple[list[Joint], list[Joint]]] = {}
+    waiting = deque([start])
+    while waiting:
+        joint = waiting.popleft()
+        if joint in found:
+            continue
+        free = [s for who in (0, 1) for s in choices(joint, who, failures=failures)]
+        due = [s for who in (0, 1) for s in duties(joint, who, server=who == 1)]
+        found[joint] = (free, due)
+        waiting.extend(free + due)
+    return found
+
+
+@pytest.mark.parametrize("failures", [False, True])
+def test_no_joint_state_is_illegal(failures: bool) -> None:
+    found = explore(failures=failures)  # raises Illegal
+    assert len(found) > (2000 if failures else 300)
+    phases = {(a.phase, b.phase) for (a, b), _ in found}
+    assert (CLOSED, CLOSED) in phases
+    for joint in found:
+        for side, other in (joint.sides, joint.sides[::-1]):
+            # Closed in good order: both close frames came where they should.
+            if side.phase in (CLOSE_DONE, CLOSED):
+                assert side.sent_close
+                assert side.rcvd_close
+                assert other.sent_close
+            if side.phase is CLOSED:
+                assert other.ended
+            if not failures:
+                assert side.phase is not FAILED
+        for wire in joint.wires:
+            # Nothing follows a close frame but the end.
+            if CLOSE in wire:
+                assert set(wire[wire.index(CLOSE) + 1 :]) <= {EOF}
+            if EOF in wire:
+                assert wire.index(EOF) == len(wire) - 1
+
+
+@pytest.mark.parametrize("failures", [False, True])
+def test_no_joint_state_is_stuck(failures: bool) -> None:
+    """Where nothing has to be done, all is done or nothing has ended yet."""
+    found = explore(failures=failures)
+    for joint, (_, due) in found.items():
+        if due:
+            continue
+        assert joint.wires == ((), ())
+        phases = {side.phase for side in joint.sides}
+        if phases != {OPEN}:
+            assert phases <= FINAL
+            assert all(side.ended for side in joint.sides)
+            assert all(side.saw_end for side in joint.sides)
+
+
+def test_once_closing_begins_duty_alone_leads_to_the_end() -> None:
+    found = explore(failures=True)
+    # Each duty takes a frame off a wire or brings a side nearer to its end, so
+    # following duties alone ends; how far it can be is bounded.
+    distance: dict[Joint, int] = {}
+
+    def steps(joint: Joint) -> int:
+        if joint not in distance:
+            _, due = found[joint]
+            distance[joint] = 1 + max(map(steps, due), default=-1)
+        return distance[joint]
+
+    assert max(map(steps, found)) <= 2 * IN_FLIGHT + 2 * 5
+
+
+def test_without_failures_both_sides_end_closed() -> None:
+    found = explore(failures=False)
+    ends = {joint.sides for joint, (free, due) in found.items() if not due and not free}
+    assert {side.phase for sides in ends for side in sides} == {CLOSED}
+
+
+def test_the_search_finds_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Data may come after our close frame; a table without that is wrong.
+    monkeypatch.delitem(TABLE, (CLOSE_SENT, Event.RECV_DATA))
+    with pytest.raises(Illegal, match="data in"):
+        explore(failures=False)

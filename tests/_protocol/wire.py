@@ -1,0 +1,71 @@
+"""Frames made and read without trio_ws, to hold against what it makes and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from websockets.frames import Frame
+from websockets.streams import StreamReader
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+KEY = b"\x37\xfa\x21\x3d"  # of the examples in RFC 6455, section 5.7
+
+
+def header(
+    opcode: int,
+    length: int,
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    key: bytes | None = None,
+    extended: int | None = None,
+) -> bytes:
+    """Make a header, right or wrong; ``extended`` bytes hold the length."""
+    if extended is None:
+        extended = 0 if length < 126 else 2 if length < 2**16 else 8
+    short = {0: length, 2: 126, 8: 127}[extended]
+    return (
+        bytes([fin << 7 | rsv << 4 | opcode, (key is not None) << 7 | short])
+        + (length.to_bytes(extended, "big") if extended else b"")
+        + (key or b"")
+    )
+
+
+def frame(
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    key: bytes | None = None,
+    extended: int | None = None,
+) -> bytes:
+    head = header(opcode, len(payload), fin=fin, rsv=rsv, key=key, extended=extended)
+    if key is not None:
+        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    return head + payload
+
+
+def close_frame(code: int, reason: bytes = b"", *, key: bytes | None = None) -> bytes:
+    return frame(CLOSE, code.to_bytes(2, "big") + reason, key=key)
+
+
+def _run(step: Generator[None, None, Any]) -> Any:
+    try:
+        next(step)
+    except StopIteration as exc:
+        return exc.value
+    raise AssertionError("the parser waits for bytes behind the end")
+
+
+def parse_stream(stream: bytes, *, masked: bool) -> list[Frame]:
+    """Read whole frames; a stream that ends within one raises EOFError."""
+    reader = StreamReader()
+    reader.feed_data(stream)
+    reader.feed_eof()
+    frames = []
+    while not _run(reader.at_eof()):
+        frames.append(_run(Frame.parse(reader.read_exact, mask=masked)))
+    return frames
