@@ -1,18 +1,20 @@
 """WebSocket client and server for trio (RFC 6455)."""
 
-from ._client import connect
+from ._accept import accept
+from ._client import connect, unix_connect
 from ._connection import (
     ClientConnection,
     Connection,
     MessageStream,
     ServerConnection,
 )
-from ._options import Options
+from ._listening import open_systemd_listeners
+from ._options import ClientOptions, Options, ServerOptions
 from ._protocol._frames import Close, CloseCode
 from ._protocol._headers import Headers, HeadersLike
 from ._protocol._http import Request, Response
 from ._protocol._state import State
-from ._server import Server, accept, open_server, serve
+from ._server import Server, open_server, serve, unix_serve
 from ._version import __version__
 from .exceptions import (
     ConcurrencyError,
@@ -44,6 +46,7 @@ from .exceptions import (
 
 __all__ = [
     "ClientConnection",
+    "ClientOptions",
     "Close",
     "CloseCode",
     "ConcurrencyError",
@@ -77,6 +80,7 @@ __all__ = [
     "SecurityError",
     "Server",
     "ServerConnection",
+    "ServerOptions",
     "State",
     "StatusLineTooLong",
     "TooManyHeaders",
@@ -85,5 +89,8 @@ __all__ = [
     "accept",
     "connect",
     "open_server",
+    "open_systemd_listeners",
     "serve",
+    "unix_connect",
+    "unix_serve",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl as ssl_module
 from types import TracebackType
 from typing import NoReturn, Unpack
@@ -11,8 +12,8 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._connection import ClientConnection
-from ._opening import client_handshake, make_connection, open_client
-from ._options import Options, OptionsDict
+from ._opening import open_client
+from ._options import ClientOptions, ClientOptionsDict
 from ._protocol._uri import parse_uri
 from ._scope import ConnectionScope
 from ._transports import (
@@ -30,11 +31,12 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
 
     ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
     and ``port`` say where to connect to instead; the URI's still stand in the
-    Host header and are what TLS checks. ``ssl`` is the context for ``wss://``,
+    Host header and are what TLS checks. ``local_address`` is the address to
+    connect from. ``ssl`` is the context for ``wss://``,
     by default one with the system's roots; ``server_hostname`` is checked in
     place of the URI's host. ``stream`` is a connected trio.abc.Stream to use
     instead of TCP; it is closed with the connection. ``options`` are those of
-    :class:`trio_ws.Options`.
+    :class:`trio_ws.ClientOptions`.
 
     Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
     fails, with what is wrong with a certificate), InvalidHandshake if it
@@ -56,15 +58,17 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
         *,
         host: str | None = None,
         port: int | None = None,
+        local_address: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
         stream: trio.abc.Stream | None = None,
-        **options: Unpack[OptionsDict],
+        **options: Unpack[ClientOptionsDict],
     ) -> None:
         self._uri = parse_uri(uri)
-        self._options = Options(**options)
+        self._options = ClientOptions(**options)
         self._host = host
         self._port = port
+        self._local_address = local_address
         self._ssl = ssl
         self._server_hostname = server_hostname
         self._stream = stream
@@ -79,9 +83,14 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
         if stream is not None:
             if not isinstance(stream, trio.abc.Stream):
                 raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
-            if host is not None or port is not None:
-                raise ValueError("stream: expected neither host nor port with it")
-        client_handshake(self._uri, self._options)  # raises for wrong headers
+            for name, given in (
+                ("host", host),
+                ("port", port),
+                ("local_address", local_address),
+            ):
+                if given is not None:
+                    raise ValueError(f"stream: expected no {name} with it")
+        self._options.handshake(self._uri)  # raises for wrong headers
         self._logger = self._options.logger or logging.getLogger("trio_ws.client")
 
     @enable_ki_protection
@@ -109,26 +118,18 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
             try:
                 if isinstance(transport, TLSTransport):
                     await transport.do_handshake()
-                opened = await open_client(
+                return await open_client(
                     transport, self._uri, self._options, self._logger
                 )
-                connection = make_connection(opened, ClientConnection)
             except BaseException:
                 await transport.aclose()
                 raise
-            assert isinstance(connection, ClientConnection)
-            return connection
         raise OpenTimeoutError(
             f"connection not open after {self._options.open_timeout} s (open_timeout)"
         )
 
     async def _open_transport(self) -> Transport:
-        stream = self._stream
-        if stream is None:
-            stream = await trio.open_tcp_stream(
-                self._host if self._host is not None else self._uri.host,
-                self._port if self._port is not None else self._uri.port,
-            )
+        stream = self._stream or await self._open_stream()
         context: ssl_module.SSLContext | None = None
         if self._uri.secure:
             context = self._ssl or ssl_module.create_default_context()
@@ -146,6 +147,13 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
             )
         return StreamTransport(stream)
 
+    async def _open_stream(self) -> trio.abc.Stream:
+        return await trio.open_tcp_stream(
+            self._uri.host if self._host is None else self._host,
+            self._uri.port if self._port is None else self._port,
+            local_address=self._local_address,
+        )
+
     # What websockets and trio users may try, with what to write instead.
 
     def __await__(self) -> NoReturn:
@@ -159,3 +167,28 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
             "connect() can't be iterated over; to reconnect write: "
             "async for attempt in reconnect(...): async with attempt as ws:"
         )
+
+
+class unix_connect(connect):  # noqa: N801 - reads as the function that it is
+    """Connect over a Unix socket: ``async with unix_connect(path) as ws: ...``.
+
+    ``uri`` says what the Host header and the path of the request are, and with
+    ``wss://`` that TLS is used. Otherwise as connect().
+
+    **Cancellation** as with connect().
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        uri: str = "ws://localhost/",
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        super().__init__(uri, ssl=ssl, server_hostname=server_hostname, **options)
+        self._path = os.fspath(path)
+
+    async def _open_stream(self) -> trio.abc.Stream:
+        return await trio.open_unix_socket(self._path)

@@ -36,6 +36,7 @@ from ._protocol._frames import (
     close_payload,
     describe,
 )
+from ._protocol._handshake import plain_response
 from ._protocol._state import CLOSE_DONE, FINAL, OPEN, State
 from ._pump import Pump
 from .exceptions import (
@@ -54,15 +55,12 @@ if TYPE_CHECKING:
 Data = str | bytes | bytearray | memoryview
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class Opened:
-    """A transport whose opening handshake is done: what makes a connection."""
+    """What a connection is made of, once there is a request."""
 
     transport: Transport
     request: Request
-    response: Response
-    subprotocol: str | None
-    leftover: bytes  # what came behind the handshake
     options: Options
     logger: logging.Logger
 
@@ -70,7 +68,8 @@ class Opened:
 class Connection(trio.abc.Channel[str | bytes]):
     """A WebSocket connection: a channel of messages, str for text, else bytes.
 
-    Made by connect(), accept() or serve(), whose scope it lives in.
+    Made by connect(), accept() or serve(), whose scope it lives in. The hooks of
+    a server see it earlier, with a ``request`` and nothing more.
 
     ``nursery`` is for tasks that use the connection: leaving the scope waits
     for them. ``request`` and ``response`` are those of the opening handshake;
@@ -84,8 +83,8 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     def __init__(self, opened: Opened) -> None:
         self.request = opened.request
-        self.response = opened.response
-        self.subprotocol = opened.subprotocol
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
         self.logger = opened.logger
         self.local_address: Any = opened.transport.local_address
         self.remote_address: Any = opened.transport.remote_address
@@ -113,8 +112,15 @@ class Connection(trio.abc.Channel[str | bytes]):
         self._aclosed = False  # by the user: no clock, no verdict
         self._told_of_lost_data = False
         self._scope: ConnectionScope | None = None
-        if opened.leftover:
-            self._engine.receive(opened.leftover)
+
+    def _accepted(
+        self, response: Response, subprotocol: str | None, leftover: bytes
+    ) -> None:
+        """Complete the opening handshake; ``leftover`` is what came behind it."""
+        self.response = response
+        self.subprotocol = subprotocol
+        if leftover:
+            self._engine.receive(leftover)
 
     # -- Facts ---------------------------------------------------------------
 
@@ -135,6 +141,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         Between a look at it and a call it may change: rather call, and catch
         ConnectionClosed.
         """
+        if self.response is None:
+            return State.CONNECTING
         if self._engine.phase is OPEN:
             return State.OPEN
         return State.CLOSED if self._pump.closed.is_set() else State.CLOSING
@@ -271,9 +279,12 @@ class Connection(trio.abc.Channel[str | bytes]):
         """Discard the rest of a message that recv_streaming() was left in."""
         if self._stream is None:
             return
+        begun = self._stream.begun
         self._stream = None
         self._pump.streaming = False
-        if self._engine.messages:
+        if not begun:
+            pass  # cancelled before the first piece, so nothing is lost (R4)
+        elif self._engine.messages:
             self._engine.pop()
         elif self._engine.decoder.in_message:
             self._engine.decoder.discard_partial()
@@ -412,7 +423,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             self._pump.flush()
             await waiter.done.wait()
         finally:
-            self._pings.forget(payload)
+            self._pings.forget(payload, waiter)
         if waiter.latency is None:
             raise self._closed()
         return waiter.latency
@@ -450,6 +461,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         close_payload(code, reason)  # raises for wrong arguments
         told = self._lost and self._scope is not None and self._scope.was_told
         self._aclosed = True
+        if self._scope is not None:
+            self._scope.stop_clock()
         await self._close(code, reason)
         if self._engine.lost_data and not told and not self._told_of_lost_data:
             self._told_of_lost_data = True
@@ -558,6 +571,14 @@ class ServerConnection(Connection):
 
     _client = False
 
+    def respond(self, status: int, text: str) -> Response:
+        """Make a response of plain text, for process_request to return.
+
+        Its headers and its body can be changed. Raises ValueError for a status
+        that HTTP doesn't know.
+        """
+        return plain_response(status, text)
+
 
 class _Turn:
     """The turn of one sender, in the order in which they came.
@@ -595,9 +616,10 @@ class _Turn:
 class _StreamToken:
     """Says whose turn it is to receive, in the middle of a message."""
 
-    __slots__ = ("task",)
+    __slots__ = ("begun", "task")
 
     def __init__(self) -> None:
+        self.begun = False  # a piece was taken
         # None once the iteration is given up.
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
@@ -612,7 +634,7 @@ class MessageStream(AsyncIterator[str | bytes]):
         self._connection = connection
         self._decode = decode
         self._token: _StreamToken | None = None
-        self._begun = self._done = False
+        self._done = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def __aiter__(self) -> Self:
@@ -633,11 +655,11 @@ class MessageStream(AsyncIterator[str | bytes]):
             elif connection._stream is not self._token:
                 self._done = True  # another receive has discarded the rest
                 raise StopAsyncIteration
-            return await self._next_piece()
+            return await self._next_piece(self._token)
         finally:
             connection._receiving = False
 
-    async def _next_piece(self) -> str | bytes:
+    async def _next_piece(self, token: _StreamToken) -> str | bytes:
         connection = self._connection
         engine = connection._engine
         while True:
@@ -646,14 +668,14 @@ class MessageStream(AsyncIterator[str | bytes]):
                 self._end()
                 engine.pop()
                 connection._pump.taken()
-                if self._begun and not piece:
+                if token.begun and not piece:
                     raise StopAsyncIteration
                 return piece
             if engine.decoder.in_message:
                 taken = engine.decoder.take_partial()
                 connection._pump.taken()
                 if taken:
-                    self._begun = True
+                    token.begun = True
                     return self._converted(taken, final=False)
             if engine.phase is not OPEN:
                 self._end()

@@ -42,7 +42,9 @@ def reduced(
     users: list[BaseException] = []
     losses: list[BaseException] = []
     cancelled: list[BaseException] = []
-    for member in error.exceptions:
+    for raised in error.exceptions:
+        # A nursery passes on a copy of a group that it was left with.
+        member = body if body is not None and _is_copy(raised, body) else raised
         loss = loss_in(member)
         if isinstance(member, (KeyboardInterrupt, SystemExit)):
             return member
@@ -56,6 +58,17 @@ def reduced(
         return error.derive(users).with_traceback(error.__traceback__)
     candidates = users or losses or cancelled
     return next((exc for exc in candidates if exc is body), candidates[0])
+
+
+def _is_copy(exc: BaseException, original: BaseException) -> bool:
+    """Tell whether ``exc`` is ``original`` or holds the same as it."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc is original
+    return (
+        isinstance(original, BaseExceptionGroup)
+        and len(exc.exceptions) == len(original.exceptions)
+        and all(map(_is_copy, exc.exceptions, original.exceptions))
+    )
 
 
 def raise_as_is(exc: BaseException) -> NoReturn:

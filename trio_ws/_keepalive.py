@@ -57,9 +57,11 @@ class Pings:
         waiter = self._pending[payload] = PingWaiter()
         return payload, waiter
 
-    def forget(self, payload: bytes) -> None:
+    def forget(self, payload: bytes, waiter: PingWaiter) -> None:
         """Wait for this pong no longer."""
-        self._pending.pop(payload, None)
+        # Once it was answered, another may wait under the same payload.
+        if self._pending.get(payload) is waiter:
+            del self._pending[payload]
 
     @enable_ki_protection
     def acknowledge(self, payload: bytes) -> None:
@@ -102,7 +104,7 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
     silent_since = inf  # when the oldest ping without life since was sent
     reads = taken = 0
     frame = b""
-    unanswered: deque[bytes] = deque()
+    unanswered: deque[tuple[bytes, PingWaiter]] = deque()
     while True:
         await trio.sleep_until(min(next_ping, silent_since + timeout))
         if engine.phase is not OPEN:
@@ -126,10 +128,10 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
             silent_since = inf
         if now >= next_ping and engine.phase is OPEN:
             next_ping = now + options.ping_interval
-            payload, _ = pings.add(None)
-            unanswered.append(payload)
+            payload, waiter = pings.add(None)
+            unanswered.append((payload, waiter))
             if len(unanswered) > _REMEMBERED:
-                pings.forget(unanswered.popleft())
+                pings.forget(*unanswered.popleft())
             ping = engine.send_ping(payload)
             pump.flush()
             if silent_since == inf:

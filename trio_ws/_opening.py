@@ -1,57 +1,43 @@
-"""The opening handshake over a transport: from bytes to an Opened connection."""
+"""The opening handshake over a transport: from bytes to a connection."""
 
 from __future__ import annotations
 
+import functools
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
-from ._connection import Connection, Opened
-from ._options import Options
-from ._protocol._handshake import ClientHandshake, ServerHandshake
+from ._connection import ClientConnection, Connection, Opened, ServerConnection
+from ._options import ClientOptions, ServerOptions
+from ._protocol._handshake import ServerHandshake
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI
 from ._transports import Transport
-from ._version import __version__
 from .exceptions import InvalidHandshake
-
-USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__)
 
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
 _LINGER = 1.0
 
 
-def client_handshake(uri: WebSocketURI, options: Options) -> ClientHandshake:
-    """Make a client's handshake; raise ValueError for headers it can't send."""
-    return ClientHandshake(
-        uri,
-        subprotocols=options.subprotocols,
-        additional_headers=options.additional_headers,
-        user_agent_header=USER_AGENT,
-    )
-
-
-def server_handshake(options: Options) -> ServerHandshake:
-    """Make a server's handshake; raise ValueError for headers it can't send."""
-    return ServerHandshake(
-        subprotocols=options.subprotocols,
-        additional_headers=options.additional_headers,
-        server_header=USER_AGENT,
-    )
+class Rejected(InvalidHandshake):
+    """A hook, or a server that closes, answered with something else than 101."""
 
 
 async def open_client(
-    transport: Transport, uri: WebSocketURI, options: Options, logger: logging.Logger
-) -> Opened:
+    transport: Transport,
+    uri: WebSocketURI,
+    options: ClientOptions,
+    logger: logging.Logger,
+) -> ClientConnection:
     """Do the client's side of the handshake.
 
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    handshake = client_handshake(uri, options)
+    handshake = options.handshake(uri)
     await _write_all(transport, handshake.request_bytes)
     logger.debug("> GET %s HTTP/1.1", handshake.request.path)
     response = None
@@ -61,25 +47,20 @@ async def open_client(
             handshake.receive_eof()
         response = handshake.receive(data)
     logger.debug("< HTTP/1.1 %d", response.status_code)
-    return Opened(
-        transport=transport,
-        request=handshake.request,
-        response=response,
-        subprotocol=handshake.subprotocol,
-        leftover=handshake.leftover,
-        options=options,
-        logger=logger,
-    )
+    opened = Opened(transport, handshake.request, options, logger)
+    connection = _make_connection(opened, ClientConnection)
+    connection._accepted(response, handshake.subprotocol, handshake.leftover)
+    return connection
 
 
 async def open_server(
     transport: Transport,
-    options: Options,
+    options: ServerOptions,
     logger: logging.Logger,
     *,
     reading: trio.CancelScope,
     refuse: Callable[[], Response | None],
-) -> Opened:
+) -> ServerConnection:
     """Do the server's side of the handshake; answer a request that is wrong.
 
     ``refuse`` is asked before a request is accepted, and may answer otherwise;
@@ -88,32 +69,78 @@ async def open_server(
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    handshake = server_handshake(options)
+    handshake = options.handshake()
+    request: Request | None = None
     try:
         with reading:
             request = await _read_request(transport, handshake)
             logger.debug("< GET %s HTTP/1.1", request.path)
-        refusal = refuse()
-        if refusal is None:
-            response = handshake.accept(request)
     except InvalidHandshake as exc:
         if not isinstance(exc.__cause__, EOFError):
-            await _respond(transport, handshake.rejection(exc))
+            await _respond(transport, handshake.rejection(exc), logger)
         raise
-    if refusal is not None:
-        await _respond(transport, refusal)
-        raise InvalidHandshake(f"refused with HTTP {refusal.status_code}")
+    response = refuse()
+    if request is None:
+        assert response is not None  # why else would reading be cancelled
+        await _respond(transport, response, logger)
+        raise Rejected(f"HTTP {response.status_code}")
+    opened = Opened(transport, request, options, logger)
+    connection = _make_connection(opened, ServerConnection)
+    problem: InvalidHandshake | None = None
+    if response is None:
+        response, problem = await _answer(connection, handshake, options)
+        # No turn of the loop may come between this and the response.
+        response = refuse() or response
+    if response.status_code != 101:
+        await _respond(transport, response, logger)
+        raise problem or Rejected(f"HTTP {response.status_code}")
+    logger.debug("> HTTP/1.1 101")
+    connection._accepted(response, handshake.subprotocol, handshake.leftover)
     await _write_all(transport, response.serialize())
-    logger.debug("> HTTP/1.1 %d", response.status_code)
-    return Opened(
-        transport=transport,
-        request=request,
-        response=response,
-        subprotocol=handshake.subprotocol,
-        leftover=handshake.leftover,
-        options=options,
-        logger=logger,
-    )
+    return connection
+
+
+async def _answer(
+    connection: ServerConnection, handshake: ServerHandshake, options: ServerOptions
+) -> tuple[Response, InvalidHandshake | None]:
+    """Make the response to a request: by the hooks, by the RFC.
+
+    Return it with what is wrong with the request, if it is refused for that.
+    """
+    request = connection.request
+    problem: InvalidHandshake | None = None
+    hook = "process_request"
+    try:
+        response = await _called(options.process_request, connection, request)
+        if response is None:
+            hook = "select_subprotocol"
+            select = options.select_subprotocol
+            try:
+                response = handshake.accept(
+                    request,
+                    None if select is None else functools.partial(select, connection),
+                )
+            except InvalidHandshake as exc:
+                response, problem = handshake.rejection(exc), exc
+        hook = "process_response"
+        changed = await _called(options.process_response, connection, request, response)
+    except Exception:
+        connection.logger.exception("%s failed", hook)
+        text = "Failed to open a WebSocket connection: see the server's log.\n"
+        return connection.respond(500, text), None
+    return changed or response, problem
+
+
+async def _called(hook: Callable[..., object] | None, *args: object) -> Response | None:
+    """Call a hook, which may be asynchronous; check what it returns."""
+    if hook is None:
+        return None
+    result = hook(*args)
+    if isinstance(result, Awaitable):
+        result = await result
+    if result is not None and not isinstance(result, Response):
+        raise TypeError(f"expected a trio_ws.Response or None; got {result!r}")
+    return result
 
 
 async def _read_request(transport: Transport, handshake: ServerHandshake) -> Request:
@@ -126,7 +153,10 @@ async def _read_request(transport: Transport, handshake: ServerHandshake) -> Req
             return request
 
 
-def make_connection(opened: Opened, default: type[Connection]) -> Connection:
+_ConnectionT = TypeVar("_ConnectionT", bound=Connection)
+
+
+def _make_connection(opened: Opened, default: type[_ConnectionT]) -> _ConnectionT:
     """Make the connection, by create_connection where the user has one."""
     create = opened.options.create_connection or default
     connection = create(opened)
@@ -138,12 +168,15 @@ def make_connection(opened: Opened, default: type[Connection]) -> Connection:
     return connection
 
 
-async def _respond(transport: Transport, response: Response) -> None:
+async def _respond(
+    transport: Transport, response: Response, logger: logging.Logger
+) -> None:
     """Write the answer to a request that isn't accepted, and see that it arrives.
 
     Closing with bytes unread would send a reset, which can destroy the answer
     on its way: what the peer still sends is discarded for a while.
     """
+    logger.debug("> HTTP/1.1 %d", response.status_code)
     with trio.move_on_after(_LINGER):
         await _write_all(transport, response.serialize())
         if transport.shutdown():

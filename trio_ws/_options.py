@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ._protocol._handshake import ClientHandshake, ServerHandshake
 from ._protocol._headers import Headers, HeadersLike, validate_subprotocols
+from ._protocol._http import Request, Response
+from ._protocol._uri import WebSocketURI
+from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._connection import Connection
+    from ._connection import Connection, ServerConnection
+
+USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__)
 
 # R8: how long a peer may take nothing of what waits for it where the keepalive
 # that would tell is off.
@@ -19,10 +27,7 @@ STALL_TIMEOUT = 40.0
 
 
 class OptionsDict(TypedDict, total=False):
-    """Keywords of connect(), accept(), serve() and open_server().
-
-    ``Options`` documents them.
-    """
+    """Keywords that clients and servers have in common; see ``Options``."""
 
     subprotocols: Sequence[str] | None
     additional_headers: HeadersLike | None
@@ -37,6 +42,33 @@ class OptionsDict(TypedDict, total=False):
     write_limit: int
     logger: logging.Logger | None
     create_connection: Callable[..., Any] | None
+
+
+class ClientOptionsDict(OptionsDict, total=False):
+    """Keywords of connect() and unix_connect(); see ``ClientOptions``."""
+
+    origin: str | None
+    user_agent_header: str | None
+
+
+ProcessRequest = Callable[
+    ["ServerConnection", Request], Awaitable[Response | None] | Response | None
+]
+ProcessResponse = Callable[
+    ["ServerConnection", Request, Response],
+    Awaitable[Response | None] | Response | None,
+]
+SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
+
+
+class ServerOptionsDict(OptionsDict, total=False):
+    """Keywords of serve(), open_server() and accept(); see ``ServerOptions``."""
+
+    origins: Sequence[str | re.Pattern[str] | None] | None
+    select_subprotocol: SelectSubprotocol | None
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    server_header: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +143,85 @@ class Options:
         if self.ping_interval is None or self.ping_timeout is None:
             return STALL_TIMEOUT
         return self.ping_interval + self.ping_timeout
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions(Options):
+    """What can be said of a client's connection, besides :class:`Options`.
+
+    * ``origin``: the Origin header, for servers that require one.
+    * ``user_agent_header``: None leaves the header out.
+    """
+
+    origin: str | None = None
+    user_agent_header: str | None = USER_AGENT
+
+    def handshake(self, uri: WebSocketURI) -> ClientHandshake:
+        """Make a handshake; raise ValueError for headers that can't be sent."""
+        return ClientHandshake(
+            uri,
+            subprotocols=self.subprotocols,
+            additional_headers=self.additional_headers,
+            user_agent_header=self.user_agent_header,
+            origin=self.origin,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions(Options):
+    """What can be said of a server's connections, besides :class:`Options`.
+
+    * ``origins``: which Origin headers are accepted (RFC 6455, section 10.2):
+      str exactly, compiled patterns as a whole, None for a request without
+      one. Others are answered with HTTP 403. By default all are accepted.
+    * ``select_subprotocol``: a function of the connection and the subprotocols
+      that the client offers, which returns one of them or None.
+    * ``process_request``: a function, or coroutine function, of the connection
+      and the request, called before anything else is checked. It may return
+      any HTTP response, such as ``connection.respond()`` makes, to answer with
+      it instead of opening a WebSocket.
+    * ``process_response``: the same, of the connection, the request and the
+      response, called before the response is sent.
+    * ``server_header``: None leaves the header out.
+
+    What one of these functions raises is logged and answered with HTTP 500.
+    """
+
+    origins: Sequence[str | re.Pattern[str] | None] | None = None
+    select_subprotocol: SelectSubprotocol | None = None
+    process_request: ProcessRequest | None = None
+    process_response: ProcessResponse | None = None
+    server_header: str | None = USER_AGENT
+
+    def __post_init__(self) -> None:
+        # Not super(): with slots, the class is not the one of its own methods.
+        Options.__post_init__(self)
+        for name in ("select_subprotocol", "process_request", "process_response"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(f"{name}: expected a function; got {value!r}")
+        if self.origins is not None:
+            _check_origins(self.origins)
+        self.handshake()
+
+    def handshake(self) -> ServerHandshake:
+        """Make a handshake; raise ValueError for headers that can't be sent."""
+        return ServerHandshake(
+            subprotocols=self.subprotocols,
+            additional_headers=self.additional_headers,
+            server_header=self.server_header,
+            origins=self.origins,
+        )
+
+
+def _check_origins(origins: object) -> None:
+    if isinstance(origins, str) or not isinstance(origins, Sequence):
+        raise TypeError(f"origins: expected a sequence of origins; got {origins!r}")
+    for origin in origins:
+        if not isinstance(origin, (str, re.Pattern, NoneType)):
+            raise TypeError(
+                f"origins: expected str, compiled patterns and None; got {origin!r}"
+            )
 
 
 def _checked_headers(value: HeadersLike) -> Headers:

@@ -43,6 +43,11 @@ _GOODBYE_TURNS = 16
 # can be answered in these turns of the loop: one may come before the receiver's.
 _ANSWER_TURNS = 2
 
+# What is read of a peer to which nothing can be written any more: more than any
+# receive buffer holds by default, yet not without end, since the peer of a Unix
+# socket that has shut down its reading side can go on sending.
+_LAST_READS = 256
+
 # What is discarded, without waiting, before a socket is closed in a hurry.
 _GOODBYE_DRAIN = 64  # reads
 
@@ -75,6 +80,7 @@ class Pump:
         self._flusher_done: trio.Event | None = None
         self._shut = False  # our stream has been ended
         self._broken = False  # nothing can be written any more
+        self._reset: ConnectionResetError | None = None  # that a write met with
         self._last_write = 0.0
         self._receiver: trio.lowlevel.Task | None = None
         self._room: trio.Event | None = None
@@ -181,6 +187,10 @@ class Pump:
             if data:
                 self.reads += 1
                 self._engine.receive(data)
+            elif self._reset is not None:
+                # The kernel tells of a reset once; then it says end of stream.
+                self._lost(self._reset)
+                return 0
             else:
                 self._engine.receive_eof()
             self.changed()
@@ -359,8 +369,11 @@ class Pump:
         # first: it says more than the failure to write does.
         if not self._broken:
             self._broken = True
-            while self._engine.phase not in FINAL and self.read_now():
-                pass
+            if isinstance(exc, ConnectionResetError):
+                self._reset = exc
+            for _ in range(_LAST_READS):
+                if self._engine.phase in FINAL or not self.read_now():
+                    break
             self._lost(exc)
 
     def _after_flush(self) -> None:

@@ -59,7 +59,7 @@ class ConnectionScope:
         if trio.lowlevel.current_task() is self._body_task:
             self._body_told = True
             # The body knows: what it does now takes as long as it takes.
-            self._clock.deadline = inf
+            self.stop_clock()
         else:
             self._child_told = True
 
@@ -72,6 +72,11 @@ class ConnectionScope:
         self._start_clock(
             self._options.loss_grace if connection._lost else self._options.close_grace
         )
+
+    @enable_ki_protection
+    def stop_clock(self) -> None:
+        """Give the user's side all the time it wants."""
+        self._clock.deadline = inf
 
     def _start_clock(self, grace: float | None) -> None:
         if grace is not None:
@@ -122,17 +127,21 @@ class ConnectionScope:
             if outcome is None or not isinstance(closing, trio.Cancelled):
                 outcome = closing
         self._pinger.cancel()
-        crash = await exit_of(self._service, None)
-        if crash is not None:
-            # KeyboardInterrupt, or a bug of ours, which must not pass unseen.
-            outcome = reduced(crash, None)
+        # What the service tasks raised is added: KeyboardInterrupt, or a bug of
+        # ours, which must not pass unseen, nor hide an error of the user's.
+        error = await exit_of(self._service, outcome)
+        if error is not None:
+            outcome = reduced(error, outcome, self._loss_in)
         if outcome is None:
             outcome = self.verdict = self._judge()
         if outcome is None:
             return True
         if outcome is exc:
             return False
-        raise_as_is(outcome)
+        try:
+            raise_as_is(outcome)
+        finally:
+            del outcome, error, exc  # no cycle with the traceback
 
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
         """Leave the user's side; return what remains of what was raised there."""
@@ -171,7 +180,7 @@ class ConnectionScope:
         connection = self._connection
         self._leaving = True
         self._closed_by_exit = connection._engine.phase is OPEN
-        if outcome is None or isinstance(outcome, ConnectionClosed):
+        if outcome is None or self._loss_in(outcome) is not None:
             await connection._close(1000, "")
         elif isinstance(outcome, Exception):
             await connection._close(1011, "")

@@ -9,27 +9,25 @@ import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Unpack
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._accept import check_context, open_connection, transport_of
 from ._connection import ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
-from ._opening import make_connection, server_handshake
-from ._opening import open_server as open_connection
-from ._options import Options, OptionsDict
+from ._listening import AnyListener, Where, identity, open_unix, remove_unix
+from ._opening import Rejected
+from ._options import ServerOptions, ServerOptionsDict
 from ._protocol._frames import close_payload
-from ._protocol._headers import Headers
+from ._protocol._handshake import plain_response
 from ._protocol._http import Response
 from ._protocol._state import State
 from ._scope import ConnectionScope
 from ._transports import (
-    StreamTransport,
-    TLSTransport,
     Transport,
     make_transport,
-    take_socket,
 )
 from .exceptions import ConnectionClosedOK, InvalidHandshake, OpenTimeoutError
 
@@ -42,101 +40,6 @@ _SHORTAGE_SLEEP = 0.1
 
 # So many connections are accepted in a row before others have their turn.
 _BATCH = 64
-
-
-def _transport_of(
-    stream: trio.abc.Stream, context: ssl_module.SSLContext | None
-) -> Transport:
-    if isinstance(stream, trio.SocketStream):
-        return make_transport(take_socket(stream), context, server_side=True)
-    if context is not None:
-        stream = trio.SSLStream(
-            stream, context, server_side=True, https_compatible=True
-        )
-    return StreamTransport(stream)
-
-
-def _check_context(context: object) -> None:
-    if context is not None and not isinstance(context, ssl_module.SSLContext):
-        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
-
-
-async def _open(
-    transport: Transport,
-    options: Options,
-    logger: logging.Logger,
-    reading: trio.CancelScope,
-    refuse: Callable[[], Response | None] = lambda: None,
-) -> ServerConnection:
-    """Open the server's side of a connection; close the transport on failure."""
-    try:
-        if isinstance(transport, TLSTransport):
-            await transport.do_handshake()
-        opened = await open_connection(
-            transport, options, logger, reading=reading, refuse=refuse
-        )
-        connection = make_connection(opened, ServerConnection)
-    except BaseException:
-        await transport.aclose()
-        raise
-    assert isinstance(connection, ServerConnection)
-    return connection
-
-
-class accept:  # noqa: N801 - reads as the function that it is to its users
-    """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
-
-    ``stream`` is any trio.abc.Stream; it is closed with the connection. ``ssl``
-    puts TLS on it. ``options`` are those of :class:`trio_ws.Options`.
-
-    Entering raises InvalidHandshake, after answering, if the client's request
-    isn't one for a WebSocket; OSError if the stream fails; OpenTimeoutError.
-    Leaving is as with connect(). **Cancellation** as with connect().
-    """
-
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        *,
-        ssl: ssl_module.SSLContext | None = None,
-        **options: Unpack[OptionsDict],
-    ) -> None:
-        _check_context(ssl)
-        if not isinstance(stream, trio.abc.Stream):
-            raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
-        self._options = Options(**options)
-        server_handshake(self._options)  # raises for wrong headers
-        self._stream = stream
-        self._ssl = ssl
-        self._logger = self._options.logger or logging.getLogger("trio_ws.server")
-
-    @enable_ki_protection
-    async def __aenter__(self) -> ServerConnection:
-        connection = await self._open()
-        self._scope = ConnectionScope(connection)
-        await self._scope.__aenter__()
-        return connection
-
-    @enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        return await self._scope.__aexit__(exc_type, exc, traceback)
-
-    async def _open(self) -> ServerConnection:
-        with trio.CancelScope() as scope:
-            if self._options.open_timeout is not None:
-                scope.deadline = trio.current_time() + self._options.open_timeout
-            transport = _transport_of(self._stream, self._ssl)
-            return await _open(
-                transport, self._options, self._logger, trio.CancelScope()
-            )
-        raise OpenTimeoutError(
-            f"connection not open after {self._options.open_timeout} s (open_timeout)"
-        )
 
 
 class _Session:
@@ -158,7 +61,7 @@ class Server:
         handler: Handler,
         listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
         context: ssl_module.SSLContext | None,
-        options: Options,
+        options: ServerOptions,
     ) -> None:
         self.logger = options.logger or logging.getLogger("trio_ws.server")
         self._handler = handler
@@ -168,6 +71,7 @@ class Server:
         self._sessions: set[_Session] = set()
         self._accepting = trio.CancelScope()
         self._closing = False
+        self._goodbye: tuple[int, str] | None = None  # for late comers
         self._idle: trio.Event | None = None  # set when the last session ends
         self._short = False  # accept() failed for want of something
         self._done = trio.Event()
@@ -285,7 +189,7 @@ class Server:
         await self._serve(transport)
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
-        await self._serve(_transport_of(stream, self._context))
+        await self._serve(transport_of(stream, self._context))
 
     async def _serve(self, transport: Transport) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
@@ -312,10 +216,13 @@ class Server:
             with trio.CancelScope() as opening:
                 if options.open_timeout is not None:
                     opening.deadline = trio.current_time() + options.open_timeout
-                return await _open(
+                return await open_connection(
                     transport, options, self.logger, session.reading, self._refuse
                 )
             problem = OpenTimeoutError(f"not open after {options.open_timeout} s")
+        except Rejected as exc:
+            self.logger.info("connection rejected: %s", exc)
+            return None
         except (InvalidHandshake, OSError) as exc:
             problem = exc
         except Exception:  # a create_connection that fails
@@ -329,26 +236,18 @@ class Server:
     def _refuse(self) -> Response | None:
         if not self._closing:
             return None
-        body = b"Server is shutting down.\n"
-        return Response(
-            503,
-            "Service Unavailable",
-            Headers(
-                {
-                    "Connection": "close",
-                    "Content-Type": "text/plain; charset=utf-8",
-                    "Content-Length": str(len(body)),
-                }
-            ),
-            body,
-        )
+        return plain_response(503, "Server is shutting down.\n")
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Run the handler in the connection's scope."""
         scope = ConnectionScope(connection)
         try:
             async with scope:
-                await self._handler(connection)
+                if self._goodbye is not None:
+                    # Its handshake and our aclose() have crossed.
+                    await connection.aclose(*self._goodbye)
+                else:
+                    await self._handler(connection)
         except Exception as exc:
             if exc is scope.verdict:
                 # The handler was never told, so it didn't fail.
@@ -391,6 +290,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 if close_connections:
+                    self._goodbye = (code, reason)
                     await self._close_connections(nursery, code, reason, spread)
                 with trio.CancelScope() as scope:
                     if timeout is not None:
@@ -430,11 +330,12 @@ async def serve(
     *,
     host: str | None = None,
     backlog: int | None = None,
-    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    reuse_port: bool = False,
+    listeners: Sequence[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[OptionsDict],
+    **options: Unpack[ServerOptionsDict],
 ) -> None:
     """Serve WebSocket connections until cancelled or closed.
 
@@ -443,10 +344,11 @@ async def serve(
     What it raises is logged and closes that connection alone, with 1011.
 
     ``port`` and ``host`` say where to listen: port 0 takes a free one, host
-    None means all interfaces. ``listeners`` are trio listeners to use instead;
-    they are closed in the end. ``ssl`` is the context for TLS.
-    ``handler_nursery`` is where handlers run, by default a nursery of serve()
-    itself. ``options`` are those of :class:`trio_ws.Options`.
+    None means all interfaces. With ``reuse_port`` several processes can listen
+    on one port (SO_REUSEPORT). ``listeners`` are trio listeners, or listening
+    sockets, to use instead; they are closed in the end. ``ssl`` is the context
+    for TLS. ``handler_nursery`` is where handlers run, by default a nursery of
+    serve() itself. ``options`` are those of :class:`trio_ws.ServerOptions`.
 
     ``await nursery.start(serve, handler, 8765)`` returns the Server once it
     listens.
@@ -455,34 +357,58 @@ async def serve(
     arguments. **Cancellation**: the listeners close, each connection is closed
     with 1001 without waiting.
     """
-    server = await _make_server(
-        handler, port, host, backlog, listeners, ssl, Options(**options)
-    )
+    where = Where(port, host, backlog, reuse_port, listeners)
+    server = await _make_server(handler, where, ssl, ServerOptions(**options))
     await server._run(handler_nursery, task_status)
+
+
+async def unix_serve(
+    handler: Handler,
+    path: str | os.PathLike[str],
+    *,
+    mode: int | None = None,
+    backlog: int | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptionsDict],
+) -> None:
+    """Serve on a Unix socket; otherwise as serve().
+
+    ``mode`` is that of the socket's file, such as 0o660. A file that is there
+    is replaced if it is a socket of this user's on which nobody listens, as a
+    process that was killed leaves it; the file is removed in the end.
+
+    Raises OSError: FileExistsError for any other file, EADDRINUSE for a socket
+    in use. **Cancellation** as of serve().
+    """
+    path = os.fspath(path)
+    listener = await open_unix(path, mode, backlog)
+    known = identity(path)
+    try:
+        await serve(
+            handler,
+            listeners=[listener],
+            ssl=ssl,
+            handler_nursery=handler_nursery,
+            task_status=task_status,
+            **options,
+        )
+    finally:
+        listener.socket.close()
+        remove_unix(path, known)
 
 
 async def _make_server(
     handler: Handler,
-    port: int | None,
-    host: str | None,
-    backlog: int | None,
-    listeners: Sequence[trio.abc.Listener[Any]] | None,
+    where: Where,
     ssl: ssl_module.SSLContext | None,
-    options: Options,
+    options: ServerOptions,
 ) -> Server:
     if not callable(handler):
         raise TypeError(f"handler: expected an async function; got {handler!r}")
-    _check_context(ssl)
-    server_handshake(options)  # raises for wrong headers
-    if listeners is None:
-        if port is None:
-            raise ValueError("port: expected a port, or listeners; got neither")
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    else:
-        for name, value in (("port", port), ("host", host), ("backlog", backlog)):
-            if value is not None:
-                raise ValueError(f"listeners: expected no {name} with them")
-    return Server(handler, listeners, ssl, options)
+    check_context(ssl)
+    return Server(handler, await where.open(), ssl, options)
 
 
 class open_server:  # noqa: N801 - reads as the function that it is to its users
@@ -501,16 +427,17 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         *,
         host: str | None = None,
         backlog: int | None = None,
-        listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+        reuse_port: bool = False,
+        listeners: Sequence[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
-        **options: Unpack[OptionsDict],
+        **options: Unpack[ServerOptionsDict],
     ) -> None:
-        self._arguments = (handler, port, host, backlog, listeners, ssl)
-        self._options = Options(**options)
+        where = Where(port, host, backlog, reuse_port, listeners)
+        self._arguments = (handler, where, ssl, ServerOptions(**options))
 
     @enable_ki_protection
     async def __aenter__(self) -> Server:
-        self._server = await _make_server(*self._arguments, self._options)
+        self._server = await _make_server(*self._arguments)
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()
         self._nursery.start_soon(self._server._run, None, trio.TASK_STATUS_IGNORED)

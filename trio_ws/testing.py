@@ -15,13 +15,13 @@ import trio
 import trio.testing
 from trio.lowlevel import enable_ki_protection
 
+from ._accept import accept
 from ._client import connect
 from ._connection import ClientConnection, ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
-from ._options import OptionsDict
+from ._options import ClientOptionsDict, ServerOptionsDict
 from ._pace import set_limit
 from ._scope import ConnectionScope
-from ._server import accept
 
 __all__ = ["full_checkpoints", "open_pair"]
 
@@ -41,8 +41,8 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
 
     def __init__(
         self,
-        client_options: OptionsDict | None = None,
-        server_options: OptionsDict | None = None,
+        client_options: ClientOptionsDict | None = None,
+        server_options: ServerOptionsDict | None = None,
         streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     ) -> None:
         if streams is None:

@@ -412,6 +412,17 @@ class Decoder:
         self._discarding = True
         self._data = bytearray()
 
+    def _expected(self) -> str:
+        """Say what the bytes that are left are the beginning of."""
+        if len(self._left) == 1:
+            return "2 bytes, at least, of a frame's header"
+        first, second = self._left[:2]
+        length = second & 0x7F
+        size = 2 + {126: 2, 127: 8}.get(length, 0) + (4 if self._masked else 0)
+        if first & 0x08:
+            return f"{size + length} bytes of a {OPCODE_NAMES[first & 0x0F]} frame"
+        return f"{size} bytes of a frame's header"
+
     def where(self) -> str:
         """Say where in a frame the stream stands, for the error when it ends."""
         if self._missing:
@@ -420,7 +431,7 @@ class Decoder:
                 f"of a frame's payload"
             )
         if self._left:
-            return f"after {len(self._left)} bytes of a frame that is incomplete"
+            return f"after {len(self._left)} of the {self._expected()}"
         if self._message:
             return "between two fragments of a message"
         return "between two messages"

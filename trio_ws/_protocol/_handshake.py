@@ -88,8 +88,10 @@ class ServerHandshake:
         subprotocols: Sequence[str] | None = None,
         additional_headers: HeadersLike | None = None,
         server_header: str | None = None,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
     ) -> None:
         self.subprotocol: str | None = None
+        self._origins = origins
         self._subprotocols = validate_subprotocols(subprotocols or ())
         self._additional = _additional_headers(additional_headers, _OWN_HEADERS)
         if server_header is not None and "Server" not in self._additional:
@@ -123,11 +125,16 @@ class ServerHandshake:
         """
         raise self._parser.eof_error()
 
-    def accept(self, request: Request) -> Response:
+    def accept(
+        self,
+        request: Request,
+        select_subprotocol: Callable[[Sequence[str]], str | None] | None = None,
+    ) -> Response:
         """Check that a request opens a WebSocket, and make the 101 response.
 
-        RFC 6455, section 4.2. Sets ``subprotocol``. Raises InvalidHandshake, to
-        be answered by :meth:`rejection`.
+        RFC 6455, section 4.2. Sets ``subprotocol``, which
+        ``select_subprotocol`` chooses among those offered. Raises
+        InvalidHandshake, to be answered by :meth:`rejection`.
         """
         headers = request.headers
         _check_upgrade(headers)
@@ -138,13 +145,16 @@ class ServerHandshake:
         # 16 bytes in base64
         if re.fullmatch(r"[A-Za-z0-9+/]{22}==", key) is None:
             raise InvalidHeaderValue("Sec-WebSocket-Key", escape(key))
+        self._check_origin(headers)
         # No extension is supported, so all offers are declined; but "if a value
         # [...] does not conform to the ABNF, the recipient [...] MUST
         # immediately _Fail the WebSocket Connection_" (section 9.1).
         _parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
-        self.subprotocol = self._select_subprotocol(
-            _parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
-        )
+        offered = _parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
+        if select_subprotocol is None:
+            self.subprotocol = self._select_subprotocol(offered)
+        else:
+            self.subprotocol = _selected(select_subprotocol(offered), offered)
         response = Headers()
         response["Upgrade"] = "websocket"
         response["Connection"] = "Upgrade"
@@ -153,6 +163,22 @@ class ServerHandshake:
             response["Sec-WebSocket-Protocol"] = self.subprotocol
         response.update(self._additional)
         return Response(101, "Switching Protocols", response)
+
+    def _check_origin(self, headers: Headers) -> None:
+        # RFC 6455, section 4.2.2, item 4, and section 10.2.
+        if self._origins is None:
+            return
+        values = headers.get_all("Origin")
+        if len(values) > 1:
+            raise InvalidHeader("Origin", "multiple values")
+        origin = values[0] if values else None
+        for allowed in self._origins:
+            if isinstance(allowed, re.Pattern):
+                if origin is not None and allowed.fullmatch(origin):
+                    return
+            elif origin == allowed:
+                return
+        raise InvalidOrigin(None if origin is None else escape(origin))
 
     def _select_subprotocol(self, offered: list[str]) -> str | None:
         # RFC 6455, section 4.2.2, would let the server go on without one. But a
@@ -181,18 +207,42 @@ class ServerHandshake:
                 "\nThis is a WebSocket server: a browser can't show it, "
                 "a WebSocket client can connect to it.\n"
             )
-        body = text.encode("ascii")
-        # Upgrade is an option of the connection (RFC 9110, section 7.8).
-        connection = "close, Upgrade" if "Upgrade" in extra else "close"
-        headers = Headers(
-            {
-                "Connection": connection,
-                "Content-Type": "text/plain; charset=utf-8",
-                "Content-Length": str(len(body)),
-            },
-            extra,
+        response = plain_response(status, text)
+        if "Upgrade" in extra:
+            # An option of the connection (RFC 9110, section 7.8).
+            del response.headers["Connection"]
+            response.headers["Connection"] = "close, Upgrade"
+        response.headers.update(extra)
+        return response
+
+
+def plain_response(status: int, text: str) -> Response:
+    """Make an HTTP response of plain text, after which the connection closes.
+
+    Raises ValueError for a status that HTTP doesn't know.
+    """
+    known = http.HTTPStatus(status)
+    body = text.encode()
+    headers = Headers(
+        {
+            "Connection": "close",
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Length": str(len(body)),
+        }
+    )
+    return Response(known.value, known.phrase, headers, body)
+
+
+def _selected(subprotocol: object, offered: Sequence[str]) -> str | None:
+    """Check what a user's function selected."""
+    if subprotocol is None:
+        return None
+    if not isinstance(subprotocol, str) or subprotocol not in offered:
+        raise ValueError(
+            f"select_subprotocol: expected None or one of {list(offered)!r}; "
+            f"got {subprotocol!r}"
         )
-        return Response(status.value, status.phrase, headers, body)
+    return subprotocol
 
 
 def _status_of(exc: InvalidHandshake) -> tuple[http.HTTPStatus, dict[str, str]]:

@@ -64,7 +64,8 @@ class StreamTransport(Transport):
 
     @property
     def flushed(self) -> bool:
-        return not self._unsent
+        # What a send that was cut short left unsent is lost.
+        return not self._unsent and not self._torn
 
     async def wait_writable(self) -> None:
         if not self._unsent:

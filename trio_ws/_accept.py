@@ -1,0 +1,118 @@
+"""accept(): the server's side on one stream."""
+
+from __future__ import annotations
+
+import logging
+import ssl as ssl_module
+from collections.abc import Callable
+from types import TracebackType
+from typing import Unpack
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._connection import ServerConnection
+from ._opening import open_server
+from ._options import ServerOptions, ServerOptionsDict
+from ._protocol._http import Response
+from ._scope import ConnectionScope
+from ._transports import (
+    StreamTransport,
+    TLSTransport,
+    Transport,
+    make_transport,
+    take_socket,
+)
+from .exceptions import OpenTimeoutError
+
+
+def transport_of(
+    stream: trio.abc.Stream, context: ssl_module.SSLContext | None
+) -> Transport:
+    if isinstance(stream, trio.SocketStream):
+        return make_transport(take_socket(stream), context, server_side=True)
+    if context is not None:
+        stream = trio.SSLStream(
+            stream, context, server_side=True, https_compatible=True
+        )
+    return StreamTransport(stream)
+
+
+def check_context(context: object) -> None:
+    if context is not None and not isinstance(context, ssl_module.SSLContext):
+        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
+
+
+async def open_connection(
+    transport: Transport,
+    options: ServerOptions,
+    logger: logging.Logger,
+    reading: trio.CancelScope,
+    refuse: Callable[[], Response | None] = lambda: None,
+) -> ServerConnection:
+    """Open the server's side of a connection; close the transport on failure."""
+    try:
+        if isinstance(transport, TLSTransport):
+            await transport.do_handshake()
+        return await open_server(
+            transport, options, logger, reading=reading, refuse=refuse
+        )
+    except BaseException:
+        await transport.aclose()
+        raise
+
+
+class accept:  # noqa: N801 - reads as the function that it is to its users
+    """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
+
+    ``stream`` is any trio.abc.Stream; it is closed with the connection. ``ssl``
+    puts TLS on it. ``options`` are those of
+    :class:`trio_ws.ServerOptions`.
+
+    Entering raises InvalidHandshake, after answering, if the client's request
+    isn't one for a WebSocket; OSError if the stream fails; OpenTimeoutError.
+    Leaving is as with connect(). **Cancellation** as with connect().
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        **options: Unpack[ServerOptionsDict],
+    ) -> None:
+        check_context(ssl)
+        if not isinstance(stream, trio.abc.Stream):
+            raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
+        self._options = ServerOptions(**options)
+        self._stream = stream
+        self._ssl = ssl
+        self._logger = self._options.logger or logging.getLogger("trio_ws.server")
+
+    @enable_ki_protection
+    async def __aenter__(self) -> ServerConnection:
+        connection = await self._open()
+        self._scope = ConnectionScope(connection)
+        await self._scope.__aenter__()
+        return connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        return await self._scope.__aexit__(exc_type, exc, traceback)
+
+    async def _open(self) -> ServerConnection:
+        with trio.CancelScope() as scope:
+            if self._options.open_timeout is not None:
+                scope.deadline = trio.current_time() + self._options.open_timeout
+            transport = transport_of(self._stream, self._ssl)
+            return await open_connection(
+                transport, self._options, self._logger, trio.CancelScope()
+            )
+        raise OpenTimeoutError(
+            f"connection not open after {self._options.open_timeout} s (open_timeout)"
+        )
