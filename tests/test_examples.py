@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import trio
+import trustme
+
+from trio_ws import connect
 
 ROOT = Path(__file__).parents[1]
 PORT = "8765"
@@ -73,9 +77,97 @@ async def test_echo_examples() -> None:
     assert await run_pair(server, client) == "Hello!\n"
 
 
+def run_example(name: str, *arguments: str) -> list[str]:
+    """Run an example that ends by itself; return the lines it prints."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    return result.stdout.splitlines()
+
+
+@pytest.mark.realtime(seconds=0.3)
+def test_timeouts() -> None:
+    assert run_example("timeouts.py") == [
+        "no answer in time",
+        "here you are",
+        "cut off: True",
+    ]
+
+
+def test_custom_connection() -> None:
+    assert run_example("custom_connection.py") == ["[lobby] alice: hello"]
+
+
+def test_push() -> None:
+    # Who is first to see the close is no promise.
+    assert sorted(run_example("push.py")) == [
+        "the client has left",
+        "the handler ends",
+        "the only news of the day",
+    ]
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key, root = (str(tmp_path / name) for name in ("chain", "key", "root"))
+    authority.cert_pem.write_to_path(root)
+    certificate.private_key_pem.write_to_path(key)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    assert run_example("tls.py", chain, key, root) == [
+        "Hello!",
+        "refused: CERTIFICATE_VERIFY_FAILED",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_graceful_stop(number: signal.Signals) -> None:
+    port = free_port()
+    code = (ROOT / "examples/graceful_stop.py").read_text().replace(PORT, port)
+    with subprocess.Popen(
+        command(code), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "serving\n"
+            with trio.fail_after(60):
+                async with connect(f"ws://127.0.0.1:{port}/") as ws:
+                    await ws.send("here")
+                    assert await ws.recv() == "here"
+                    process.send_signal(number)
+                    assert [message async for message in ws] == []
+                    assert ws.close_code == 1001
+            output, _ = await trio.to_thread.run_sync(process.communicate)
+        finally:
+            process.kill()
+    assert output.splitlines() == [
+        f"stopping on {number.name}",
+        "a handler has ended",
+        "stopped",
+    ]
+    assert process.returncode == 0
+
+
 def test_every_example_is_in_these_tests() -> None:
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"demo.py", "echo_server.py", "echo_client.py"}
+    assert names == {
+        "custom_connection.py",
+        "demo.py",
+        "echo_client.py",
+        "echo_server.py",
+        "graceful_stop.py",
+        "push.py",
+        "timeouts.py",
+        "tls.py",
+    }
 
 
 def test_the_rest_of_the_readmes_code_is_complete() -> None:
