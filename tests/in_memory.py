@@ -15,9 +15,7 @@ import trio
 import trio.testing
 
 if TYPE_CHECKING:
-    from trio.testing import MemoryReceiveStream, MemorySendStream
-
-    MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+    Stream = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
 
 # RFC 6455, section 1.2
 REQUEST = (
@@ -53,9 +51,13 @@ def frame(
 class RawPeer:
     """The other end of a connection, which says what a test makes it say."""
 
-    def __init__(self, *, client: bool) -> None:
+    def __init__(
+        self, *, client: bool, streams: tuple[Stream, Stream] | None = None
+    ) -> None:
         self._client = client
-        self.theirs, self.stream = trio.testing.memory_stream_pair()
+        self.theirs: trio.abc.Stream
+        self.stream: trio.abc.Stream
+        self.theirs, self.stream = streams or trio.testing.memory_stream_pair()
         self._buffer = b""
 
     async def _head(self) -> bytes:

@@ -731,12 +731,13 @@ def _control_payload(data: str | bytes) -> bytes:
         data = data.encode()
     elif not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected str or bytes; got {type(data).__name__}")
+    data = bytes(data)  # the length of a memoryview isn't always in bytes
     if len(data) > MAX_CONTROL_PAYLOAD:
         # RFC 6455, section 5.5
         raise ValueError(
             f"data: expected at most {MAX_CONTROL_PAYLOAD} bytes; got {len(data)}"
         )
-    return bytes(data)
+    return data
 
 
 async def _as_async(fragments: Iterable[Data]) -> AsyncIterator[Data]:
