@@ -24,6 +24,7 @@ class PrefixConnection(ClientConnection):
         self.prefix = prefix
 
     async def send_line(self, line: str) -> None:
+        """Send a line with the prefix."""
         await self.send(f"{self.prefix}: {line}")
 
 

@@ -1,4 +1,6 @@
-"""A server and a client with TLS: python tls.py CERTIFICATE KEY AUTHORITY
+"""A server and a client with TLS.
+
+To run it: python tls.py CERTIFICATE KEY AUTHORITY
 
 All are PEM files: the server's certificate (with its chain) for 127.0.0.1, its
 private key, and the certificate of the authority that the client trusts.
@@ -17,7 +19,8 @@ async def echo(ws: ServerConnection) -> None:
         await ws.send(message)
 
 
-async def main(certificate: str, key: str, authority: str) -> None:
+async def main() -> None:
+    certificate, key, authority = sys.argv[1:]
     for_server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     for_server.load_cert_chain(certificate, key)
     # Without ssl=..., a client trusts the authorities that the system trusts.
@@ -35,4 +38,4 @@ async def main(certificate: str, key: str, authority: str) -> None:
             print("refused:", exc.reason)
 
 
-trio.run(main, *sys.argv[1:])
+trio.run(main)

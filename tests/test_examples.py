@@ -132,7 +132,7 @@ def test_tls(tmp_path: Path) -> None:
 async def test_graceful_stop(number: signal.Signals) -> None:
     port = free_port()
     code = (ROOT / "examples/graceful_stop.py").read_text().replace(PORT, port)
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - starting it takes no time
         command(code), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
