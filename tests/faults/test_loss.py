@@ -841,12 +841,10 @@ async def test_peer_that_has_stopped_reading_and_floods_holds_nobody() -> None:
         def recv(self, size: int, flags: int = 0) -> bytes:
             nonlocal fed
             assert fed < 100_000_000, "reads without end"
-            data = super().recv(size, flags)
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    theirs.send(payload)
-                    fed += len(payload)
-            return data
+                    fed += theirs.send(payload[fed % len(payload) :])
+            return super().recv(size, flags)
 
     answer_in_thread(theirs)
     with pytest.raises(ConnectionClosedError):
@@ -861,3 +859,35 @@ async def test_peer_that_has_stopped_reading_and_floods_holds_nobody() -> None:
             while True:
                 await ws.recv()
     theirs.close()
+
+
+@pytest.mark.parametrize("way", ["end", "reset"])
+@by_role
+async def test_loss_wakes_senders_that_wait_for_a_socket(role: Role, way: str) -> None:
+    ours, theirs = tcp_pair()
+    errors = []
+
+    async def send(ws: Connection) -> None:
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.send(b"waits")
+        errors.append(caught.value)
+
+    async with opened_on(role, ours, theirs) as ws:
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                ws.send_nowait(bytes(1_000_000))  # more than write_limit
+                await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(send, ws)
+            await trio.testing.wait_all_tasks_blocked()
+            if way == "end":
+                theirs.shutdown(socket.SHUT_WR)
+            else:
+                reset(theirs)
+        theirs.close()
+        with pytest.raises(ConnectionClosedError):  # the body is told as well
+            await ws.send(b"too late")
+    assert len(errors) == 3
+    for error in errors:
+        check_loss(error, way, "stream ended between two messages")
