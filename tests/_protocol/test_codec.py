@@ -25,7 +25,6 @@ from trio_ws._protocol._codec import (
     encode,
 )
 from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
-from trio_ws._protocol._outbox import Frame
 
 BOTH = pytest.mark.parametrize("masked", [False, True], ids=["server", "client"])
 
@@ -61,7 +60,7 @@ def in_message(target: Decoder) -> bool:
     return target.in_message
 
 
-def joined(made: Frame) -> bytes:
+def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
     return made if isinstance(made, bytes) else b"".join(made)
 
 

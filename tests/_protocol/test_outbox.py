@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ws._protocol._outbox import MAX_PONGS, Frame, Outbox, frame_size
+from trio_ws._protocol._outbox import MAX_PONGS, Outbox, frame_size
 
 
 def take(outbox: Outbox, count: int, limit: int = 2**16) -> bytes:
@@ -247,8 +247,7 @@ def test_frames_stay_whole_and_in_order(actions: list[str], rng: random.Random) 
             outbox.put_pong(frame)
         else:
             data.append(frame)
-            pushed: Frame = frame if action == "data" else (frame[:3], frame[3:])
-            outbox.push(pushed)
+            outbox.push(frame if action == "data" else (frame[:3], frame[3:]))
         assert outbox.size == sum(len(each) for each in outbox.gather(10**6))
     stream += take_all(outbox)
     assert outbox.taken == len(stream)
