@@ -48,6 +48,7 @@ from .exceptions import (
 
 if TYPE_CHECKING:
     from ._options import Options
+    from ._protocol._handshake import ClientHandshake, ServerHandshake
     from ._protocol._http import Request, Response
     from ._scope import ConnectionScope
     from ._transports import Transport
@@ -114,13 +115,14 @@ class Connection(trio.abc.Channel[str | bytes]):
         self._scope: ConnectionScope | None = None
 
     def _accepted(
-        self, response: Response, subprotocol: str | None, leftover: bytes
+        self, response: Response, handshake: ClientHandshake | ServerHandshake
     ) -> None:
-        """Complete the opening handshake; ``leftover`` is what came behind it."""
+        """Take over what the opening handshake has agreed on."""
         self.response = response
-        self.subprotocol = subprotocol
-        if leftover:
-            self._engine.receive(leftover)
+        self.subprotocol = handshake.subprotocol
+        self._engine.extend(handshake.extensions)
+        if handshake.leftover:
+            self._engine.receive(handshake.leftover)
 
     # -- Facts ---------------------------------------------------------------
 

@@ -49,7 +49,7 @@ async def open_client(
     logger.debug("< HTTP/1.1 %d", response.status_code)
     opened = Opened(transport, handshake.request, options, logger)
     connection = _make_connection(opened, ClientConnection)
-    connection._accepted(response, handshake.subprotocol, handshake.leftover)
+    connection._accepted(response, handshake)
     return connection
 
 
@@ -95,7 +95,7 @@ async def open_server(
         await _respond(transport, response, logger)
         raise problem or Rejected(f"HTTP {response.status_code}")
     logger.debug("> HTTP/1.1 101")
-    connection._accepted(response, handshake.subprotocol, handshake.leftover)
+    connection._accepted(response, handshake)
     await _write_all(transport, response.serialize())
     return connection
 

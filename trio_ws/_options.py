@@ -10,6 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ._protocol._deflate import NAME as DEFLATE
+from ._protocol._deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+from ._protocol._extensions import ClientExtensionFactory, ServerExtensionFactory
 from ._protocol._handshake import ClientHandshake, ServerHandshake
 from ._protocol._headers import Headers, HeadersLike, validate_subprotocols
 from ._protocol._http import Request, Response
@@ -40,6 +46,7 @@ class OptionsDict(TypedDict, total=False):
     max_size: int | None
     max_queue: int | None
     write_limit: int
+    compression: str | None
     logger: logging.Logger | None
     create_connection: Callable[..., Any] | None
 
@@ -47,6 +54,7 @@ class OptionsDict(TypedDict, total=False):
 class ClientOptionsDict(OptionsDict, total=False):
     """Keywords of connect() and unix_connect(); see ``ClientOptions``."""
 
+    extensions: Sequence[ClientExtensionFactory] | None
     origin: str | None
     user_agent_header: str | None
 
@@ -64,6 +72,7 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 class ServerOptionsDict(OptionsDict, total=False):
     """Keywords of serve(), open_server() and accept(); see ``ServerOptions``."""
 
+    extensions: Sequence[ServerExtensionFactory] | None
     origins: Sequence[str | re.Pattern[str] | None] | None
     select_subprotocol: SelectSubprotocol | None
     process_request: ProcessRequest | None
@@ -93,6 +102,8 @@ class Options:
     * ``max_queue``: messages that may wait to be received before reading
       pauses.
     * ``write_limit``: send() waits while so many bytes wait for the socket.
+    * ``compression``: "deflate" negotiates permessage-deflate (RFC 7692), None
+      doesn't.
     * ``logger``: in place of ``trio_ws.client`` or ``trio_ws.server``.
     * ``create_connection``: a subclass of ClientConnection or
       ServerConnection, or a ``functools.partial`` of one.
@@ -109,6 +120,7 @@ class Options:
     max_size: int | None = 2**20
     max_queue: int | None = 16
     write_limit: int = 2**16
+    compression: str | None = None
     logger: logging.Logger | None = None
     create_connection: Callable[..., Connection] | None = None
 
@@ -121,6 +133,10 @@ class Options:
         _check_size("max_size", self.max_size, least=0, none=True)
         _check_size("max_queue", self.max_queue, least=0, none=True)
         _check_size("write_limit", self.write_limit, least=1, none=False)
+        if self.compression not in ("deflate", None):
+            raise ValueError(
+                f'compression: expected "deflate" or None; got {self.compression!r}'
+            )
         if self.subprotocols is not None:
             validate_subprotocols(self.subprotocols)
         if self.additional_headers is not None:
@@ -149,10 +165,13 @@ class Options:
 class ClientOptions(Options):
     """What can be said of a client's connection, besides :class:`Options`.
 
+    * ``extensions``: factories of extensions to offer, in this order, before
+      compression.
     * ``origin``: the Origin header, for servers that require one.
     * ``user_agent_header``: None leaves the header out.
     """
 
+    extensions: Sequence[ClientExtensionFactory] | None = None
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
 
@@ -164,13 +183,21 @@ class ClientOptions(Options):
             additional_headers=self.additional_headers,
             user_agent_header=self.user_agent_header,
             origin=self.origin,
+            extensions=self._factories(),
         )
+
+    def _factories(self) -> list[ClientExtensionFactory]:
+        factories = list(self.extensions or ())
+        if self.compression is not None and not _has_deflate(factories):
+            factories.append(ClientPerMessageDeflateFactory())
+        return factories
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions(Options):
     """What can be said of a server's connections, besides :class:`Options`.
 
+    * ``extensions``: factories of extensions to accept, besides compression.
     * ``origins``: which Origin headers are accepted (RFC 6455, section 10.2):
       str exactly, compiled patterns as a whole, None for a request without
       one. Others are answered with HTTP 403. By default all are accepted.
@@ -187,6 +214,7 @@ class ServerOptions(Options):
     What one of these functions raises is logged and answered with HTTP 500.
     """
 
+    extensions: Sequence[ServerExtensionFactory] | None = None
     origins: Sequence[str | re.Pattern[str] | None] | None = None
     select_subprotocol: SelectSubprotocol | None = None
     process_request: ProcessRequest | None = None
@@ -211,7 +239,20 @@ class ServerOptions(Options):
             additional_headers=self.additional_headers,
             server_header=self.server_header,
             origins=self.origins,
+            extensions=self._factories(),
         )
+
+    def _factories(self) -> list[ServerExtensionFactory]:
+        factories = list(self.extensions or ())
+        if self.compression is not None and not _has_deflate(factories):
+            factories.append(ServerPerMessageDeflateFactory())
+        return factories
+
+
+def _has_deflate(
+    factories: Sequence[ClientExtensionFactory | ServerExtensionFactory],
+) -> bool:
+    return any(factory.name == DEFLATE for factory in factories)
 
 
 def _check_origins(origins: object) -> None:

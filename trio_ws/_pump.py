@@ -25,7 +25,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._options import Options
 from ._protocol._engine import Engine
-from ._protocol._outbox import Frame
+from ._protocol._outbox import Encoded
 from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
 from ._transports import READ_SIZE, WRITE_SIZE, Transport
 
@@ -317,7 +317,7 @@ class Pump:
         return not self._engine.outbox.size and self._transport.flushed
 
     @enable_ki_protection
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Encoded) -> None:
         """Take over a data frame: at once if nothing waits, else soon.
 
         Frames that follow each other quickly are gathered; the flusher writes

@@ -532,7 +532,7 @@ def test_subprotocol_of_the_server() -> None:
         ),
         (
             response_bytes("Sec-WebSocket-Extensions: permessage-deflate"),
-            *({}, NegotiationError, "no extensions supported"),
+            *({}, NegotiationError, "not offered"),
         ),
         (
             response_bytes("Sec-WebSocket-Protocol: a"),

@@ -13,12 +13,14 @@ from __future__ import annotations
 import codecs
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from ._deflate import PerMessageDeflate
 from ._errors import PayloadTooBig, ProtocolError
-from ._frames import CLOSE, MAX_CONTROL_PAYLOAD, OPCODE_NAMES, TEXT, CloseCode
-from ._outbox import Frame
+from ._extensions import Extension, Frame
+from ._frames import CLOSE, CONT, MAX_CONTROL_PAYLOAD, OPCODE_NAMES, TEXT, CloseCode
+from ._outbox import Encoded
 
 # Fragments are joined as they come, so what their number can cost is time:
 # this many of one message may be too short to be worth a frame of their own.
@@ -87,10 +89,15 @@ def _xor_table(byte: int) -> bytes:
 # ---------------------------------------------------------------------------
 
 
-def encode(opcode: int, payload: bytes, fin: bool, masked: bool) -> Frame:
-    """Build a frame; ``masked`` is what a client must do and a server must not."""
+def encode(
+    opcode: int, payload: bytes, fin: bool, masked: bool, reserved: int = 0
+) -> Encoded:
+    """Build a frame; ``masked`` is what a client must do and a server must not.
+
+    ``reserved`` are the bits that extensions use, as in the first byte.
+    """
     size = len(payload)
-    first = opcode | 0x80 if fin else opcode
+    first = opcode | reserved | 0x80 if fin else opcode | reserved
     second = 0x80 if masked else 0
     if size < 126:
         header = bytes((first, second | size))
@@ -133,7 +140,9 @@ class Decoder:
 
     __slots__ = (
         "_data",
+        "_deflate",
         "_discarding",
+        "_extensions",
         "_fin",
         "_key",
         "_left",
@@ -143,19 +152,28 @@ class Decoder:
         "_message",
         "_missing",
         "_opcode",
+        "_raw",
+        "_reserved",
         "_seen",
         "_short_fragments",
         "_size",
         "_trace",
+        "_transform",
         "_utf8",
     )
 
     def __init__(
-        self, *, masked: bool, max_size: int | None, trace: Trace | None = None
+        self,
+        *,
+        masked: bool,
+        max_size: int | None,
+        trace: Trace | None = None,
     ) -> None:
         self._masked = masked
         self._max_size = max_size
         self._trace = trace
+        self._extensions: Sequence[Extension] = ()
+        self._deflate: PerMessageDeflate | None = None
         self._left = b""  # the beginning of a header or of a control frame
         # The frame whose payload is incomplete.
         self._missing = 0  # bytes of it that haven't come
@@ -164,13 +182,24 @@ class Decoder:
         self._fin = False
         self._key = b""  # rotated so that it starts at the next byte
         self._seen = b""  # the beginning of its payload, for the trace
+        self._transform = False  # it is for the extensions, once complete:
+        self._reserved = 0  # with these bits of its first byte
+        self._raw = bytearray()  # and this much of its payload
         # The message whose frames are incomplete.
         self._message = 0  # TEXT or BINARY; 0 between messages
         self._data = bytearray()  # what came of it and wasn't taken
-        self._size = 0  # what its frames announced so far
+        self._size = 0  # what its frames hold so far
         self._short_fragments = 0
         self._discarding = False
         self._utf8: codecs.IncrementalDecoder | None = None
+
+    def extend(self, extensions: Sequence[Extension]) -> None:
+        """Let frames go through these extensions, which are in their order."""
+        self._extensions = extensions
+        # Compression alone, by far the most common, leaves most frames as they
+        # are; what else an extension wants to see can't be known.
+        if len(extensions) == 1 and isinstance(extensions[0], PerMessageDeflate):
+            self._deflate = extensions[0]
 
     def feed(self, data: bytes) -> list[Item]:
         """Parse ``data`` and return what it completed, in order.
@@ -229,21 +258,22 @@ class Decoder:
                     payload = apply_mask(data[start + 4 : stop], key)
                 else:
                     payload = data[start:stop]
-                self._add_control(first & 0x0F, payload, items)
+                self._add_control(first, payload, items)
                 if first & 0x0F == CLOSE:
                     return
                 position = stop
                 continue
             # Before the payload is waited for, so that a message too big is
             # refused by its header.
-            self._check_data(first, length)
+            transform = self._is_for_extensions(first)
+            self._check_data(first, length, transform)
             if masked:
                 if end < start + 4:
                     break
                 key = data[start : start + 4]
                 start += 4
             stop = start + length
-            if first & 0x80 and first & 0x0F and stop <= end:
+            if first & 0x80 and first & 0x0F and stop <= end and not transform:
                 # A whole message in one frame.
                 payload = data[start:stop]
                 if masked:
@@ -261,7 +291,7 @@ class Decoder:
                 continue
             if masked:
                 self._key = key
-            self._begin(first, length)
+            self._begin(first, length, transform)
             position = self._add_payload(data, start, items)
             if self._missing:
                 return
@@ -269,7 +299,7 @@ class Decoder:
 
     def _check_header(self, first: int, second: int) -> None:
         """Check the first two bytes of a frame (section 5.2)."""
-        if first & 0x70:
+        if first & 0x70 and not self._extensions:
             raise ProtocolError("reserved bits are set; no extension was negotiated")
         opcode = first & 0x0F
         if opcode not in OPCODE_NAMES:
@@ -291,7 +321,15 @@ class Decoder:
                     f"{MAX_CONTROL_PAYLOAD} bytes"
                 )
 
-    def _check_data(self, first: int, length: int) -> None:
+    def _is_for_extensions(self, first: int) -> bool:
+        """Tell whether a data frame with this first byte concerns extensions."""
+        if not self._extensions:
+            return False
+        if self._deflate is None or first & 0x70:
+            return True
+        return first & 0x0F == CONT and self._deflate.decoding
+
+    def _check_data(self, first: int, length: int, transform: bool) -> None:
         """Check a data frame against the message it belongs to (section 5.4)."""
         if first & 0x0F:
             if self._message:
@@ -304,7 +342,9 @@ class Decoder:
             if not self._message:
                 raise ProtocolError("continuation frame without a message to continue")
             size = self._size + length
-        if self._max_size is not None and size > self._max_size:
+        # What is compressed can be larger than what it is of, but not by much.
+        slack = size // 256 + 64 if transform else 0
+        if self._max_size is not None and size > self._max_size + slack:
             raise PayloadTooBig(
                 f"message of {size} bytes or more exceeds max_size, "
                 f"{self._max_size} bytes",
@@ -317,7 +357,7 @@ class Decoder:
                 CloseCode.MESSAGE_TOO_BIG,
             )
 
-    def _begin(self, first: int, length: int) -> None:
+    def _begin(self, first: int, length: int, transform: bool) -> None:
         """Begin a frame that is incomplete, or a fragment."""
         if first & 0x0F:
             self._message = first & 0x0F
@@ -327,9 +367,10 @@ class Decoder:
                 self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._opcode = first & 0x0F
         self._fin = first & 0x80 != 0
+        self._transform = transform
+        self._reserved = first & 0x70
         if length < SHORT_FRAGMENT:
             self._short_fragments += 1
-        self._size += length
         self._length = self._missing = length
 
     def _add_payload(self, data: bytes, start: int, items: list[Item]) -> int:
@@ -340,8 +381,16 @@ class Decoder:
             chunk = apply_mask(chunk, self._key)
             turn = size % 4
             self._key = self._key[turn:] + self._key[:turn]
-        before = self._size - self._missing
         self._missing -= size
+        if self._transform:
+            self._raw += chunk
+            if self._missing:
+                return start + size
+            chunk = self._transformed(
+                self._opcode, bytes(self._raw), self._fin, self._reserved
+            )
+            self._raw = bytearray()
+            self._length = len(chunk)
         final = not self._missing and self._fin
         if self._utf8 is not None:
             # What is wrong is known as soon as it is here, not when the
@@ -350,7 +399,8 @@ class Decoder:
             try:
                 self._utf8.decode(chunk, final)
             except UnicodeDecodeError as exc:
-                raise _invalid_utf8(exc, before - pending) from exc
+                raise _invalid_utf8(exc, self._size - pending) from exc
+        self._size += len(chunk)
         if not self._discarding:
             self._data += chunk
         if self._trace is not None:
@@ -358,9 +408,29 @@ class Decoder:
             if not self._missing:
                 self._trace(self._opcode, self._seen, self._length, self._fin)
                 self._seen = b""
-        if not self._missing and self._fin:
+        if final:
             self._complete(items)
         return start + size
+
+    def _transformed(
+        self, opcode: int, payload: bytes, fin: bool, reserved: int
+    ) -> bytes:
+        """Return what the extensions make of a frame's payload."""
+        left = None if self._max_size is None else self._max_size - self._size
+        frame = Frame(
+            opcode,
+            payload,
+            fin,
+            reserved & 0x40 != 0,
+            reserved & 0x20 != 0,
+            reserved & 0x10 != 0,
+        )
+        for extension in reversed(self._extensions):
+            frame = extension.decode(frame, max_size=left)
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            # Section 5.2
+            raise ProtocolError("reserved bits are set that no extension uses")
+        return frame.data
 
     def _complete(self, items: list[Item]) -> None:
         """Hand over the message whose last frame is complete."""
@@ -375,7 +445,10 @@ class Decoder:
         self._utf8 = None
         self._short_fragments = 0
 
-    def _add_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
+    def _add_control(self, first: int, payload: bytes, items: list[Item]) -> None:
+        opcode = first & 0x0F
+        if self._extensions and (self._deflate is None or first & 0x70):
+            payload = self._transformed(opcode, payload, True, first & 0x70)
         if self._trace is not None:
             self._trace(opcode, payload, len(payload), True)
         items.append((opcode, payload))

@@ -8,10 +8,12 @@ the table of ``_state``; this file says what each step means.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ._codec import Control, Decoder, Trace, encode
+from ._deflate import PerMessageDeflate
 from ._errors import ProtocolError
+from ._extensions import Extension, Frame
 from ._frames import (
     CLOSE,
     MAX_CONTROL_PAYLOAD,
@@ -22,7 +24,7 @@ from ._frames import (
     close_payload,
     is_sendable,
 )
-from ._outbox import Frame, Outbox
+from ._outbox import Encoded, Outbox
 from ._state import CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, Event, Phase
 
 
@@ -39,6 +41,7 @@ class Engine:
     __slots__ = (
         "_client",
         "_close_frame",
+        "_extensions",
         "_trace_sent",
         "cause",
         "decoder",
@@ -63,10 +66,13 @@ class Engine:
         trace_sent: Trace | None = None,
     ) -> None:
         self._client = client
+        self._extensions: Sequence[Extension] = ()
         self._trace_sent = trace_sent
         self.phase: Phase = OPEN
         self.decoder = Decoder(
-            masked=not client, max_size=max_size, trace=trace_received
+            masked=not client,
+            max_size=max_size,
+            trace=trace_received,
         )
         self.outbox = Outbox()
         # Whole messages that came and weren't taken, and their size in bytes.
@@ -83,6 +89,11 @@ class Engine:
         # Whether data that was accepted for sending will never go out.
         self.lost_data = False
         self._close_frame: bytes | None = None
+
+    def extend(self, extensions: Sequence[Extension]) -> None:
+        """Use the extensions that the opening handshake has agreed on."""
+        self._extensions = extensions
+        self.decoder.extend(extensions)
 
     def _step(self, event: Event) -> None:
         try:
@@ -176,13 +187,28 @@ class Engine:
 
     # -- Sending -------------------------------------------------------------
 
-    def data_frame(self, opcode: int, payload: bytes, fin: bool) -> Frame:
-        """Build a data frame, which the caller has to push or write at once."""
+    def data_frame(
+        self, opcode: int, payload: bytes, fin: bool, compress: bool = True
+    ) -> Encoded:
+        """Build a data frame, which the caller has to push or write at once.
+
+        ``compress`` is the same for all frames of a message.
+        """
         if self.phase is not OPEN:
             self._step(Event.SEND_DATA)
         if self._trace_sent is not None:
             self._trace_sent(opcode, payload, len(payload), fin)
+        if self._extensions:
+            return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self._client)
+
+    def _extended(self, frame: Frame, compress: bool) -> Encoded:
+        """Build a frame that goes through the extensions."""
+        for extension in self._extensions:
+            if compress or not isinstance(extension, PerMessageDeflate):
+                frame = extension.encode(frame)
+        reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
+        return encode(frame.opcode, frame.data, frame.fin, self._client, reserved)
 
     def send_ping(self, payload: bytes) -> bytes:
         """Queue a ping and return its frame, for Outbox.waits()."""
@@ -250,7 +276,11 @@ class Engine:
     def _control(self, opcode: int, payload: bytes) -> bytes:
         if self._trace_sent is not None:
             self._trace_sent(opcode, payload, len(payload), True)
-        frame = encode(opcode, payload, True, self._client)
+        frame = (
+            self._extended(Frame(opcode, payload), compress=False)
+            if self._extensions
+            else encode(opcode, payload, True, self._client)
+        )
         assert type(frame) is bytes  # a control frame is never large
         return frame
 

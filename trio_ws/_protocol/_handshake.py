@@ -30,11 +30,18 @@ from ._errors import (
     SecurityError,
     TooManyHeaders,
 )
+from ._extensions import (
+    ClientExtensionFactory,
+    Extension,
+    ServerExtensionFactory,
+)
 from ._frames import escape
 from ._headers import (
+    ExtensionHeader,
     Headers,
     HeadersLike,
     build_authorization_basic,
+    build_extensions,
     build_host,
     build_subprotocols,
     parse_connection,
@@ -89,8 +96,11 @@ class ServerHandshake:
         additional_headers: HeadersLike | None = None,
         server_header: str | None = None,
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        extensions: Sequence[ServerExtensionFactory] = (),
     ) -> None:
         self.subprotocol: str | None = None
+        self.extensions: list[Extension] = []
+        self._factories = extensions
         self._origins = origins
         self._subprotocols = validate_subprotocols(subprotocols or ())
         self._additional = _additional_headers(additional_headers, _OWN_HEADERS)
@@ -146,10 +156,12 @@ class ServerHandshake:
         if re.fullmatch(r"[A-Za-z0-9+/]{22}==", key) is None:
             raise InvalidHeaderValue("Sec-WebSocket-Key", escape(key))
         self._check_origin(headers)
-        # No extension is supported, so all offers are declined; but "if a value
-        # [...] does not conform to the ABNF, the recipient [...] MUST
-        # immediately _Fail the WebSocket Connection_" (section 9.1).
-        _parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
+        # Offers can be declined, but "if a value [...] does not conform to the
+        # ABNF, the recipient [...] MUST immediately _Fail the WebSocket
+        # Connection_" (section 9.1).
+        answers = self._negotiate(
+            _parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
+        )
         offered = _parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
         if select_subprotocol is None:
             self.subprotocol = self._select_subprotocol(offered)
@@ -159,10 +171,31 @@ class ServerHandshake:
         response["Upgrade"] = "websocket"
         response["Connection"] = "Upgrade"
         response["Sec-WebSocket-Accept"] = accept_key(key)
+        if answers:
+            response["Sec-WebSocket-Extensions"] = build_extensions(answers)
         if self.subprotocol is not None:
             response["Sec-WebSocket-Protocol"] = self.subprotocol
         response.update(self._additional)
         return Response(101, "Switching Protocols", response)
+
+    def _negotiate(self, offers: list[ExtensionHeader]) -> list[ExtensionHeader]:
+        """Choose among the offers, which come in order of preference (section 9.1)."""
+        self.extensions = []
+        answers: list[ExtensionHeader] = []
+        for name, params in offers:
+            for factory in self._factories:
+                if factory.name != name:
+                    continue
+                try:
+                    answer, extension = factory.process_request_params(
+                        params, self.extensions
+                    )
+                except NegotiationError:
+                    continue  # declined
+                answers.append((name, list(answer)))
+                self.extensions.append(extension)
+                break
+        return answers
 
     def _check_origin(self, headers: Headers) -> None:
         # RFC 6455, section 4.2.2, item 4, and section 10.2.
@@ -284,8 +317,11 @@ class ClientHandshake:
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = None,
         origin: str | None = None,
+        extensions: Sequence[ClientExtensionFactory] = (),
     ) -> None:
         self.subprotocol: str | None = None
+        self.extensions: list[Extension] = []
+        self._factories = extensions
         self._subprotocols = validate_subprotocols(subprotocols or ())
         self._key = generate_key()
         headers = Headers()
@@ -305,6 +341,10 @@ class ClientHandshake:
         headers["Connection"] = "Upgrade"
         headers["Sec-WebSocket-Key"] = self._key
         headers["Sec-WebSocket-Version"] = "13"
+        if extensions:
+            headers["Sec-WebSocket-Extensions"] = build_extensions(
+                [(one.name, list(one.get_request_params())) for one in extensions]
+            )
         if self._subprotocols:
             headers["Sec-WebSocket-Protocol"] = build_subprotocols(self._subprotocols)
         headers.update(_additional_headers(additional_headers, own))
@@ -363,10 +403,28 @@ class ClientHandshake:
         accept = _single(headers, "Sec-WebSocket-Accept")
         if accept != accept_key(self._key):
             raise InvalidHeaderValue("Sec-WebSocket-Accept", escape(accept))
-        if "Sec-WebSocket-Extensions" in headers:
-            raise NegotiationError("no extensions supported")
+        self._check_extensions(
+            _parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
+        )
         if "Sec-WebSocket-Protocol" in headers:
             self.subprotocol = self._check_subprotocol(headers)
+
+    def _check_extensions(self, answers: list[ExtensionHeader]) -> None:
+        """Make the extensions that the server has chosen (section 9.1)."""
+        for name, params in answers:
+            problem = NegotiationError(f"expected no extension {name}: not offered")
+            for factory in self._factories:
+                if factory.name != name:
+                    continue
+                try:
+                    self.extensions.append(
+                        factory.process_response_params(params, self.extensions)
+                    )
+                    break
+                except NegotiationError as exc:
+                    problem = exc
+            else:
+                raise problem
 
     def _check_subprotocol(self, headers: Headers) -> str:
         if not self._subprotocols:

@@ -16,10 +16,10 @@ MAX_PONGS = 16
 
 # A frame is one buffer, or two (header, payload) where copying a large payload
 # behind its header would cost more than a second buffer does.
-Frame = bytes | tuple[bytes, bytes]
+Encoded = bytes | tuple[bytes, bytes]
 
 
-def frame_size(frame: Frame) -> int:
+def frame_size(frame: Encoded) -> int:
     """Return the size of a frame on the wire, in bytes."""
     return len(frame) if isinstance(frame, bytes) else len(frame[0]) + len(frame[1])
 
@@ -39,14 +39,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self._under_way: list[memoryview] = []
-        self._data_frame: Frame | None = None  # that under way, unless it is control
+        self._data_frame: Encoded | None = None  # that under way, unless it is control
         self._control: deque[bytes] = deque()
         self._pongs: deque[bytes] = deque()
-        self._data: deque[Frame] = deque()
+        self._data: deque[Encoded] = deque()
         self.size = 0  # bytes that wait
         self.taken = 0  # bytes that the socket took, ever
 
-    def push(self, frame: Frame) -> None:
+    def push(self, frame: Encoded) -> None:
         """Queue a data frame, or the close frame that ends the data."""
         self._data.append(frame)
         self.size += frame_size(frame)
