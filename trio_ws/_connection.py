@@ -461,12 +461,13 @@ class Connection(trio.abc.Channel[str | bytes]):
         as far as that needs no waiting, and the connection is closed.
         """
         close_payload(code, reason)  # raises for wrong arguments
-        told = self._lost and self._scope is not None and self._scope.was_told
+        if self._lost and self._scope is not None and self._scope.was_told:
+            self._told_of_lost_data = True
         self._aclosed = True
         if self._scope is not None:
             self._scope.stop_clock()
         await self._close(code, reason)
-        if self._engine.lost_data and not told and not self._told_of_lost_data:
+        if self._engine.lost_data and not self._told_of_lost_data:
             self._told_of_lost_data = True
             raise self._error()
 

@@ -243,8 +243,7 @@ async def _is_usable(case: Case) -> None:
 
 async def _is_closed(case: Case) -> None:
     with pytest.raises(ConnectionClosed):
-        while True:
-            await case.recv()
+        await recv_for_ever(case)
     assert case.received == case.peer.sent[: len(case.received)]
     for call in (
         case.ws.send("late"),
@@ -296,6 +295,11 @@ async def iterate(case: Case) -> None:
         case.received.append(message)
         if message == "end":
             break
+
+
+async def recv_for_ever(case: Case) -> None:
+    while True:
+        await case.recv()
 
 
 async def recv_all(case: Case) -> None:

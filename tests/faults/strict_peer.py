@@ -27,6 +27,7 @@ class StrictPeer:
     def __init__(self, stream: trio.abc.Stream, *, client: bool) -> None:
         self.stream = stream
         self.client = client
+        self.opened = False  # the opening handshake is done
         self.answers = True  # pings, and the close frame
         self.sent: list[str | bytes] = []  # messages, once whole
         self.messages: list[str | bytes] = []  # that came, whole
@@ -52,11 +53,14 @@ class StrictPeer:
 
     async def open(self, piece: int | None = None) -> None:
         """Do the opening handshake, writing ``piece`` bytes at a time."""
+        async with self._sending:
+            await self._shake_hands(piece)
+
+    async def _shake_hands(self, piece: int | None) -> None:
         if self.client:
             await self.write(self.request(), piece)
             head = await self._read_head()
-            if not head.startswith(b"HTTP/1.1 101 "):
-                self.faults.append(f"not accepted: {head!r}")
+            self.opened = head.startswith(b"HTTP/1.1 101 ")
         else:
             head = await self._read_head()
             key = _field(head, b"sec-websocket-key")
@@ -66,6 +70,7 @@ class StrictPeer:
                 b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n",
                 piece,
             )
+            self.opened = True
 
     def request(self) -> bytes:
         return (
@@ -102,8 +107,18 @@ class StrictPeer:
         """Read on."""
         self._reading.set()
 
+    async def receive_rest(self) -> None:
+        """Read until the stream ends, where no frames are expected."""
+        while await self._receive():
+            pass
+        await trio.aclose_forcefully(self.stream)
+        self.ended.set()
+
     async def run(self) -> None:
         """Read until the stream ends."""
+        if not self.opened:
+            await self.receive_rest()
+            return
         try:
             answers = self._advance()  # what came behind the handshake
             while not self.ended.is_set():
@@ -124,11 +139,12 @@ class StrictPeer:
     async def _end_stream(self) -> None:
         # RFC 6455, section 7.1.1: the server is the one that closes first. It
         # reads on where the stream can be closed by halves, to see the end.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if isinstance(self.stream, trio.abc.HalfCloseableStream):
-                await self.stream.send_eof()
-            else:
-                await self.stream.aclose()
+        async with self._sending:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                if isinstance(self.stream, trio.abc.HalfCloseableStream):
+                    await self.stream.send_eof()
+                else:
+                    await self.stream.aclose()
 
     async def _receive(self) -> bytes:
         try:
