@@ -34,7 +34,7 @@ from trio_ws import (
 from trio_ws._options import OptionsDict
 from trio_ws.testing import full_checkpoints
 
-LARGE = "large" * 60_000  # more than any buffer of ours takes in one piece
+LARGE = "large" * 20_000  # more than any buffer of ours takes in one piece
 
 
 # -- Transports --------------------------------------------------------------

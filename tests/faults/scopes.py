@@ -45,6 +45,7 @@ class Block:
     covers: tuple[str, ...]
     run: Callable[[Moments], Awaitable[None]]
     mock_clock: bool = True
+    amortised: bool = True  # also without the checkpoint switch
 
 
 # -- A connection ------------------------------------------------------------
@@ -450,6 +451,7 @@ def _connection_blocks() -> Iterator[Block]:
                         connection_block, transport=transport, client=client, **more
                     ),
                     mock_clock=mock_clock,
+                    amortised=mock_clock and "piece" not in more,
                 )
 
 
@@ -460,24 +462,28 @@ BLOCKS = [
         covers=CONNECT,
         run=functools.partial(connect_to_address, kind="tcp"),
         mock_clock=False,
+        amortised=False,
     ),
     Block(
         name="connect-by-uri-tls",
         covers=CONNECT,
         run=functools.partial(connect_to_address, kind="tls"),
         mock_clock=False,
+        amortised=False,
     ),
     Block(
         name="unix_connect",
         covers=CONNECT,
         run=functools.partial(connect_to_address, kind="unix"),
         mock_clock=False,
+        amortised=False,
     ),
     Block(
         name="unix_serve",
         covers=("unix_serve",),
         run=unix_serve_block,
         mock_clock=False,
+        amortised=False,
     ),
     Block(
         name="open_pair",
@@ -490,6 +496,7 @@ BLOCKS = [
         covers=("serve",),
         run=functools.partial(serve_block, sockets=True),
         mock_clock=False,
+        amortised=False,
     ),
     Block(name="Server.aclose", covers=("Server.aclose",), run=server_aclose),
     Block(
@@ -497,6 +504,7 @@ BLOCKS = [
         covers=("Server.aclose",),
         run=functools.partial(server_aclose, sockets=True),
         mock_clock=False,
+        amortised=False,
     ),
     Block(
         name="open_server",
