@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 
+import trio
+
 from ._base import READ_SIZE, WRITE_SIZE, Buffer
 from ._socket import SocketTransport
 
@@ -38,6 +40,7 @@ class TLSTransport(SocketTransport):
             server_hostname=server_hostname,
         )
         self._unsent = memoryview(b"")  # ciphertext that the socket didn't take
+        self._ended = False  # there is nothing behind what was read
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
@@ -110,9 +113,17 @@ class TLSTransport(SocketTransport):
                 chunks.append(chunk)
                 size += len(chunk)
         self._write_ciphertext()
+        self._ended = filled is False
         if chunks:
             return b"".join(chunks)
-        return b"" if filled is False else None
+        return b"" if self._ended else None
+
+    async def wait_readable(self) -> None:
+        # A peer that waits for our close_notify sends nothing behind its own.
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().wait_readable()
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         # Ciphertext that waits is bounded: no more is made while some does.

@@ -1,0 +1,30 @@
+"""What holds for all tests with other implementations."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Generator
+
+import pytest
+import trustme
+
+from tests.interop.peer import HOST, TLS
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> Generator[None, None, None]:
+    """No side logs a warning: neither trio_ws nor its peer found anything wrong."""
+    yield
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    assert [r.getMessage() for r in records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.fixture(scope="session")
+def tls() -> TLS:
+    ca = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert(HOST).configure_cert(server)
+    client = ssl.create_default_context()
+    ca.configure_trust(client)
+    return TLS(server, client)
