@@ -1,6 +1,7 @@
 """WebSocket client and server for trio (RFC 6455)."""
 
 from ._accept import accept
+from ._broadcast import broadcast
 from ._client import connect, unix_connect
 from ._connection import (
     ClientConnection,
@@ -14,6 +15,7 @@ from ._protocol._frames import Close, CloseCode
 from ._protocol._headers import Headers, HeadersLike
 from ._protocol._http import Request, Response
 from ._protocol._state import State
+from ._reconnect import Attempt, reconnect
 from ._server import Server, open_server, serve, unix_serve
 from ._version import __version__
 from .exceptions import (
@@ -45,6 +47,7 @@ from .exceptions import (
 )
 
 __all__ = [
+    "Attempt",
     "ClientConnection",
     "ClientOptions",
     "Close",
@@ -87,9 +90,11 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "accept",
+    "broadcast",
     "connect",
     "open_server",
     "open_systemd_listeners",
+    "reconnect",
     "serve",
     "unix_connect",
     "unix_serve",

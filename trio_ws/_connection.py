@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ._transports import Transport
 
 Data = str | bytes | bytearray | memoryview
+_DATA = (str, bytes, bytearray, memoryview)
 
 
 @dataclasses.dataclass(slots=True)
@@ -299,13 +300,15 @@ class Connection(trio.abc.Channel[str | bytes]):
         message: Data | Iterable[Data] | AsyncIterable[Data],
         *,
         text: bool | None = None,
+        compress: bool = True,
     ) -> None:
         """Send a message: text if it is a str, else binary.
 
         ``text=True`` sends bytes, which must be UTF-8, as text; ``text=False``
         a str as binary. An iterable, async or not, of str or of bytes sends
         one message in fragments, each as soon as the iterable yields it; other
-        senders wait until its end, control frames do not.
+        senders wait until its end, control frames do not. ``compress=False``
+        sends it as it is on a connection that compresses.
 
         Returns once the message is accepted: it will be sent whole and in
         order, unless the connection is lost or its scope cancelled. Waits
@@ -317,57 +320,54 @@ class Connection(trio.abc.Channel[str | bytes]):
         middle of an iterable the connection is closed, with 1011: the peer
         can't be told to forget the beginning. The same if the iterable raises.
         """
-        if isinstance(message, (str, bytes, bytearray, memoryview)):
-            opcode, payload = _prepared(message, text)
+        if isinstance(message, _DATA):
+            opcode, payload = prepared(message, text)
             await self._pacer.step()
             if self._turn is None and self._pump.has_room:
-                self._hand_over(opcode, payload)
+                self._hand_over(opcode, payload, compress=compress)
                 return
             async with self._senders():
                 await self._pump.wait_room()
-                self._hand_over(opcode, payload)
-        elif isinstance(message, Mapping):
-            raise TypeError("message: expected str, bytes or an iterable; got a dict")
+                self._hand_over(opcode, payload, compress=compress)
         elif isinstance(message, AsyncIterable):
-            await self._send_fragments(message, text)
-        elif isinstance(message, Iterable):
-            await self._send_fragments(_as_async(message), text)
+            await self._send_fragments(message, text, compress)
+        elif isinstance(message, Iterable) and not isinstance(message, Mapping):
+            await self._send_fragments(_as_async(message), text, compress)
         else:
             raise TypeError(
                 f"message: expected str, bytes, bytearray, memoryview or an "
                 f"iterable of them; got {type(message).__name__}"
             )
 
-    def send_nowait(self, message: Data, *, text: bool | None = None) -> None:
+    def send_nowait(
+        self, message: Data, *, text: bool | None = None, compress: bool = True
+    ) -> None:
         """Send a message if it is accepted without waiting, as send() else does.
 
         Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
         another task is sending; nothing is sent then.
         """
-        if not isinstance(message, (str, bytes, bytearray, memoryview)):
-            raise TypeError(
-                f"message: expected str, bytes, bytearray or memoryview; "
-                f"got {type(message).__name__}"
-            )
-        opcode, payload = _prepared(message, text)
+        opcode, payload = prepared(message, text)
         if self._engine.phase is OPEN and (
             self._turn is not None or not self._pump.has_room
         ):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
-        self._hand_over(opcode, payload)
+        self._hand_over(opcode, payload, compress=compress)
 
     @enable_ki_protection
-    def _hand_over(self, opcode: int, payload: bytes, fin: bool = True) -> None:
+    def _hand_over(
+        self, opcode: int, payload: bytes, *, fin: bool = True, compress: bool
+    ) -> None:
         """Accept a frame: the one step in which a message is committed (R5)."""
         if self._engine.phase is not OPEN:
             raise self._closed()
-        self._pump.write(self._engine.data_frame(opcode, payload, fin))
+        self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
 
     def _senders(self) -> _Turn:
         return _Turn(self)
 
     async def _send_fragments(
-        self, fragments: AsyncIterable[Data], text: bool | None
+        self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
     ) -> None:
         iterator = aiter(fragments)
         async with self._senders():
@@ -375,21 +375,18 @@ class Connection(trio.abc.Channel[str | bytes]):
             opcode = 0
             try:
                 async for fragment in iterator:
-                    if not isinstance(fragment, (str, bytes, bytearray, memoryview)):
-                        raise TypeError(
-                            f"fragment: expected str, bytes, bytearray or "
-                            f"memoryview; got {type(fragment).__name__}"
-                        )
-                    kind, payload = _prepared(fragment, text)
+                    kind, payload = prepared(fragment, text)
                     if opcode not in (0, kind):
                         raise TypeError("fragments: expected all text or all binary")
                     await self._pump.wait_room()
-                    self._hand_over(CONT if opcode else kind, payload, fin=False)
+                    self._hand_over(
+                        CONT if opcode else kind, payload, fin=False, compress=compress
+                    )
                     opcode = kind
                     await self._pacer.step()
                 if opcode:
                     await self._pump.wait_room()
-                    self._hand_over(CONT, b"")
+                    self._hand_over(CONT, b"", compress=compress)
             except BaseException as exc:
                 if opcode and self._engine.phase is OPEN:
                     self._pump.fail(1011, "message was not completed", exc)
@@ -421,8 +418,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             raise self._closed()
         payload, waiter = self._pings.add(payload)
         try:
-            self._engine.send_ping(payload)
-            self._pump.flush()
+            self._queue_ping(payload)
             await waiter.done.wait()
         finally:
             self._pings.forget(payload, waiter)
@@ -439,6 +435,15 @@ class Connection(trio.abc.Channel[str | bytes]):
         await self._pacer.step()
         if self._engine.phase is not OPEN:
             raise self._closed()
+        self._queue_pong(payload)
+
+    @enable_ki_protection
+    def _queue_ping(self, payload: bytes) -> None:
+        self._engine.send_ping(payload)
+        self._pump.flush()
+
+    @enable_ki_protection
+    def _queue_pong(self, payload: bytes) -> None:
         self._engine.send_pong(payload)
         self._pump.flush()
 
@@ -674,7 +679,8 @@ class MessageStream(AsyncIterator[str | bytes]):
                 if token.begun and not piece:
                     raise StopAsyncIteration
                 return piece
-            if engine.decoder.in_message:
+            # After a loss only what belongs to a message that was begun before.
+            if engine.decoder.in_message and (token.begun or engine.phase is OPEN):
                 taken = engine.decoder.take_partial()
                 connection._pump.taken()
                 if taken:
@@ -718,10 +724,19 @@ def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
     return message
 
 
-def _prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
-    """Return the opcode and the payload; a payload that can change is copied."""
+def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
+    """Return the opcode and the payload of a message or a fragment.
+
+    A payload that can change is copied. Raises TypeError for what is neither,
+    UnicodeError for text that isn't UTF-8.
+    """
     if isinstance(message, str):
         return (BINARY if text is False else TEXT), message.encode()
+    if not isinstance(message, _DATA):
+        raise TypeError(
+            f"message: expected str, bytes, bytearray or memoryview; "
+            f"got {type(message).__name__}"
+        )
     payload = bytes(message)
     if text is not True:
         return BINARY, payload

@@ -12,7 +12,9 @@ Theory of operation. Two tasks, at most, touch the transport of a connection:
 
 Everything else is synchronous and can be called from any task: write, flush,
 close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
-cut the connection, the scope decides what is said to the peer.
+cut the connection, the scope decides what is said to the peer. And both are
+protected from KeyboardInterrupt, which is for the main task: in the middle of
+the reader's end it would leave the transport open and whoever waits for that.
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ class Pump:
         """Whether reading waits for the application (R10)."""
         return self._resume is not None
 
+    @enable_ki_protection
     async def _run_reader(self) -> None:
         try:
             with self._reader_scope:
@@ -198,6 +201,7 @@ class Pump:
             self.flush()  # TLS has an answer of its own
         return count
 
+    @enable_ki_protection
     async def wait_incoming(self) -> None:
         """Wait for a message, a piece of one, or the end of the connection.
 
@@ -239,10 +243,10 @@ class Pump:
             self._on_end()
         if engine.phase is FAILED:
             self._set_deadline(_LINGER)
-        if engine.outbox.size:
+        if engine.outbox.size or self._ended:
+            # Also where the outbox is empty: what the transport took may not be
+            # on the wire yet, and our stream must not end before.
             self.flush()
-        elif self._ended:
-            self._after_flush()
 
     def _set_deadline(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -309,6 +313,10 @@ class Pump:
     async def abort(self) -> None:
         """Close the transport of a connection that never got its scope."""
         await self._transport.aclose()
+
+    def discard(self) -> None:
+        """Do so in a finaliser, perhaps after the end of the trio run."""
+        self._transport.discard()
 
     # -- Writing -------------------------------------------------------------
 
@@ -392,6 +400,7 @@ class Pump:
             self._flushing = True
             self._nursery.start_soon(self._run_flusher)
 
+    @enable_ki_protection
     async def _run_flusher(self) -> None:
         outbox = self._engine.outbox
         with trio.CancelScope(shield=True) as self._flusher_scope:

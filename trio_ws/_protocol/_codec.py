@@ -140,7 +140,6 @@ class Decoder:
 
     __slots__ = (
         "_data",
-        "_deflate",
         "_discarding",
         "_extensions",
         "_fin",
@@ -160,6 +159,7 @@ class Decoder:
         "_trace",
         "_transform",
         "_utf8",
+        "deflate",
     )
 
     def __init__(
@@ -173,7 +173,7 @@ class Decoder:
         self._max_size = max_size
         self._trace = trace
         self._extensions: Sequence[Extension] = ()
-        self._deflate: PerMessageDeflate | None = None
+        self.deflate: PerMessageDeflate | None = None
         self._left = b""  # the beginning of a header or of a control frame
         # The frame whose payload is incomplete.
         self._missing = 0  # bytes of it that haven't come
@@ -199,7 +199,7 @@ class Decoder:
         # Compression alone, by far the most common, leaves most frames as they
         # are; what else an extension wants to see can't be known.
         if len(extensions) == 1 and isinstance(extensions[0], PerMessageDeflate):
-            self._deflate = extensions[0]
+            self.deflate = extensions[0]
 
     def feed(self, data: bytes) -> list[Item]:
         """Parse ``data`` and return what it completed, in order.
@@ -325,9 +325,9 @@ class Decoder:
         """Tell whether a data frame with this first byte concerns extensions."""
         if not self._extensions:
             return False
-        if self._deflate is None or first & 0x70:
+        if self.deflate is None or first & 0x70:
             return True
-        return first & 0x0F == CONT and self._deflate.decoding
+        return first & 0x0F == CONT and self.deflate.decoding
 
     def _check_data(self, first: int, length: int, transform: bool) -> None:
         """Check a data frame against the message it belongs to (section 5.4)."""
@@ -447,7 +447,7 @@ class Decoder:
 
     def _add_control(self, first: int, payload: bytes, items: list[Item]) -> None:
         opcode = first & 0x0F
-        if self._extensions and (self._deflate is None or first & 0x70):
+        if self._extensions and (self.deflate is None or first & 0x70):
             payload = self._transformed(opcode, payload, True, first & 0x70)
         if self._trace is not None:
             self._trace(opcode, payload, len(payload), True)

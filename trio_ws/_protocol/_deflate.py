@@ -190,9 +190,7 @@ class PerMessageDeflate(Extension):
         if frame.opcode & 0x08:
             return frame
         if frame.opcode != CONT:
-            self._encoding = (
-                len(frame.data) >= MIN_SIZE and self._local_bits >= _MIN_COMPRESS_BITS
-            )
+            self._encoding = self.bits_for(frame.data) != 0
             if self._encoding and (self._deflater is None or self._local_no_takeover):
                 self._deflater = self._new_deflater()
         if not self._encoding:
@@ -206,6 +204,22 @@ class PerMessageDeflate(Extension):
                 self._deflater = None
         first = frame.opcode != CONT
         return Frame(frame.opcode, data, frame.fin, first, frame.rsv2, frame.rsv3)
+
+    def bits_for(self, data: bytes) -> int:
+        """Return the window bits to compress a message with, 0 if it isn't."""
+        if len(data) < MIN_SIZE or self._local_bits < _MIN_COMPRESS_BITS:
+            return 0
+        return self._local_bits
+
+    def compressed_alone(self, data: bytes) -> bytes:
+        """Compress a message so that any connection can decompress it."""
+        deflater = self._new_deflater()
+        compressed: bytes = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        return compressed[: -len(_TAIL)]
+
+    def forget(self) -> None:
+        """Refer to no earlier message from here on."""
+        self._deflater = None
 
     def _new_deflater(self) -> Any:
         settings: dict[str, Any] = dict(self._settings)

@@ -202,6 +202,34 @@ class Engine:
             return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self._client)
 
+    def shared_frame(
+        self, opcode: int, payload: bytes, cache: dict[int, Encoded]
+    ) -> Encoded:
+        """Build the frame of a message that goes to many connections.
+
+        Those that are alike share it, by way of ``cache``: it is built once,
+        and compressed once. Section 7.1.1 of RFC 7692 lets a message refer to
+        earlier ones, but one that goes to all can refer to none; and what
+        comes after it can't refer to what came before.
+        """
+        deflate = self.decoder.deflate
+        if self._client or (self._extensions and deflate is None):
+            return self.data_frame(opcode, payload, True)
+        if self.phase is not OPEN:
+            self._step(Event.SEND_DATA)
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), True)
+        bits = 0 if deflate is None else deflate.bits_for(payload)
+        if bits not in cache:
+            if deflate is None or not bits:
+                cache[bits] = encode(opcode, payload, True, masked=False)
+            else:
+                data = deflate.compressed_alone(payload)
+                cache[bits] = encode(opcode, data, True, masked=False, reserved=0x40)
+        if deflate is not None and bits:
+            deflate.forget()
+        return cache[bits]
+
     def _extended(self, frame: Frame, compress: bool) -> Encoded:
         """Build a frame that goes through the extensions."""
         for extension in self._extensions:

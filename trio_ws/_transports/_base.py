@@ -73,6 +73,10 @@ class Transport(abc.ABC):
         Return whether that was possible; where it wasn't, aclose() says it.
         """
 
+    def discard(self) -> None:
+        """Free what can be freed without trio; for finalisers."""
+        return
+
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Close at once; those who wait return.

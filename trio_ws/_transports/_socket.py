@@ -72,6 +72,9 @@ class SocketTransport(Transport):
             self._sock.shutdown(socket.SHUT_WR)
         return True
 
+    def discard(self) -> None:
+        self._sock.close()
+
     async def aclose(self) -> None:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)

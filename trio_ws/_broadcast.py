@@ -1,0 +1,50 @@
+"""broadcast(): one message for many connections, without waiting for any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from trio.lowlevel import enable_ki_protection
+
+from ._connection import Connection, Data, prepared
+from ._protocol._outbox import Encoded
+from ._protocol._state import OPEN
+
+
+@enable_ki_protection
+def broadcast(
+    connections: Iterable[Connection],
+    message: Data,
+    *,
+    text: bool | None = None,
+    slow: Literal["skip", "close"] = "skip",
+) -> list[Connection]:
+    """Send a message to many connections at once.
+
+    Never waits: a connection that ``write_limit`` bytes wait for already, or
+    that is in the middle of a fragmented message, is left out or, with
+    ``slow="close"``, failed with 1008. Returns those. Connections that aren't
+    open are passed over.
+
+    The frame is built once, and compressed once for all connections that have
+    agreed on the same window. ``text`` is that of Connection.send().
+
+    Raises TypeError for what isn't a message; an iterable is none.
+    """
+    if slow not in ("skip", "close"):
+        raise ValueError(f'slow: expected "skip" or "close"; got {slow!r}')
+    opcode, payload = prepared(message, text)
+    cache: dict[int, Encoded] = {}
+    left_out: list[Connection] = []
+    for connection in connections:
+        engine, pump = connection._engine, connection._pump
+        if engine.phase is not OPEN:
+            continue
+        if connection._turn is None and pump.has_room:
+            pump.write(engine.shared_frame(opcode, payload, cache))
+        else:
+            left_out.append(connection)
+            if slow == "close":
+                pump.fail(1008, "reads too slowly", None)
+    return left_out
