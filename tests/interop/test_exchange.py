@@ -14,6 +14,7 @@ from tests.interop.peer import TLS, Library
 from tests.interop.relay import Relay
 
 MIB = 2**20
+QUARTER = 2**18
 
 LOST = r"^no close frame received or sent$"
 
@@ -94,8 +95,8 @@ async def test_fragments_of_ours(library: Library, role: Role) -> None:
 
         await ours.send(text())
         assert await theirs.recv() == "fragments"
-        await ours.send([b"\x00" * MIB // 4, b"\xff" * MIB // 4])
-        assert await theirs.recv() == b"\x00" * MIB // 4 + b"\xff" * MIB // 4
+        await ours.send([b"\x00" * QUARTER, b"\xff" * QUARTER])
+        assert await theirs.recv() == b"\x00" * QUARTER + b"\xff" * QUARTER
 
 
 async def test_fragments_of_theirs(library: Library, role: Role) -> None:
@@ -105,8 +106,8 @@ async def test_fragments_of_theirs(library: Library, role: Role) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(theirs.send_fragments, ["frag", "", "men", "ts"])
             assert await ours.recv() == "fragments"
-            nursery.start_soon(theirs.send_fragments, [b"\x00" * MIB // 4, b"\xff"])
-            assert await ours.recv() == b"\x00" * MIB // 4 + b"\xff"
+            nursery.start_soon(theirs.send_fragments, [b"\x00" * QUARTER, b"\xff"])
+            assert await ours.recv() == b"\x00" * QUARTER + b"\xff"
 
 
 async def test_pings(library: Library, role: Role) -> None:
