@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from ._transports import Transport
 
 Data = str | bytes | bytearray | memoryview
-_DATA = (str, bytes, bytearray, memoryview)
 
 
 @dataclasses.dataclass(slots=True)
@@ -320,7 +319,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         middle of an iterable the connection is closed, with 1011: the peer
         can't be told to forget the beginning. The same if the iterable raises.
         """
-        if isinstance(message, _DATA):
+        if isinstance(message, (str, bytes, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
             await self._pacer.step()
             if self._turn is None and self._pump.has_room:
@@ -331,13 +330,12 @@ class Connection(trio.abc.Channel[str | bytes]):
                 self._hand_over(opcode, payload, compress=compress)
         elif isinstance(message, AsyncIterable):
             await self._send_fragments(message, text, compress)
-        elif isinstance(message, Iterable) and not isinstance(message, Mapping):
+        elif isinstance(message, Mapping):  # its keys are hardly what is meant
+            raise _not_a_message(message)
+        elif isinstance(message, Iterable):
             await self._send_fragments(_as_async(message), text, compress)
         else:
-            raise TypeError(
-                f"message: expected str, bytes, bytearray, memoryview or an "
-                f"iterable of them; got {type(message).__name__}"
-            )
+            raise _not_a_message(message)
 
     def send_nowait(
         self, message: Data, *, text: bool | None = None, compress: bool = True
@@ -724,6 +722,13 @@ def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
     return message
 
 
+def _not_a_message(message: object) -> TypeError:
+    return TypeError(
+        f"message: expected str, bytes, bytearray, memoryview or, for send(), an "
+        f"iterable of them; got {type(message).__name__}"
+    )
+
+
 def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
     """Return the opcode and the payload of a message or a fragment.
 
@@ -732,11 +737,8 @@ def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
     """
     if isinstance(message, str):
         return (BINARY if text is False else TEXT), message.encode()
-    if not isinstance(message, _DATA):
-        raise TypeError(
-            f"message: expected str, bytes, bytearray or memoryview; "
-            f"got {type(message).__name__}"
-        )
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise _not_a_message(message)
     payload = bytes(message)
     if text is not True:
         return BINARY, payload
