@@ -100,6 +100,7 @@ class ConnectionScope:
             service.start_soon(self._run_keepalive)
         connection._pump.changed()
 
+    @enable_ki_protection
     async def _run_keepalive(self) -> None:
         connection = self._connection
         with self._pinger:
