@@ -10,6 +10,7 @@ VENV ?= .venv
 VENV_FUZZ ?= .venv-fuzz
 VENV_PEERS ?= .venv-peers
 VENV_BUILD ?= .venv-build
+VENV_DOCS ?= .venv-docs
 # The version of trio to test with; empty: the newest.
 TRIO ?=
 # How long each fuzz target runs.
@@ -29,10 +30,11 @@ READY = $(VENV)/.made-$(KEY)
 READY_FUZZ = $(VENV_FUZZ)/.made-$(KEY)
 READY_PEERS = $(VENV_PEERS)/.made-$(KEY)
 READY_BUILD = $(VENV_BUILD)/.made-$(KEY)
+READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pure lint types format conformance fuzz \
+.PHONY: help demo test test-pure lint types format docs conformance fuzz \
 	bench-quick rivals dist clean
 
 help: ## list the targets
@@ -61,6 +63,11 @@ format: $(READY) ## let ruff format the code and fix what it can
 
 types: $(READY) ## mypy --strict on the package, the tests and the examples
 	$(VENV)/bin/mypy
+
+docs: $(READY_DOCS) ## build docs/ into build/docs; a warning is an error
+	rm -rf build/docs
+	$(VENV_DOCS)/bin/python -m sphinx -W --keep-going -q -d build/doctrees \
+		-b html docs build/docs
 
 conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2.7
 	$(VENV)/bin/python tests/conformance/run.py $(if $(CASES),--cases '$(CASES)')
@@ -101,7 +108,7 @@ dist: $(READY_BUILD) ## build sdist and wheel, then install and import each
 clean: ## remove the environments and all that was built
 	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	find trio_ws tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find trio_ws tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # make_venv DIR, PACKAGES
 define make_venv
@@ -125,6 +132,9 @@ $(READY_FUZZ): pyproject.toml
 
 $(READY_PEERS): pyproject.toml
 	$(call make_venv,$(VENV_PEERS),-e '.[test]' picows uvloop)
+
+$(READY_DOCS): pyproject.toml
+	$(call make_venv,$(VENV_DOCS),-e '.[docs]')
 
 $(READY_BUILD): pyproject.toml
 	$(call make_venv,$(VENV_BUILD),build)

@@ -1,0 +1,4 @@
+from trio_ws import CloseCode
+
+for code in CloseCode:
+    print(code.value, code.name)
