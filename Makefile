@@ -128,7 +128,7 @@ $(READY): pyproject.toml
 	$(call make_venv,$(VENV),-e '.[dev]')
 
 $(READY_FUZZ): pyproject.toml
-	$(call make_venv,$(VENV_FUZZ),-e . atheris)
+	$(call make_venv,$(VENV_FUZZ),-e . atheris websockets)
 
 $(READY_PEERS): pyproject.toml
 	$(call make_venv,$(VENV_PEERS),-e '.[test]' picows uvloop)

@@ -60,6 +60,7 @@ def take(side: Engine, count: int | None = None) -> bytes:
     while side.outbox.size and (count is None or len(taken) < count):
         more = b"".join(side.outbox.gather(2**16))
         more = more if count is None else more[: count - len(taken)]
+        assert more
         side.outbox.consume(len(more))
         taken += more
     return taken

@@ -22,7 +22,9 @@ def take(outbox: Outbox, count: int, limit: int = 2**16) -> bytes:
 def take_all(outbox: Outbox) -> bytes:
     taken = b""
     while outbox.size:
-        taken += take(outbox, outbox.size)
+        more = take(outbox, outbox.size)
+        assert more
+        taken += more
     return taken
 
 
