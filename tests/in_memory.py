@@ -76,7 +76,8 @@ class RawPeer:
             for line in head.split(b"\r\n")
             if line.startswith(b"Sec-WebSocket-Key")
         )
-        digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        digest = hashlib.sha1(key + guid).digest()
         await self.stream.send_all(
             b"HTTP/1.1 101 Switching Protocols\r\n"
             b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -94,10 +95,10 @@ class RawPeer:
         """Read the answer of a server."""
         return await self._head()
 
-    async def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
-        await self.stream.send_all(
-            frame(opcode, payload, fin=fin, masked=self._client)
-        )
+    async def send(
+        self, opcode: int, payload: bytes = b"", *, fin: bool = True
+    ) -> None:
+        await self.stream.send_all(frame(opcode, payload, fin=fin, masked=self._client))
 
     async def read(self) -> tuple[int, bytes] | None:
         """Read a frame: its first byte and its payload; None at the end."""
@@ -127,7 +128,15 @@ class RawPeer:
         return data
 
     async def close(self, code: int = 1000, reason: bytes = b"") -> None:
+        """Send a close frame; a server's is the last that it sends."""
         await self.send(CLOSE, code.to_bytes(2, "big") + reason)
+        if not self._client:
+            await self.end()
+
+    async def end(self) -> None:
+        """End the stream, in this direction alone."""
+        assert isinstance(self.stream, trio.abc.HalfCloseableStream)
+        await self.stream.send_eof()
 
 
 def close_frame(code: int, reason: str = "") -> tuple[int, bytes]:

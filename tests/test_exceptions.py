@@ -50,12 +50,10 @@ def test_texts_are_those_of_websockets(
 
 def test_texts_that_the_design_promises() -> None:
     # Apart from the comparison, in case websockets changes its own.
-    assert str(ConnectionClosedError(None, None)) == (
-        "no close frame received or sent"
+    assert str(ConnectionClosedError(None, None)) == ("no close frame received or sent")
+    assert str(ConnectionClosedError(None, Close(1011, "keepalive ping timeout"))) == (
+        "sent 1011 (internal error) keepalive ping timeout; no close frame received"
     )
-    assert str(
-        ConnectionClosedError(None, Close(1011, "keepalive ping timeout"))
-    ) == ("sent 1011 (internal error) keepalive ping timeout; no close frame received")
     assert str(ConnectionClosedOK(Close(1001), Close(1001), True)) == (
         "received 1001 (going away); then sent 1001 (going away)"
     )
@@ -73,9 +71,7 @@ def test_texts_that_the_design_promises() -> None:
         ("‮evil", r"\u202eevil"),  # turns the text around
     ],
 )
-def test_nothing_a_peer_sends_is_in_the_text_unescaped(
-    reason: str, shown: str
-) -> None:
+def test_nothing_a_peer_sends_is_in_the_text_unescaped(reason: str, shown: str) -> None:
     exc = ConnectionClosedError(Close(1000, reason), Close(1000, reason), True)
     assert str(exc) == f"received 1000 (OK) {shown}; then sent 1000 (OK) {shown}"
     assert repr(exc).isprintable()
@@ -96,7 +92,7 @@ def test_nothing_a_peer_sends_is_in_the_text_unescaped(
 def test_code_written_for_trio_catches_them(
     exception: type[Exception], bases: set[type[Exception]]
 ) -> None:
-    foreign = {
+    foreign: set[type[Exception]] = {
         trio.BrokenResourceError,
         trio.EndOfChannel,
         trio.BusyResourceError,

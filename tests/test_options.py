@@ -63,7 +63,7 @@ def test_seconds_of_a_wrong_type(name: str, value: object) -> None:
 @pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, -math.inf])
 def test_seconds_of_a_wrong_value(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected .*; got {value!r}$"):
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*; got {value!r}$"):
         _options(name, value)
 
 
@@ -89,7 +89,7 @@ def test_sizes_of_a_wrong_type(name: str, value: object) -> None:
 )
 def test_sizes_of_a_wrong_value(name: str, value: int, least: int) -> None:
     with pytest.raises(
-        ValueError, match=f"^{name}: expected at least {least}; got {value}$"
+        ValueError, match=rf"^{name}: expected at least {least}; got {value}$"
     ):
         _options(name, value)
     assert getattr(_options(name, least), name) == least
@@ -97,7 +97,7 @@ def test_sizes_of_a_wrong_value(name: str, value: int, least: int) -> None:
 
 def test_sizes_without_a_limit() -> None:
     assert Options(max_size=None, max_queue=None).max_size is None
-    with pytest.raises(TypeError, match="^write_limit: expected an int; got None"):
+    with pytest.raises(TypeError, match=r"^write_limit: expected an int; got None"):
         _options("write_limit", None)
 
 
@@ -112,9 +112,7 @@ def test_sizes_without_a_limit() -> None:
         (["a", "a"], ValueError, "subprotocols: expected no duplicates"),
     ],
 )
-def test_wrong_subprotocols(
-    value: object, error: type[Exception], match: str
-) -> None:
+def test_wrong_subprotocols(value: object, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         _options("subprotocols", value)
 
@@ -153,16 +151,16 @@ def test_headers_are_taken_once() -> None:
 def test_create_connection() -> None:
     for right in (ClientConnection, partial(ClientConnection)):
         assert Options(create_connection=right).create_connection is right
-    with pytest.raises(TypeError, match="^create_connection: expected .*; got 'x'"):
+    with pytest.raises(TypeError, match=r"^create_connection: expected .*; got 'x'"):
         _options("create_connection", "x")
 
 
 def test_logger() -> None:
     logger = logging.getLogger("x")
     assert Options(logger=logger).logger is logger
-    adapter = logging.LoggerAdapter(logger, {})
+    adapter: Any = logging.LoggerAdapter(logger, {})
     assert _options("logger", adapter).logger is adapter
-    with pytest.raises(TypeError, match="^logger: expected a logging.Logger"):
+    with pytest.raises(TypeError, match=r"^logger: expected a logging\.Logger"):
         _options("logger", "x")
 
 

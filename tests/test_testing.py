@@ -37,6 +37,7 @@ async def test_each_side_has_its_options() -> None:
         {"subprotocols": ["b"], "additional_headers": {"X-A": "1"}},
     ) as (client, server):
         assert client.subprotocol == server.subprotocol == "b"
+        assert client.response is not None
         assert client.response.headers["X-A"] == "1"
         await server.send("x" * 11)
         with pytest.raises(ConnectionClosedError, match="max_size, 10 bytes"):
@@ -61,20 +62,21 @@ async def test_what_the_block_raises_is_raised_bare() -> None:
 
 async def test_a_loss_that_the_block_missed_is_raised() -> None:
     streams = trio.testing.memory_stream_pair()
-    with pytest.raises(ConnectionClosedError, match="no close frame"):
+
+    async def neither_end_calls_anything_that_tells() -> None:
         async with open_pair(streams=streams) as (client, server):
-            # Neither end takes notice before the block has ended.
             streams[0].send_stream.close()
             await client.wait_closed()
             await server.wait_closed()
+
+    with pytest.raises(ConnectionClosedError, match="no close frame"):
+        await neither_end_calls_anything_that_tells()
 
 
 async def test_a_pair_that_cannot_agree() -> None:
     streams = trio.testing.memory_stream_pair()
     with pytest.raises(NegotiationError):
-        async with open_pair(
-            server_options={"subprotocols": ["a"]}, streams=streams
-        ):
+        async with open_pair(server_options={"subprotocols": ["a"]}, streams=streams):
             raise AssertionError("entered")
     for stream in streams:
         with pytest.raises(trio.ClosedResourceError):
