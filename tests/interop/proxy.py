@@ -1,0 +1,156 @@
+"""nginx and HAProxy, in the foreground, with what they need in a folder of the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.interop.peer import HOST
+
+#: A header that the proxy sets to the target of each request that it sees; a
+#: request without it has been smuggled past the proxy.
+SEEN = "X-Seen-By-Proxy"
+
+#: Runs the proxy in front of a port; gives its own port.
+Proxy = Callable[[int, Path], AbstractAsyncContextManager[int]]
+
+# As each project's documentation has it for WebSockets.
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/client_body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    server {{
+        listen {host}:{port} reuseport;
+        location = /last {{ return 204; }}
+        location / {{
+            proxy_pass http://{host}:{upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header {seen} $request_uri;
+            proxy_read_timeout {idle}s;
+        }}
+    }}
+}}
+"""
+
+_HAPROXY = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    timeout tunnel {idle}s
+listen websockets
+    bind fd@{descriptor}
+    http-request return status 204 if {{ path /last }}
+    http-request set-header {seen} %[pathq]
+    server only {host}:{upstream}
+"""
+
+# Seconds without traffic after which a proxy ends a connection.
+IDLE = 2
+
+
+def required(program: str) -> str:
+    """Return the path of a program, or skip the test."""
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str | Path], descriptors: Sequence[int] = ()
+) -> AsyncGenerator[trio.Process, None]:
+    process = await trio.lowlevel.open_process(
+        [os.fspath(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=descriptors,
+    )
+    assert process.stderr is not None
+    async with process.stderr:
+        try:
+            yield process
+            assert process.poll() is None, "it has ended by itself"
+        finally:
+            process.terminate()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+@asynccontextmanager
+async def nginx(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
+    program = required("nginx")
+    configuration = folder / "nginx.conf"
+    # The port is kept from others, and yet free for nginx, by a socket that is
+    # bound and doesn't listen.
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        reserved.bind((HOST, 0))
+        port: int = reserved.getsockname()[1]
+        configuration.write_text(
+            _NGINX.format(
+                folder=folder,
+                host=HOST,
+                port=port,
+                upstream=upstream,
+                seen=SEEN,
+                idle=IDLE,
+            )
+        )
+        async with _running(
+            [program, "-e", "stderr", "-p", folder, "-c", configuration]
+        ) as process:
+            assert process.stderr is not None
+            said = b""
+            while b"getrlimit" not in said:  # the last words before it serves
+                more = await process.stderr.receive_some()
+                assert more, said.decode()
+                said += more
+            yield port
+
+
+@asynccontextmanager
+async def haproxy(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
+    program = required("haproxy")
+    configuration = folder / "haproxy.cfg"
+    # It inherits a socket that listens already: who connects early waits there.
+    with socket.create_server((HOST, 0)) as listening:
+        port: int = listening.getsockname()[1]
+        configuration.write_text(
+            _HAPROXY.format(
+                descriptor=listening.fileno(),
+                host=HOST,
+                upstream=upstream,
+                seen=SEEN,
+                idle=IDLE,
+            )
+        )
+        async with _running(
+            [program, "-db", "-f", configuration], [listening.fileno()]
+        ):
+            yield port
+
+
+PROXIES: dict[str, Proxy] = {"haproxy": haproxy, "nginx": nginx}
