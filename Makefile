@@ -66,7 +66,7 @@ types: $(READY) ## mypy --strict on the package, the tests and the examples
 
 docs: $(READY_DOCS) ## build docs/ into build/docs; a warning is an error
 	rm -rf build/docs
-	$(VENV_DOCS)/bin/python -m sphinx -W --keep-going -q -d build/doctrees \
+	$(VENV_DOCS)/bin/python -m sphinx -E -W --keep-going -q -d build/doctrees \
 		-b html docs build/docs
 
 conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2.7

@@ -233,7 +233,27 @@ def test_the_table_of_cancellations() -> None:
     assert rows() == {plain(c): documented(thing) for c, thing in public_coroutines()}
 
 
-# Figures
+# Keywords and figures
+
+
+def keywords() -> set[str]:
+    things = [getattr(trio_ws, name) for name in trio_ws.__all__]
+    callables = [thing for thing in things if inspect.isroutine(thing)]
+    for thing in things:
+        if inspect.isclass(thing):
+            callables += [m for m in vars(thing).values() if inspect.isroutine(m)]
+    return {
+        name
+        for one in callables
+        if isinstance(one, FunctionType)
+        for name in inspect.signature(one).parameters
+    }
+
+
+def test_the_keywords_exist() -> None:
+    named = set(re.findall(r"``[^`\n]*?\b(\w+)=", "".join(TEXT.values())))
+    assert named
+    assert named <= keywords()
 
 
 def test_the_deadlines_are_those_of_the_code() -> None:
