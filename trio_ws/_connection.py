@@ -659,8 +659,10 @@ class MessageStream(AsyncIterator[str | bytes]):
                 self._token = connection._stream = _StreamToken()
                 connection._pump.streaming = True
             elif connection._stream is not self._token:
-                self._done = True  # another receive has discarded the rest
-                raise StopAsyncIteration
+                self._done = True
+                raise ConcurrencyError(
+                    "another call has received, or discarded, the rest of the message"
+                )
             return await self._next_piece(self._token)
         finally:
             connection._receiving = False

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Unpack
 
@@ -168,7 +169,10 @@ class Server:
                         self.logger.error("accepting no connections for now: %s", exc)
                     return False
                 continue  # this one is gone before it was accepted
-            handlers.start_soon(self._serve_socket, accepted)
+            self._start(
+                handlers,
+                partial(make_transport, accepted, self._context, server_side=True),
+            )
         self._short = False
         return True
 
@@ -179,25 +183,19 @@ class Server:
     ) -> None:
         while True:
             stream = await listener.accept()
-            handlers.start_soon(self._serve_stream, stream)
+            self._start(handlers, partial(transport_of, stream, self._context))
 
-    async def _serve_socket(self, sock: socket.socket) -> None:
-        try:
-            transport = make_transport(sock, self._context, server_side=True)
-        except OSError:  # gone already
-            return
-        await self._serve(transport)
-
-    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
-        await self._serve(transport_of(stream, self._context))
-
-    async def _serve(self, transport: Transport) -> None:
-        """Serve one connection, whatever happens to it; harm no other."""
+    def _start(self, handlers: trio.Nursery, make: Callable[[], Transport]) -> None:
+        """Start to serve one connection."""
         session = _Session()
-        self._sessions.add(session)
+        self._sessions.add(session)  # before its task runs: aclose() may come first
+        handlers.start_soon(self._serve, session, make)
+
+    async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
+        """Serve one connection, whatever happens to it; harm no other."""
         try:
             with session.scope:
-                connection = await self._open(transport, session)
+                connection = await self._open(session, make)
                 if connection is not None:
                     session.connection = connection
                     await self._handle(connection)
@@ -207,12 +205,13 @@ class Server:
                 self._idle.set()
 
     async def _open(
-        self, transport: Transport, session: _Session
+        self, session: _Session, make: Callable[[], Transport]
     ) -> ServerConnection | None:
         """Do the opening handshake; log what goes wrong and return None."""
         options = self._options
         problem: Exception
         try:
+            transport = make()
             with trio.CancelScope() as opening:
                 if options.open_timeout is not None:
                     opening.deadline = trio.current_time() + options.open_timeout
