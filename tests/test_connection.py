@@ -309,7 +309,7 @@ async def test_a_stream_that_another_call_has_overtaken(nursery: trio.Nursery) -
         await peer.send(CONT, b"b")
         await peer.send(TEXT, b"next")
         assert await ws.recv() == "next"
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(ConcurrencyError, match="another call"):
             await anext(stream)
         await stream.aclose()
         await peer.send(TEXT, b"last")
