@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
 
 from ._connection import ClientConnection, Connection, Opened, ServerConnection
 from ._options import ClientOptions, ServerOptions
-from ._protocol._handshake import ServerHandshake
+from ._protocol._handshake import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI
 from ._transports import Transport
@@ -20,6 +21,9 @@ from .exceptions import InvalidHandshake
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
 _LINGER = 1.0
+
+# The body of the answer where the server's own code failed.
+_FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
 
 
 class Rejected(InvalidHandshake):
@@ -85,7 +89,11 @@ async def open_server(
         await _respond(transport, response, logger)
         raise Rejected(f"HTTP {response.status_code}")
     opened = Opened(transport, request, options, logger)
-    connection = _make_connection(opened, ServerConnection)
+    try:
+        connection = _make_connection(opened, ServerConnection)
+    except Exception:
+        await _respond(transport, plain_response(500, _FAILED), logger)
+        raise
     problem: InvalidHandshake | None = None
     if response is None:
         response, problem = await _answer(connection, handshake, options)
@@ -109,10 +117,13 @@ async def _answer(
     """
     request = connection.request
     problem: InvalidHandshake | None = None
+    accepted = False
     hook = "process_request"
     try:
         response = await _called(options.process_request, connection, request)
-        if response is None:
+        if response is not None:
+            _check_response(response, accepted)
+        else:
             hook = "select_subprotocol"
             select = options.select_subprotocol
             try:
@@ -120,15 +131,31 @@ async def _answer(
                     request,
                     None if select is None else functools.partial(select, connection),
                 )
+                accepted = True
             except InvalidHandshake as exc:
                 response, problem = handshake.rejection(exc), exc
         hook = "process_response"
         changed = await _called(options.process_response, connection, request, response)
+        response = changed or response
+        _check_response(response, accepted)
     except Exception:
         connection.logger.exception("%s failed", hook)
-        text = "Failed to open a WebSocket connection: see the server's log.\n"
-        return connection.respond(500, text), None
-    return changed or response, problem
+        return plain_response(500, _FAILED), None
+    return response, problem
+
+
+def _check_response(response: Response, accepted: bool) -> None:
+    """Check that a user's response can be sent, before any of it is.
+
+    Raises ValueError, TypeError or AttributeError.
+    """
+    response.serialize()
+    if response.status_code < 200 and not (accepted and response.status_code == 101):
+        # Only handshake.accept() knows the Sec-WebSocket-Accept of a 101, and
+        # behind another of these a client waits for the final response.
+        raise ValueError(
+            f"status code: expected at least 200; got {response.status_code}"
+        )
 
 
 async def _called(hook: Callable[..., object] | None, *args: object) -> Response | None:
@@ -177,11 +204,13 @@ async def _respond(
     on its way: what the peer still sends is discarded for a while.
     """
     logger.debug("> HTTP/1.1 %d", response.status_code)
-    with trio.move_on_after(_LINGER):
+    # A peer that is gone doesn't hide why it is refused.
+    with suppress(OSError):
         await _write_all(transport, response.serialize())
         if transport.shutdown():
-            while await _read_some(transport):
-                pass
+            with trio.move_on_after(_LINGER):
+                while await _read_some(transport):
+                    pass
 
 
 async def _write_all(transport: Transport, data: bytes) -> None:
