@@ -1,0 +1,476 @@
+"""connect(): where it connects to, what it refuses, how its block is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from tests.in_memory import TEXT, RawPeer
+from trio_ws import (
+    ClientConnection,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    OpenTimeoutError,
+    ServerConnection,
+    State,
+    accept,
+    connect,
+    open_server,
+)
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def echo(ws: ServerConnection) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("good.example", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def client_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+# Over TCP and TLS
+
+
+async def test_over_tcp() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        async with connect(f"ws://127.0.0.1:{server.port}/chat?x=1") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+            assert isinstance(ws, ClientConnection)
+            assert ws.request.path == "/chat?x=1"
+            assert ws.request.headers["Host"] == f"127.0.0.1:{server.port}"
+            assert "trio_ws/" in ws.request.headers["User-Agent"]
+            assert ws.remote_address == ("127.0.0.1", server.port)
+            assert ws.local_address[0] == "127.0.0.1"
+            assert ws.logger.name == "trio_ws.client"
+            (other,) = server.connections
+            assert other.remote_address == ws.local_address
+            addresses = ws.local_address, ws.remote_address
+        # Closed is closed, and it still tells where it was.
+        assert (ws.local_address, ws.remote_address) == addresses
+        assert ws.state is State.CLOSED
+
+
+async def test_host_and_port_say_where_to_connect_to() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        async with connect(
+            "ws://elsewhere.example:81/", host="127.0.0.1", port=server.port
+        ) as ws:
+            assert ws.request.headers["Host"] == "elsewhere.example:81"
+            assert ws.remote_address == ("127.0.0.1", server.port)
+
+
+async def test_local_address() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with connect(uri, local_address="127.0.0.2") as ws:
+            assert ws.local_address[0] == "127.0.0.2"
+
+
+@pytest.mark.parametrize("given", [{}, {"server_hostname": "good.example"}])
+async def test_over_tls(
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    given: dict[str, Any],
+) -> None:
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server_context) as server:
+        async with connect(
+            f"wss://127.0.0.1:{server.port}/", ssl=client_context, **given
+        ) as ws:
+            await ws.send("x" * 100_000)
+            assert await ws.recv() == "x" * 100_000
+        assert ws.close_code == 1000
+
+
+async def test_the_uri_is_what_tls_checks(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server_context) as server:
+        where: Any = {"host": "127.0.0.1", "port": server.port, "ssl": client_context}
+        async with connect("wss://good.example/", **where) as ws:
+            assert ws.request.headers["Host"] == "good.example"
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"bad\.example"):
+            async with connect("wss://bad.example/", **where):
+                raise AssertionError("entered")
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"bad\.example"):
+            async with connect(
+                "wss://good.example/", server_hostname="bad.example", **where
+            ):
+                raise AssertionError("entered")
+
+
+async def test_a_context_is_made_where_none_is_given(
+    server_context: ssl.SSLContext,
+) -> None:
+    # The roots of the system don't know this certificate.
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server_context) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with connect(f"wss://127.0.0.1:{server.port}/"):
+                raise AssertionError("entered")
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        with pytest.raises(OSError, match="all attempts to connect"):
+            async with connect(f"ws://127.0.0.1:{port}/"):
+                raise AssertionError("entered")
+
+
+# On a stream of the user's
+
+
+async def test_on_a_socket_stream() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with connect("ws://good.example/", stream=stream) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+            assert ws.remote_address == ("127.0.0.1", server.port)
+
+
+@pytest.mark.parametrize("layer", ["ours", "theirs"])
+async def test_tls_on_a_socket_stream(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, layer: str
+) -> None:
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server_context) as server:
+        stream: Any = await trio.open_tcp_stream("127.0.0.1", server.port)
+        if layer == "ours":
+            manager = connect("wss://good.example/", stream=stream, ssl=client_context)
+        else:
+            stream = trio.SSLStream(
+                stream,
+                client_context,
+                server_hostname="good.example",
+                https_compatible=True,
+            )
+            manager = connect("ws://good.example/", stream=stream)
+        async with manager as ws:
+            await ws.send("x" * 100_000)
+            assert await ws.recv() == "x" * 100_000
+        assert ws.close_code == 1000
+
+
+async def test_tls_on_memory_streams(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    theirs, ours = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        async with accept(theirs, ssl=server_context) as ws:
+            await echo(ws)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with connect(
+            "wss://good.example/", stream=ours, ssl=client_context
+        ) as ws:
+            await ws.send("x" * 100_000)
+            assert await ws.recv() == "x" * 100_000
+        assert ws.close_code == 1000
+
+
+# Leaving
+
+
+async def test_the_stream_is_closed_with_the_connection(nursery: trio.Nursery) -> None:
+    peer = RawPeer(client=False)
+    nursery.start_soon(peer.answer)
+    with trio.CancelScope() as scope:
+        async with connect("ws://testing/", stream=peer.theirs):
+            scope.cancel()
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+
+
+async def test_the_same_object_connects_twice() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        manager = connect(f"ws://127.0.0.1:{server.port}/")
+        for _ in range(2):
+            async with manager as ws:
+                await ws.send("x")
+                assert await ws.recv() == "x"
+
+
+# What can't be
+
+
+async def test_awaiting_and_iterating_tell_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"async with connect\(\.\.\.\) as ws:"):
+        await connect("ws://testing/")
+    with pytest.raises(TypeError, match=r"async for attempt in reconnect\("):
+        aiter(connect("ws://testing/"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "http://testing/",
+        "testing",
+        "ws:///path",
+        "ws://testing/#fragment",
+        "ws://testing:0/",
+        "ws://testing:65536/",
+        "ws://testing/a\r\nX: y",
+        "ws://testing/a b",
+        "ws://test\0ing/",
+    ],
+)
+def test_wrong_uris(uri: str) -> None:
+    with pytest.raises(InvalidURI) as caught:
+        connect(uri)
+    assert str(caught.value).isprintable()
+
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "match"),
+    [
+        ({"ssl": True}, TypeError, r"ssl: expected an ssl\.SSLContext; got True"),
+        ({"ssl": CONTEXT}, ValueError, "ssl: expected a wss:// URI"),
+        ({"server_hostname": "x"}, ValueError, "server_hostname: expected a wss://"),
+        ({"stream": "x"}, TypeError, r"stream: expected a trio\.abc\.Stream; got 'x'"),
+        ({"host": "x"}, ValueError, "stream: expected no host"),
+        ({"port": 1}, ValueError, "stream: expected no port"),
+        ({"local_address": "x"}, ValueError, "stream: expected no local_address"),
+        ({"additional_headers": {"Host": "x"}}, ValueError, "additional_headers: .*ho"),
+        ({"additional_headers": {"Upgrade": "x"}}, ValueError, "additional_headers: "),
+        (
+            {"additional_headers": {"Sec-WebSocket-Key": "x"}},
+            ValueError,
+            "additional_headers: expected no header that the handshake makes itself",
+        ),
+        ({"additional_headers": {"X": "a\r\nb"}}, ValueError, "additional_headers: "),
+        ({"additional_headers": {"X": "a\0b"}}, ValueError, "additional_headers: "),
+        ({"subprotocols": ["a\nb"]}, ValueError, "subprotocol: expected a token"),
+        ({"subprotocols": "chat"}, TypeError, "subprotocols: expected a list of str"),
+        ({"origin": "http://x\r\nY: z"}, ValueError, "expected no control characters"),
+        ({"user_agent_header": "a\nb"}, ValueError, "expected no control characters"),
+    ],
+)
+async def test_wrong_arguments(
+    keywords: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with pytest.raises(error, match=match):
+        connect("ws://testing/", **{"stream": ours} | keywords)
+    # Nothing was sent, and the stream is as it was.
+    await ours.send_all(b"untouched")
+    assert await theirs.receive_some() == b"untouched"
+
+
+async def test_a_server_hostname_that_cannot_be_one(
+    client_context: ssl.SSLContext,
+) -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        with pytest.raises(ValueError, match="label empty"):
+            async with connect(
+                f"wss://127.0.0.1:{server.port}/",
+                ssl=client_context,
+                server_hostname=".x",
+            ):
+                raise AssertionError("entered")
+
+
+# What goes wrong while it opens
+
+
+async def test_open_timeout(autojump_clock: MockClock) -> None:
+    peer = RawPeer(client=False)
+    with pytest.raises(OpenTimeoutError) as caught:
+        async with connect("ws://testing/", stream=peer.theirs, open_timeout=7):
+            raise AssertionError("entered")
+    assert trio.current_time() == 7
+    assert str(caught.value) == "connection not open after 7 s (open_timeout)"
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, trio.TooSlowError)
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+
+
+async def test_an_answer_that_trickles_is_bounded_too(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+
+    async def trickle() -> None:
+        await peer.stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\nX: ")
+        for _ in range(9):
+            await trio.sleep(1)
+            await peer.stream.send_all(b"x")
+
+    nursery.start_soon(trickle)
+    with pytest.raises(OpenTimeoutError):
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert trio.current_time() == 10
+
+
+async def test_no_open_timeout(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+
+    async def answer_late() -> None:
+        await trio.sleep(1000)
+        await peer.answer()
+
+    nursery.start_soon(answer_late)
+    async with connect("ws://testing/", stream=peer.theirs, open_timeout=None) as ws:
+        await peer.send(TEXT, b"x")
+        assert await ws.recv() == "x"
+        nursery.start_soon(peer.close)
+
+
+async def test_open_timeout_does_not_outlive_the_opening(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+    nursery.start_soon(peer.answer)
+    async with connect(
+        "ws://testing/", stream=peer.theirs, open_timeout=1, ping_interval=None
+    ) as ws:
+        await trio.sleep(100)
+        await peer.send(TEXT, b"x")
+        assert await ws.recv() == "x"
+        nursery.start_soon(peer.close)
+
+
+async def test_cancelled_while_it_opens(autojump_clock: MockClock) -> None:
+    peer = RawPeer(client=False)
+    with trio.move_on_after(3) as scope:
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert scope.cancelled_caught
+    assert trio.current_time() == 3
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "match"),
+    [
+        (
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope!",
+            InvalidStatus,
+            "server rejected WebSocket connection: HTTP 404",
+        ),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", InvalidHandshake, "Connection"),
+        (b"SSH-2.0-x\r\n", InvalidMessage, "got 'SSH-2.0-x'"),
+        (b"HTTP/1.1 101 Swi", InvalidMessage, ""),
+        (b"", InvalidMessage, ""),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Accept: x\x9b2Jx\r\n\r\n",
+            InvalidHandshake,
+            r"invalid Sec-WebSocket-Accept header: x\\x9b2Jx",
+        ),
+    ],
+)
+async def test_a_server_that_answers_otherwise(
+    answer: bytes, error: type[Exception], match: str
+) -> None:
+    peer = RawPeer(client=False)
+    await peer.stream.send_all(answer)
+    await peer.end()
+    with pytest.raises(error, match=match or None) as caught:
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert str(caught.value).isprintable()
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+    if isinstance(caught.value, InvalidStatus):
+        assert caught.value.response.body == b"nope!"
+
+
+async def test_a_stream_that_is_broken() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.aclose()
+    with pytest.raises(OSError, match="stream is broken"):
+        async with connect("ws://testing/", stream=ours):
+            raise AssertionError("entered")
+
+
+# Others
+
+
+async def test_a_logger_of_the_users(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "mine")
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with connect(uri, logger=logging.getLogger("mine")) as ws:
+            assert ws.logger.name == "mine"
+    assert "> GET / HTTP/1.1" in caplog.messages
+    assert "< HTTP/1.1 101" in caplog.messages
+
+
+def sockets() -> int:
+    """Count the sockets of this process, where the system tells."""
+    count = 0
+    with suppress(OSError):
+        for fd in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+    return count
+
+
+async def test_nothing_is_left(client_context: ssl.SSLContext) -> None:
+    before = sockets(), trio.lowlevel.current_statistics().tasks_living
+
+    async def enter(uri: str, **keywords: Any) -> None:
+        async with connect(uri, **keywords) as ws:
+            await ws.send("x")
+            await ws.recv()
+            if keywords.get("subprotocols"):
+                raise KeyError
+
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        await enter(uri)
+        with pytest.raises(KeyError):
+            await enter(uri, subprotocols=["a"])
+        with trio.CancelScope() as scope:
+            async with connect(uri):
+                scope.cancel()
+                await trio.sleep_forever()
+        with pytest.raises(OSError, match=r"SSL|ssl|record"):
+            await enter(uri.replace("ws:", "wss:"), ssl=client_context)
+        async with connect(uri) as ws:
+            await ws.aclose()
+            with pytest.raises(ConnectionClosedOK):
+                await ws.recv()
+    assert (sockets(), trio.lowlevel.current_statistics().tasks_living) == before
