@@ -17,7 +17,9 @@ import trio.testing
 
 import trio_ws
 import trio_ws._scope
-from tests.raw_peer import BreakableStream, open_against_peer, over
+from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
+from trio_ws._pump import Pump
+from trio_ws._scope import ConnectionScope
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -184,6 +186,51 @@ def test_tasks_of_the_connection_are_protected(
     }
 
 
+class OneStreamListener(trio.abc.Listener[trio.abc.Stream]):
+    """Listens for one connection, which is there already."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._streams = [stream]
+
+    async def accept(self) -> trio.abc.Stream:
+        if not self._streams:
+            await trio.sleep_forever()
+        return self._streams.pop()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def test_scope_of_a_handler_is_entered_and_left_protected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # connect() and accept() are protected themselves; a server enters bare.
+    protected: dict[str, bool] = {}
+
+    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: object) -> Any:
+            protected[name] = trio.lowlevel.currently_ki_protected()
+            return method(*arguments)
+
+        return noted
+
+    for name, owner in (("start", Pump), ("_judge", ConnectionScope)):
+        monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
+
+    async def handler(ws: trio_ws.ServerConnection) -> None:
+        protected["handler"] = trio.lowlevel.currently_ki_protected()
+
+    async def main() -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        peer = RawPeer(theirs, client=True)
+        listeners = [OneStreamListener(ours)]
+        async with trio_ws.open_server(handler, listeners=listeners):
+            await peer.run()
+
+    run(main)
+    assert protected == {"start": True, "_judge": True, "handler": False}
+
+
 # At any moment. A small run is played with SIGINT raised at a line inside the
 # package, for every line that it passes: where the code is unprotected
 # KeyboardInterrupt comes right there, else at the main task's next checkpoint.
@@ -202,9 +249,12 @@ async def small_run() -> None:
             async for message in ws:
                 await ws.send(message)
 
+    pinged = trio.Event()
+
     async def ping(ws: AnyConnection) -> None:
         await ws.ping()
         await ws.pong()
+        pinged.set()
 
     try:
         async with trio.open_nursery() as nursery:
@@ -213,6 +263,7 @@ async def small_run() -> None:
                 ws.nursery.start_soon(ping, ws)
                 await ws.send("x")
                 assert await ws.recv() == "x"
+                await pinged.wait()
                 await ws.aclose()
     finally:
         for stream in (ours, theirs):  # what no scope has taken over

@@ -222,6 +222,23 @@ async def test_group_of_this_connections_losses_alone_is_reduced(
 
 
 @SIDES
+async def test_of_several_losses_in_a_group_an_error_is_raised(
+    client: bool, nursery: trio.Nursery
+) -> None:
+    scope, _, peer = open_against_peer(client=client)
+    nursery.start_soon(peer.run)
+    with pytest.raises(trio_ws.ConnectionClosedError):
+        async with scope as ws:
+            await peer.send_eof()
+            with pytest.raises(trio_ws.ConnectionClosedError) as first:
+                await ws.recv()
+            await ws.aclose()
+            with pytest.raises(trio_ws.ConnectionClosedOK) as second:
+                await ws.recv()
+            raise ExceptionGroup("the user's", [second.value, first.value])
+
+
+@SIDES
 @pytest.mark.parametrize("body", [True, False], ids=["body", "child"])
 @pytest.mark.parametrize(
     "more",

@@ -386,6 +386,8 @@ LOSS_ROWS = [
     Row(body=waits, options={"loss_grace": 0}, leaves=VERDICT, at=1),
     Row(body=waits, options={"loss_grace": 2.5}, leaves=VERDICT, at=3.5),
     Row(body=ends_late, options={"loss_grace": None}, leaves=VERDICT, at=101),
+    # With or without a keepalive.
+    Row(body=waits, options={"ping_interval": None}, leaves=VERDICT, at=11),
     # close_grace is for a close in good order.
     Row(body=waits, options={"close_grace": 1}, leaves=VERDICT, at=11),
     Row(body=raises_own, leaves=MINE, at=6),
