@@ -413,11 +413,13 @@ class TwoSides(RuleBasedStateMachine):
             peer.engine.close(code, reason)
 
     @precondition(lambda self: self.faults)
-    @rule(side=SIDES, code=CODES, reason=REASONS)
-    def fail(self, side: int, code: int, reason: str) -> None:
+    @rule(side=SIDES, code=CODES, reason=REASONS, count=st.integers(0, 60))
+    def fail(self, side: int, code: int, reason: str, count: int) -> None:
         if not self.may_end:
             return
         peer = self.peers[side]
+        if not peer.ended:
+            peer.flush(count, 2**16)  # so that it fails within a frame, often
         peer.failed = peer.failed or peer.engine.phase not in FINAL
         peer.engine.fail(code, reason, TimeoutError())
 
