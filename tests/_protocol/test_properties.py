@@ -324,6 +324,10 @@ class Peer:
         self.engine.outbox.consume(len(taken))
         self.stream += taken
 
+    def flush_all_but(self, count: int) -> None:
+        while self.engine.outbox.size > count:
+            self.flush(self.engine.outbox.size - count, 2**16)
+
     def flush_all(self) -> None:
         while self.engine.outbox.size:
             self.flush(2**30, 2**16)
@@ -419,7 +423,9 @@ class TwoSides(RuleBasedStateMachine):
             return
         peer = self.peers[side]
         if not peer.ended:
-            peer.flush(count, 2**16)  # so that it fails within a frame, often
+            # So that it often fails within a frame.
+            self.send(side, [bytes(60)])
+            peer.flush_all_but(count)
         peer.failed = peer.failed or peer.engine.phase not in FINAL
         peer.engine.fail(code, reason, TimeoutError())
 
