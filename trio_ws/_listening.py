@@ -45,7 +45,8 @@ class Where:
         if not self.listeners:
             raise ValueError("listeners: expected at least one; got none")
         for name in ("port", "host", "backlog", "reuse_port"):
-            if getattr(self, name) not in (None, False):
+            value = getattr(self, name)
+            if value is not None and value is not False:  # port 0 is one
                 raise ValueError(f"listeners: expected no {name} with them")
         for listener in self.listeners:
             if not isinstance(listener, (trio.abc.Listener, socket.socket)):

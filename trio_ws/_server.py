@@ -20,7 +20,7 @@ from ._connection import ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
 from ._listening import AnyListener, Where, identity, open_unix, remove_unix
 from ._opening import Rejected
-from ._options import ServerOptions, ServerOptionsDict
+from ._options import ServerOptions, ServerOptionsDict, check_seconds
 from ._protocol._frames import close_payload
 from ._protocol._handshake import plain_response
 from ._protocol._http import Response
@@ -34,9 +34,27 @@ from .exceptions import ConnectionClosedOK, InvalidHandshake, OpenTimeoutError
 
 Handler = Callable[[ServerConnection], Awaitable[object]]
 
-# accept() fails with these where the process or the machine is short of
-# something: connections that end will give it back.
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+# accept() fails with these for a connection that is gone before it is accepted;
+# accept(2) lists them.
+_GONE = {
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EOPNOTSUPP",
+        "EPERM",
+        "EPROTO",
+    )
+    if hasattr(errno, name)
+}
+
+# With anything else where the process or the machine is short of something, as
+# of descriptors. Connections that end will give it back.
 _SHORTAGE_SLEEP = 0.1
 
 # So many connections are accepted in a row before others have their turn.
@@ -163,12 +181,10 @@ class Server:
             except BlockingIOError:
                 break
             except OSError as exc:
-                if exc.errno in _SHORTAGES:
-                    if not self._short:
-                        self._short = True
-                        self.logger.error("accepting no connections for now: %s", exc)
-                    return False
-                continue  # this one is gone before it was accepted
+                if exc.errno in _GONE:
+                    continue
+                self._lack(exc)
+                return False
             self._start(
                 handlers,
                 partial(make_transport, accepted, self._context, server_side=True),
@@ -182,13 +198,28 @@ class Server:
         handlers: trio.Nursery,
     ) -> None:
         while True:
-            stream = await listener.accept()
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in _GONE:
+                    self._lack(exc)
+                    await trio.sleep(_SHORTAGE_SLEEP)
+                continue
+            self._short = False
             self._start(handlers, partial(transport_of, stream, self._context))
+
+    def _lack(self, exc: OSError) -> None:
+        """Log a shortage, once for as long as it lasts."""
+        if not self._short:
+            self._short = True
+            self.logger.error("accepting no connections for now: %s", exc)
 
     def _start(self, handlers: trio.Nursery, make: Callable[[], Transport]) -> None:
         """Start to serve one connection."""
         session = _Session()
         self._sessions.add(session)  # before its task runs: aclose() may come first
+        if self._closing:  # or may have come in this turn of the loop
+            session.reading.cancel()
         handlers.start_soon(self._serve, session, make)
 
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
@@ -199,6 +230,9 @@ class Server:
                 if connection is not None:
                     session.connection = connection
                     await self._handle(connection)
+        except Exception:
+            # A group of which the scope took Cancelled away.
+            self.logger.exception("connection handler failed")
         finally:
             self._sessions.discard(session)
             if self._idle is not None and not self._sessions:
@@ -280,6 +314,8 @@ class Server:
         which makes each connection say 1001 without waiting.
         """
         close_payload(code, reason)  # raises for wrong arguments
+        check_seconds("timeout", timeout, zero=True)
+        check_seconds("spread", spread, zero=True)
         self._closing = True
         self._accepting.cancel()
         if self._idle is None:
