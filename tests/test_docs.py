@@ -131,6 +131,30 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
     )
 
 
+def test_the_configurations_of_proxies_are_those_that_are_tried() -> None:
+    tried = (DOCS.parent / "tests/interop/proxy.py").read_text(encoding="utf-8")
+    for name, directives in {
+        "nginx.conf": (
+            "map $http_upgrade $connection_upgrade {",
+            "default upgrade;",
+            "proxy_http_version 1.1;",
+            "proxy_set_header Upgrade $http_upgrade;",
+            "proxy_set_header Connection $connection_upgrade;",
+            "proxy_read_timeout ",
+        ),
+        "haproxy.cfg": (
+            "mode http",
+            "timeout client ",
+            "timeout server ",
+            "timeout tunnel ",
+        ),
+    }.items():
+        text = (SNIPPETS / name).read_text(encoding="utf-8")
+        for directive in directives:
+            assert directive in text
+            assert directive in tried.replace("{{", "{").replace("}}", "}")
+
+
 # The reference
 
 
