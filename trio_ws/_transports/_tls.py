@@ -40,7 +40,9 @@ class TLSTransport(SocketTransport):
             server_hostname=server_hostname,
         )
         self._unsent = memoryview(b"")  # ciphertext that the socket didn't take
+        self._unread: list[bytes] = []  # plaintext, until read() returns it
         self._ended = False  # there is nothing behind what was read
+        self._error: ssl.SSLError | None = None  # why, if not in good order
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
@@ -89,33 +91,32 @@ class TLSTransport(SocketTransport):
     def read(self) -> bytes | None:
         # Everything TLS has is taken out: waiting for the socket while
         # plaintext is still in TLS would be waiting for nothing.
-        chunks: list[bytes] = []
-        size = 0
-        filled: bool | None = None
-        while size < READ_SIZE:
+        chunks, self._unread = self._unread, []
+        size = sum(map(len, chunks))
+        while size < READ_SIZE and not self._ended:
             try:
                 chunk = self._tls.read(READ_SIZE)
             except ssl.SSLWantReadError:
-                if chunks:
-                    break
-                filled = self._fill()
-                if filled is None:
+                if chunks or self._fill() is None:
                     break
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 # With or without close_notify: whether a WebSocket was cut is
                 # told by its close frame.
-                filled = False
-                break
+                self._ended = True
+            except ssl.SSLError as exc:
+                # What came before it is handed over first.
+                self._ended = True
+                self._error = exc
             else:
-                if not chunk:
-                    filled = False
-                    break
+                self._ended = not chunk
                 chunks.append(chunk)
                 size += len(chunk)
-        self._write_ciphertext()
-        self._ended = filled is False
-        if chunks:
+        with suppress(OSError):  # whoever writes next is told; this one reads
+            self._write_ciphertext()
+        if size:
             return b"".join(chunks)
+        if self._error is not None:
+            raise self._error
         return b"" if self._ended else None
 
     async def wait_readable(self) -> None:
@@ -153,6 +154,10 @@ class TLSTransport(SocketTransport):
     def shutdown(self) -> bool:
         # close_notify is written; the peer's is not waited for, since the
         # closing handshake of the WebSocket says more (RFC 8446, section 6.1).
+        # With plaintext left in TLS, unwrap() would break it for good.
+        with suppress(ssl.SSLError):
+            while chunk := self._tls.read(READ_SIZE):
+                self._unread.append(chunk)
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         with suppress(OSError):
