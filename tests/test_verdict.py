@@ -266,6 +266,13 @@ async def cut_raises_own(run: Run) -> None:
         raise run.raises(run.mine) from None
 
 
+async def closes_when_cut(run: Run) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        await run.ws.aclose()
+
+
 async def closes_late(run: Run) -> None:
     await run.until(6)
     await run.ws.aclose()
@@ -444,6 +451,8 @@ LOSS_ROWS = [
     Row(body=closes_late_and_lingers, leaves=NOTHING, at=101),
     Row(body=closes_late, child=ends_late, leaves=NOTHING, at=101),
     Row(body=closes_late_and_asks, leaves=BODYS, at=6),
+    # After the cut it comes too late to be why the connection ended.
+    Row(body=closes_when_cut, leaves=VERDICT, at=11),
     # Cancelled from outside: Cancelled passes, close_code tells.
     Row(body=waits, cancelled_at=6, leaves=CANCELLED, at=6),
     Row(
@@ -495,6 +504,7 @@ CLEAN_ROWS = [
         leaves=NOTHING,
         at=101,
     ),
+    Row(body=closes_when_cut, options={"close_grace": 3}, leaves=NOTHING, at=4),
     # A child's ConnectionClosedOK is absorbed where the body ended normally.
     Row(body=ends_at_once, child=child_asks, leaves=NOTHING, at=1),
     Row(body=waits, child=child_asks, leaves=CHILDS, at=1),

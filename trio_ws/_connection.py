@@ -499,9 +499,9 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     @property
     def _in_order(self) -> bool:
-        """Whether the connection was closed in good order, or is about to be."""
+        """Whether both close frames say that all is well."""
         rcvd, sent = self._engine.rcvd, self._engine.sent
-        return self._aclosed or (
+        return (
             rcvd is not None
             and sent is not None
             and rcvd.code in OK_CODES
@@ -510,15 +510,15 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     @property
     def _lost(self) -> bool:
-        """Whether the connection ended, and not in good order."""
-        return self._engine.phase is not OPEN and not self._in_order
+        """Whether the connection ended, not in good order nor by the user."""
+        return not (self._engine.phase is OPEN or self._aclosed or self._in_order)
 
     def _closed(self) -> ConnectionClosed:
         """Make the exception for a call that finds the connection closed.
 
         The one place where the user's code is told of a loss.
         """
-        if not self._in_order:
+        if self._lost:
             if self._scope is not None:
                 self._scope.told()
             return self._error()

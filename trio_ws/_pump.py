@@ -81,6 +81,8 @@ class Pump:
         self._flushing = False  # the flusher runs, or will on the next turn
         self._flusher_done: trio.Event | None = None
         self._shut = False  # our stream has been ended
+        # Data was taken over since the transport last had nothing in its hands.
+        self._holds_data = False
         self._broken = False  # nothing can be written any more
         self._reset: ConnectionResetError | None = None  # that a write met with
         self._last_write = 0.0
@@ -116,9 +118,11 @@ class Pump:
             self._settle()
             if self._flusher_scope is not None:
                 self._flusher_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await self._transport.aclose()
-            self.closed.set()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._transport.aclose()
+            finally:  # whatever a stream of the user's raises
+                self.closed.set()
 
     async def _read(self) -> None:
         """Read until the peer's stream ends or breaks."""
@@ -274,7 +278,7 @@ class Pump:
         elif engine.phase not in FINAL:
             seconds = self._options.close_timeout
             engine.lose(TimeoutError(f"closing took longer than {seconds} s"))
-        engine.abandon(flushed=self._transport.flushed)
+        engine.abandon(flushed=self._transport.flushed or not self._holds_data)
         self.changed()
 
     @enable_ki_protection
@@ -332,18 +336,40 @@ class Pump:
         them on the next turn of the loop at the latest.
         """
         outbox = self._engine.outbox
-        outbox.push(frame)
+        self._holds_data = True
         if self._flushing:
+            outbox.push(frame)
             if outbox.size >= WRITE_SIZE:
                 self._write_some()
             return
         now = perf_counter()
         burst = now - self._last_write < _BURST
         self._last_write = now
+        if not outbox.size and not burst and isinstance(frame, bytes):
+            self._write_alone(frame)
+            return
+        outbox.push(frame)
         if burst and outbox.size < WRITE_SIZE:
             self._start_flusher()
         else:
             self.flush()
+
+    def _write_alone(self, frame: bytes) -> None:
+        """Write a frame past the outbox, in which nothing waits."""
+        outbox = self._engine.outbox
+        try:
+            count = self._transport.write((frame,))
+        except OSError as exc:
+            outbox.push(frame)
+            self._write_failed(exc)
+            return
+        if count == len(frame) and self._transport.flushed:
+            outbox.taken += count
+            self._holds_data = False
+            return
+        outbox.push(frame)
+        outbox.consume(count)
+        self._start_flusher()
 
     @enable_ki_protection
     def flush(self) -> None:
@@ -365,8 +391,10 @@ class Pump:
                 if not count:
                     break
                 outbox.consume(count)
-            if not outbox.size and not self._transport.flushed:
-                self._transport.write(())
+            if not outbox.size:
+                if not self._transport.flushed:
+                    self._transport.write(())
+                self._holds_data = self._holds_data and not self._transport.flushed
         except OSError as exc:
             self._write_failed(exc)
         if self._room is not None and outbox.size < self._options.write_limit:

@@ -191,13 +191,17 @@ class ConnectionScope:
     def _judge(self) -> ConnectionClosed | None:
         """Return what the scope has to raise for a loss that the user missed."""
         connection = self._connection
-        if connection._aclosed or self._body_told:
+        if self._body_told:
+            return None
+        if connection._aclosed and not self._clock.cancelled_caught:
+            # An aclose() of a block that the clock has cut, as in a finally,
+            # comes too late to be why the connection ended.
             return None
         if self._closed_by_exit:
             # Leaving the block closed the connection. Once all that was
             # accepted has reached the socket, how the peer takes it is no error.
             return connection._error() if connection._engine.lost_data else None
-        if not connection._lost:
+        if connection._in_order:
             return None
         if self._child_told and not self._clock.cancelled_caught:
             return None

@@ -29,6 +29,13 @@ _TAIL: Final = b"\x00\x00\xff\xff"
 # Below this, a message gets smaller by too little for what it costs.
 MIN_SIZE: Final = 128
 
+# Each end of a deflate stream in the middle of a message costs a new context; so
+# many may come in one message, and what comes behind an end is looked at in
+# pieces of so many bytes, so that their number costs no more than time that is
+# linear in it.
+_MAX_ENDS: Final = 4096
+_PIECE: Final = 4096
+
 # 12 bits and memLevel 5 need 30 KiB for each direction in place of 310, and
 # compress JSON nearly as well.
 WINDOW_BITS: Final = 12
@@ -97,6 +104,17 @@ def _check_bits(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected 8 to 15 or None; got {value!r}")
 
 
+def _checked_settings(settings: Mapping[str, int]) -> dict[str, int]:
+    """Return a copy of arguments for zlib.compressobj(), once it has taken them."""
+    if "wbits" in settings:
+        raise ValueError("compress_settings: expected no wbits, which is negotiated")
+    try:
+        zlib.compressobj(**settings)
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"compress_settings: {exc}") from None
+    return dict(settings)
+
+
 class PerMessageDeflate(Extension):
     """Compression on one connection.
 
@@ -122,6 +140,7 @@ class PerMessageDeflate(Extension):
         self._inflater: Any = None
         self._deflater: Any = None
         self.decoding = False  # in the middle of a compressed message
+        self._ends = 0  # of deflate streams in that message
         self._encoding = False
 
     # -- Receiving -----------------------------------------------------------
@@ -131,6 +150,7 @@ class PerMessageDeflate(Extension):
         if frame.opcode & 0x08:
             return frame
         if frame.opcode != CONT:
+            self._ends = 0
             self.decoding = frame.rsv1
             if self.decoding and (self._inflater is None or self._remote_no_takeover):
                 self._inflater = zlib.decompressobj(wbits=-self._remote_bits)
@@ -154,34 +174,39 @@ class PerMessageDeflate(Extension):
         try:
             inflated: bytes = self._inflater.decompress(data, limit)
             if self._inflater.eof:
-                # Section 7.2.3.5: a last block may come in the middle.
-                inflated += self._inflate_rest(limit, inflated)
+                # Section 7.2.3.4: the last block of a stream may come anywhere.
+                inflated = self._inflate_rest(inflated, limit)
         except zlib.error as exc:
             raise ProtocolError(f"message can't be decompressed: {exc}") from exc
-        if max_size is not None and (
-            len(inflated) > max_size or self._inflater.unconsumed_tail
-        ):
+        if max_size is not None and len(inflated) > max_size:
             raise PayloadTooBig(
-                f"message of more than {max_size} bytes, decompressed, exceeds "
-                f"max_size",
+                f"frame of more than {max_size} bytes, decompressed, exceeds what "
+                f"max_size leaves for it",
                 CloseCode.MESSAGE_TOO_BIG,
             )
         return inflated
 
-    def _inflate_rest(self, limit: int, inflated: bytes) -> bytes:
+    def _inflate_rest(self, inflated: bytes, limit: int) -> bytes:
         """Go on behind the end of a deflate stream, with a new one."""
-        rest = b""
-        while self._inflater.eof:
-            unused = self._inflater.unused_data
-            self._inflater = zlib.decompressobj(wbits=-self._remote_bits)
-            left = limit - len(inflated) - len(rest) if limit else 0
-            if limit and left <= 0:
-                break
-            before = len(unused)
-            rest += self._inflater.decompress(unused, left)
-            if self._inflater.eof and len(self._inflater.unused_data) >= before:
-                break
-        return rest
+        parts = [inflated]
+        size = len(inflated)
+        rest = self._inflater.unused_data
+        position = 0
+        while position < len(rest) and not (limit and size >= limit):
+            if self._inflater.eof:
+                self._ends += 1
+                if self._ends > _MAX_ENDS:
+                    raise PayloadTooBig(
+                        f"message in which more than {_MAX_ENDS} deflate streams end",
+                        CloseCode.MESSAGE_TOO_BIG,
+                    )
+                self._inflater = zlib.decompressobj(wbits=-self._remote_bits)
+            piece = rest[position : position + _PIECE]
+            part = self._inflater.decompress(piece, limit - size if limit else 0)
+            parts.append(part)
+            size += len(part)
+            position += len(piece) - len(self._inflater.unused_data)
+        return b"".join(parts)
 
     # -- Sending -------------------------------------------------------------
 
@@ -226,8 +251,8 @@ class PerMessageDeflate(Extension):
         return zlib.compressobj(wbits=-self._local_bits, **settings)
 
 
-def enable(bits: int | None) -> int:
-    """Return the window bits of a parameter that may be missing."""
+def _bits_or_most(bits: int | None) -> int:
+    """Return the window bits of a parameter; a missing one sets no limit."""
     return _MAX_BITS if bits is None else bits
 
 
@@ -247,7 +272,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
     ) -> None:
         if server_max_window_bits is not None:
             _check_bits("server_max_window_bits", server_max_window_bits)
-        if client_max_window_bits not in (None, True):
+        if client_max_window_bits is not None and client_max_window_bits is not True:
             _check_bits("client_max_window_bits", client_max_window_bits)
         self._offer = Parameters(
             server_no_context_takeover,
@@ -255,7 +280,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
             server_max_window_bits,
             client_max_window_bits,
         )
-        self._settings = compress_settings
+        self._settings = _checked_settings(compress_settings)
 
     def get_request_params(self) -> Sequence[ExtensionParameter]:
         """Return the parameters to offer."""
@@ -279,17 +304,19 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
             or answer.server_max_window_bits > limit
         ):
             raise NegotiationError(f"expected server_max_window_bits up to {limit}")
-        if answer.client_max_window_bits is not None and (
-            offer.client_max_window_bits is None
-        ):
-            raise NegotiationError("unexpected client_max_window_bits")
+        if answer.client_max_window_bits is not None:
+            limit = offer.client_max_window_bits
+            if limit is None:
+                raise NegotiationError("unexpected client_max_window_bits")
+            if limit is not True and answer.client_max_window_bits > limit:
+                raise NegotiationError(f"expected client_max_window_bits up to {limit}")
         return PerMessageDeflate(
             remote_no_context_takeover=answer.server_no_context_takeover,
             local_no_context_takeover=answer.client_no_context_takeover
             or offer.client_no_context_takeover,
-            remote_max_window_bits=enable(answer.server_max_window_bits),
+            remote_max_window_bits=_bits_or_most(answer.server_max_window_bits),
             local_max_window_bits=min(
-                enable(answer.client_max_window_bits),
+                _bits_or_most(answer.client_max_window_bits),
                 _own_bits(offer.client_max_window_bits),
             ),
             compress_settings=self._settings,
@@ -327,7 +354,7 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
             server_max_window_bits,
             client_max_window_bits,
         )
-        self._settings = compress_settings
+        self._settings = _checked_settings(compress_settings)
 
     def process_request_params(
         self,
@@ -340,24 +367,28 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         offer = _parse(params, response=False)
         wish = self._wish
         server_bits = min(
-            enable(offer.server_max_window_bits), enable(wish.server_max_window_bits)
+            _bits_or_most(offer.server_max_window_bits),
+            _bits_or_most(wish.server_max_window_bits),
         )
         client_bits: int | None = None
         if offer.client_max_window_bits is not None:
             # Only a client that knows the parameter may be told it.
-            client_bits = enable(wish.client_max_window_bits)
+            client_bits = _bits_or_most(wish.client_max_window_bits)
             if offer.client_max_window_bits is not True:
                 client_bits = min(client_bits, offer.client_max_window_bits)
         answer = Parameters(
             offer.server_no_context_takeover or wish.server_no_context_takeover,
             offer.client_no_context_takeover or wish.client_no_context_takeover,
-            None if server_bits == _MAX_BITS else server_bits,
+            # An offer with a limit is accepted by naming one (section 7.1.2.1).
+            None
+            if server_bits == _MAX_BITS and offer.server_max_window_bits is None
+            else server_bits,
             None if client_bits == _MAX_BITS else client_bits,
         )
         extension = PerMessageDeflate(
             remote_no_context_takeover=answer.client_no_context_takeover,
             local_no_context_takeover=answer.server_no_context_takeover,
-            remote_max_window_bits=enable(client_bits),
+            remote_max_window_bits=_bits_or_most(client_bits),
             local_max_window_bits=server_bits,
             compress_settings=self._settings,
         )
