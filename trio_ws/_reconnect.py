@@ -24,7 +24,11 @@ from ._options import ClientOptionsDict
 from ._scope import ConnectionScope
 from .exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
+# In seconds. With full jitter, this factor makes the limit grow by a fifth of the
+# time that the server is away. Doubling would make the first seconds, in which
+# all clients try at once, a peak far above what comes later.
 _FIRST_DELAY = 5.0
+_FACTOR = 1.1
 _LONGEST_DELAY = 30.0
 
 # A server, or a proxy before it, that will be back.
@@ -40,7 +44,7 @@ def backoff() -> Iterator[float]:
     limit = _FIRST_DELAY
     while True:
         yield random.uniform(0, limit)
-        limit = min(2 * limit, _LONGEST_DELAY)
+        limit = min(_FACTOR * limit, _LONGEST_DELAY)
 
 
 def process_exception(exc: Exception) -> Exception | None:
@@ -185,12 +189,14 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     def __aiter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __anext__(self) -> Attempt:
         """Open the next connection. **Cancellation**: nothing is left open."""
         if self._attempt is not None:
             await self._attempt._close()
             if self._attempt.lasted > self._waited:
                 self._delays = None
+            self._waited = 0.0
             why, self._attempt = self._attempt.why, None
             if not await self._wait(why):
                 raise StopAsyncIteration
@@ -213,7 +219,6 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         """Wait before the next attempt; return False if there is to be none."""
         if self._delays is None:
             self._delays = self._new_delays()
-            self._waited = 0.0
         delay = next(self._delays, None)
         if delay is None:
             return False

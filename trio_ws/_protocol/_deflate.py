@@ -108,11 +108,12 @@ def _checked_settings(settings: Mapping[str, int]) -> dict[str, int]:
     """Return a copy of arguments for zlib.compressobj(), once it has taken them."""
     if "wbits" in settings:
         raise ValueError("compress_settings: expected no wbits, which is negotiated")
+    copy: dict[str, Any] = dict(settings)
     try:
-        zlib.compressobj(**settings)
+        zlib.compressobj(**copy)
     except (TypeError, ValueError) as exc:
         raise type(exc)(f"compress_settings: {exc}") from None
-    return dict(settings)
+    return copy
 
 
 class PerMessageDeflate(Extension):
