@@ -186,6 +186,7 @@ class Connection(trio.abc.Channel[str | bytes]):
     @overload
     async def recv(self, decode: None = None) -> str | bytes: ...
 
+    @enable_ki_protection  # a KeyboardInterrupt comes while it waits or not at all
     async def recv(self, decode: bool | None = None) -> str | bytes:
         """Receive the next message: a str if it is text, else bytes.
 
@@ -221,6 +222,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         return await self.recv()
 
+    @enable_ki_protection
     def recv_nowait(self, decode: bool | None = None) -> str | bytes:
         """Receive a message that is there.
 
@@ -646,6 +648,7 @@ class MessageStream(AsyncIterator[str | bytes]):
     def __aiter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __anext__(self) -> str | bytes:
         """Wait for the next piece. **Cancellation**: nothing is lost."""
         connection = self._connection

@@ -44,7 +44,7 @@ class ConnectionScope:
         self._leaving = False  # the user's side has ended
         self._closed_by_exit = False  # and that closed the connection
         # What the scope itself raised, for a server that logs it differently.
-        self.verdict: ConnectionClosed | None = None
+        self.gave_verdict = False
 
     # -- The loss ------------------------------------------------------------
 
@@ -134,7 +134,8 @@ class ConnectionScope:
         if error is not None:
             outcome = reduced(error, outcome, self._loss_in)
         if outcome is None:
-            outcome = self.verdict = self._judge()
+            outcome = self._judge()
+            self.gave_verdict = outcome is not None
         if outcome is None:
             return True
         if outcome is exc:

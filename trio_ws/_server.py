@@ -282,7 +282,7 @@ class Server:
                 else:
                     await self._handler(connection)
         except Exception as exc:
-            if exc is scope.verdict:
+            if scope.gave_verdict:
                 # The handler was never told, so it didn't fail.
                 self.logger.info("connection lost: %s", exc)
             elif isinstance(exc, ConnectionClosedOK) and exc._connection is connection:

@@ -490,7 +490,7 @@ class Decoder:
 
     def discard_partial(self) -> None:
         """Forget the message under construction, and what is still to come of it."""
-        self._discarding = True
+        self._discarding = self.in_message
         self._data = bytearray()
 
     def _expected(self) -> str:
