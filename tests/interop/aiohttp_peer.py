@@ -125,6 +125,7 @@ class AiohttpLibrary(Library):
                     ssl=tls.client if tls else True,
                     protocols=subprotocols,
                     autoping=False,
+                    compress=15,  # offered, as its server accepts it
                     timeout=aiohttp.ClientWSTimeout(ws_close=NEVER),
                 ),
             )

@@ -42,6 +42,11 @@ class Pair(NamedTuple):
     leave: trio.Event
 
 
+def agreed_extensions(ours: trio_ws.Connection) -> str:
+    assert ours.response is not None
+    return ours.response.headers.get("Sec-WebSocket-Extensions", "")
+
+
 async def _directly(port: int) -> int:
     return port
 

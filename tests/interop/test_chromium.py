@@ -9,8 +9,8 @@ import trio
 
 import trio_ws
 from tests.interop import chromium_peer
-from tests.interop.pairs import pair
-from tests.interop.peer import LIMIT, Library
+from tests.interop.pairs import Handler, agreed_extensions, pair
+from tests.interop.peer import HOST, LIMIT, Library
 from tests.interop.proxy import required
 from tests.interop.relay import Relay
 
@@ -83,6 +83,25 @@ async def test_subprotocols(page: Library) -> None:
         their_subprotocols=["superchat", "v1.chat"],
     ) as (ours, theirs, _):
         assert ours.subprotocol == theirs.subprotocol == "v1.chat"
+
+
+async def test_compression(page: Library) -> None:
+    async with pair(page, "server", compression="deflate") as (ours, theirs, _):
+        assert agreed_extensions(ours).startswith("permessage-deflate")
+        for message in "Grüße" * 100, "Grüße" * 100, "", bytes(MIB):
+            await ours.send(message)
+            assert await theirs.recv() == message
+            await theirs.send(message)
+            assert await ours.recv() == message
+
+
+async def test_a_refusal(page: Library) -> None:
+    async with trio_ws.open_server(
+        Handler(), 0, host=HOST, subprotocols=["chat"]
+    ) as server:
+        with pytest.raises(AssertionError, match="not opened"):
+            async with page.connect(server.port):
+                pass
 
 
 @pytest.mark.parametrize(

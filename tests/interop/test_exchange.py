@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 
 import trio_ws
-from tests.interop.pairs import Role, pair
-from tests.interop.peer import TLS, Library
+from tests.interop.pairs import Role, agreed_extensions, pair
+from tests.interop.peer import HOST, TLS, Library
 from tests.interop.relay import Relay
 
 MIB = 2**20
@@ -135,6 +136,65 @@ async def test_no_subprotocol(library: Library, role: Role) -> None:
     async with pair(library, role) as (ours, theirs, _):
         assert ours.subprotocol is None
         assert not theirs.subprotocol
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "websockets", "wsproto"])
+async def test_compression(name: str, role: Role) -> None:
+    async with pair(load(name), role, compression="deflate") as (ours, theirs, _):
+        assert agreed_extensions(ours).startswith("permessage-deflate")
+        # The second of two that are alike refers to the first.
+        for message in (
+            "Grüße" * 100,
+            "Grüße" * 100,
+            "",
+            random.Random(0).randbytes(QUARTER),
+        ):
+            await ours.send(message)
+            assert await theirs.recv() == message
+            await theirs.send(message)
+            assert await ours.recv() == message
+        await ours.send(["frag" * 100, "", "ments" * 100])
+        assert await theirs.recv() == "frag" * 100 + "ments" * 100
+        if theirs.can_fragment:
+            async with trio.open_nursery() as nursery:
+                fragments = ["frag" * 100, "", "ments" * 100]
+                nursery.start_soon(theirs.send_fragments, fragments)
+                assert await ours.recv() == "".join(fragments)
+        await ours.aclose()
+        assert await theirs.closed() == (1000, "")
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "websockets", "wsproto"])
+async def test_compression_is_declined(name: str) -> None:
+    async with pair(load(name), "server") as (ours, theirs, _):
+        assert "permessage-deflate" in ours.request.headers["Sec-WebSocket-Extensions"]
+        assert agreed_extensions(ours) == ""
+        await theirs.send("x" * 1000)
+        assert await ours.recv() == "x" * 1000
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "websockets", "wsproto"])
+async def test_a_message_too_large_once_inflated(name: str, role: Role) -> None:
+    async with pair(load(name), role, compression="deflate", max_size=MIB) as (
+        ours,
+        theirs,
+        _,
+    ):
+        await theirs.send(bytes(MIB + 1))
+        with pytest.raises(trio_ws.ConnectionClosedError) as info:
+            await ours.recv()
+        assert info.value.sent is not None
+        assert info.value.sent.code == 1009
+        assert (await theirs.closed()).code == 1009
+
+
+async def test_a_refusal_of_theirs() -> None:
+    async with load("aiohttp").serve() as service:
+        with pytest.raises(trio_ws.InvalidStatus) as info:
+            async with trio_ws.connect(f"ws://{HOST}:{service.port}/nowhere"):
+                pass
+        assert info.value.response.status_code == 404
+        assert b"Not Found" in info.value.response.body
 
 
 # -- The end ------------------------------------------------------------------

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+import select
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
+import trio.testing
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import (
@@ -25,6 +27,8 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason
 
 from tests.interop.peer import HOST, TLS, Ending, Library, Peer, Service
 
@@ -54,7 +58,12 @@ class WsprotoPeer(Peer):
     async def open(self, subprotocols: Sequence[str]) -> None:
         if self._client:
             await self._send(
-                Request(host=HOST, target="/", subprotocols=list(subprotocols))
+                Request(
+                    host=HOST,
+                    target="/",
+                    subprotocols=list(subprotocols),
+                    extensions=[PerMessageDeflate()],
+                )
             )
         event = await self._first_event()
         if self._client:
@@ -64,7 +73,11 @@ class WsprotoPeer(Peer):
             assert isinstance(event, Request)
             chosen = [name for name in subprotocols if name in event.subprotocols]
             self._subprotocol = chosen[0] if chosen else None
-            await self._send(AcceptConnection(subprotocol=self._subprotocol))
+            await self._send(
+                AcceptConnection(
+                    subprotocol=self._subprotocol, extensions=[PerMessageDeflate()]
+                )
+            )
 
     async def _first_event(self) -> Event:
         while True:
@@ -105,6 +118,11 @@ class WsprotoPeer(Peer):
                 if self._protocol.state is ConnectionState.REMOTE_CLOSING:
                     await self._stream.send_all(self._protocol.send(event.response()))
             if not self._client:
+                await trio.testing.wait_all_tasks_blocked()
+                ended = select.select([self._stream.socket], [], [], 0)[0]
+                # Who fails the connection may end it (section 7.1.7).
+                if ended and event.code != CloseReason.MESSAGE_TOO_BIG:
+                    self._wrong.append("the client ended TCP before the server did")
                 await self._stream.send_eof()
         else:
             assert isinstance(event, Message)
