@@ -9,13 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
-
-if TYPE_CHECKING:
-    Stream = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
 
 # RFC 6455, section 1.2
 REQUEST = (
@@ -52,7 +48,10 @@ class RawPeer:
     """The other end of a connection, which says what a test makes it say."""
 
     def __init__(
-        self, *, client: bool, streams: tuple[Stream, Stream] | None = None
+        self,
+        *,
+        client: bool,
+        streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     ) -> None:
         self._client = client
         self.theirs: trio.abc.Stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.in_memory import PING, PONG, TEXT, RawPeer, close_frame
+from tests.in_memory import PING, PONG, TEXT, RawPeer, close_frame, frame
 from trio_ws import (
     ClientConnection,
     ConcurrencyError,
@@ -435,6 +436,30 @@ async def test_no_false_alarm_when_a_busy_application_goes_on(
         await trio.sleep(500)
         assert ws.close_code is None
         await ws.aclose()
+
+
+async def test_an_answer_that_comes_at_the_last_moment(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    # Of the reader and the pinger, both of which can run, either may be first.
+    for _ in range(20):
+        ours, theirs = trio.socket.socketpair()
+        streams = trio.SocketStream(ours), trio.SocketStream(theirs)
+        peer = RawPeer(client=False, streams=streams)
+        nursery.start_soon(peer.answer)
+        async with connect("ws://testing/", stream=peer.theirs) as ws:
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(20)
+            kind, payload = await peer.read() or (0, b"")
+            assert kind == 0x80 | PING
+            os.write(theirs.fileno(), frame(PONG, payload))  # without a turn
+            mock_clock.jump(20)
+            await trio.testing.wait_all_tasks_blocked()
+            await ws.send("alive")
+            nursery.start_soon(peer.close)
+            await ws.wait_closed()
+            assert ws.close_code == 1000
+        await peer.stream.aclose()
 
 
 async def test_a_peer_that_reads_slowly_is_alive(
