@@ -69,3 +69,26 @@ def parse_stream(stream: bytes, *, masked: bool) -> list[Frame]:
     while not _run(reader.at_eof()):
         frames.append(_run(Frame.parse(reader.read_exact, mask=masked)))
     return frames
+
+
+class _Recorder:
+    """Takes part in parsing as an extension that uses all reserved bits."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        self.frames.append(frame)
+        return Frame(frame.opcode, frame.data, frame.fin)
+
+
+def parse_extended(stream: bytes, *, masked: bool) -> list[Frame]:
+    """Read whole frames as parse_stream() does, reserved bits and all."""
+    reader = StreamReader()
+    reader.feed_data(stream)
+    reader.feed_eof()
+    recorder: Any = _Recorder()
+    while not _run(reader.at_eof()):
+        _run(Frame.parse(reader.read_exact, mask=masked, extensions=[recorder]))
+    frames: list[Frame] = recorder.frames
+    return frames
