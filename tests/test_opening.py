@@ -1,0 +1,334 @@
+"""The opening handshake over a transport: any cut of the bytes, answers, hooks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.in_memory import REQUEST, TEXT, MemoryListener, RawPeer, frame
+from trio_ws import (
+    Headers,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidUpgrade,
+    Request,
+    Response,
+    ServerConnection,
+    State,
+    accept,
+    connect,
+    open_server,
+)
+from trio_ws.testing import open_pair
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def echo(ws: ServerConnection) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+# Cuts
+
+
+async def test_a_request_byte_by_byte(nursery: trio.Nursery) -> None:
+    peer = RawPeer(client=True)
+    data = REQUEST + frame(TEXT, b"behind it", masked=True)
+
+    async def trickle() -> None:
+        for i in range(len(data)):
+            await peer.stream.send_all(data[i : i + 1])
+            await trio.testing.wait_all_tasks_blocked()
+
+    nursery.start_soon(trickle)
+    async with accept(peer.theirs) as ws:
+        assert ws.request.path == "/chat"
+        assert await ws.recv() == "behind it"
+        head = await peer.skip_response()
+        # The key and its answer are those of RFC 6455, section 1.3.
+        assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        await peer.close()
+
+
+async def test_a_response_byte_by_byte(nursery: trio.Nursery) -> None:
+    ours, relay = trio.testing.memory_stream_pair()
+    peer = RawPeer(client=False)
+    theirs = peer.theirs
+    assert isinstance(theirs, trio.abc.HalfCloseableStream)
+
+    async def there() -> None:
+        async for data in relay:
+            await theirs.send_all(data)
+        await theirs.send_eof()
+
+    async def back() -> None:
+        while data := await theirs.receive_some(1):
+            await relay.send_all(data)
+            await trio.testing.wait_all_tasks_blocked()
+        await relay.send_eof()
+
+    nursery.start_soon(there)
+    nursery.start_soon(back)
+    nursery.start_soon(peer.answer, frame(TEXT, b"behind it"))
+    async with connect("ws://testing/", stream=ours) as ws:
+        assert ws.response is not None
+        assert ws.response.status_code == 101
+        assert await ws.recv() == "behind it"
+        await peer.close()
+
+
+async def test_a_stream_that_takes_a_byte_at_a_time(nursery: trio.Nursery) -> None:
+    peer = RawPeer(client=False, streams=trio.testing.lockstep_stream_pair())
+
+    async def read_slowly() -> None:
+        while b"\r\n\r\n" not in peer._buffer:
+            peer._buffer += bytes(await peer.stream.receive_some(1))
+        await peer.answer()
+        await peer.send(TEXT, b"x")
+        await peer.read()
+        await peer.close()
+
+    nursery.start_soon(read_slowly)
+    async with connect("ws://testing/", stream=peer.theirs) as ws:
+        assert await ws.recv() == "x"
+
+
+# Answers to what is refused
+
+
+async def test_a_refusal_is_answered_and_raised() -> None:
+    peer = RawPeer(client=True)
+    await peer.stream.send_all(REQUEST.replace(b"Upgrade: websocket\r\n", b""))
+    with pytest.raises(InvalidUpgrade):
+        async with accept(peer.theirs):
+            raise AssertionError("entered")
+    assert (await peer.skip_response()).startswith(b"HTTP/1.1 426 Upgrade Required")
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+
+
+async def test_a_client_that_has_gone_is_not_answered() -> None:
+    peer = RawPeer(client=True)
+    await peer.stream.send_all(REQUEST[:20])
+    await peer.end()
+    with pytest.raises(InvalidMessage) as caught:
+        async with accept(peer.theirs):
+            raise AssertionError("entered")
+    assert isinstance(caught.value.__cause__, EOFError)
+    assert await peer.stream.receive_some() == b""
+
+
+async def test_a_refusal_arrives_though_the_client_goes_on_sending() -> None:
+    # Closing with bytes unread is a reset, which can overtake the answer.
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with stream:
+            await stream.send_all(
+                b"POST / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(200_000)
+            )
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await stream.send_all(bytes(1000))
+            received = b""
+            while chunk := await stream.receive_some():
+                received += chunk
+        assert received.startswith(b"HTTP/1.1 405 ")
+
+
+async def test_a_client_that_does_not_take_its_refusal_is_cut(
+    autojump_clock: MockClock,
+) -> None:
+    peer = RawPeer(client=True, streams=trio.testing.lockstep_stream_pair())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.stream.send_all, b"garbage\r\n\r\n")
+        with pytest.raises((InvalidHandshake, TimeoutError)):
+            async with accept(peer.theirs):
+                raise AssertionError("entered")
+    assert trio.current_time() <= 10
+
+
+# Hooks
+
+
+def text_response(status: int, text: str) -> Response:
+    body = text.encode()
+    return Response(status, "Mine", Headers({"Content-Length": str(len(body))}), body)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_process_request_answers(
+    caplog: pytest.LogCaptureFixture, waits: bool
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_ws.server")
+    seen: list[tuple[State, str]] = []
+
+    def process(ws: ServerConnection, request: Request) -> Response | None:
+        seen.append((ws.state, request.path))
+        return text_response(418, "teapot") if request.path == "/tea" else None
+
+    async def process_later(ws: ServerConnection, request: Request) -> Response | None:
+        await trio.lowlevel.checkpoint()
+        return process(ws, request)
+
+    listener = MemoryListener()
+    async with open_server(
+        echo, listeners=[listener], process_request=process_later if waits else process
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect("ws://testing/tea", stream=listener.connect()):
+                raise AssertionError("entered")
+        assert caught.value.response.status_code == 418
+        assert caught.value.response.body == b"teapot"
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert seen == [(State.CONNECTING, "/tea"), (State.CONNECTING, "/")]
+    assert "connection rejected: HTTP 418" in caplog.messages
+    assert "> HTTP/1.1 418" in caplog.messages
+
+
+async def test_process_response_sees_and_changes_the_response() -> None:
+    def process(
+        ws: ServerConnection, request: Request, response: Response
+    ) -> Response | None:
+        response.headers["X-Path"] = request.path
+        return text_response(403, "no") if request.path == "/no" else None
+
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener], process_response=process):
+        async with connect("ws://testing/yes", stream=listener.connect()) as ws:
+            assert ws.response is not None
+            assert ws.response.headers["X-Path"] == "/yes"
+        with pytest.raises(InvalidStatus, match="HTTP 403"):
+            async with connect("ws://testing/no", stream=listener.connect()):
+                raise AssertionError("entered")
+
+
+def _fails(*_: object) -> Any:
+    raise KeyError("mine")
+
+
+def _without_an_accept(*_: object) -> Response:
+    return Response(101, "Switching Protocols", Headers())
+
+
+def _splitting(*_: object) -> Response:
+    return Response(400, "Bad\r\nX: y", Headers())
+
+
+@pytest.mark.parametrize(
+    ("hook", "function", "shown"),
+    [
+        ("process_request", _fails, "KeyError: 'mine'"),
+        ("process_response", _fails, "KeyError: 'mine'"),
+        ("select_subprotocol", _fails, "KeyError: 'mine'"),
+        ("process_request", lambda *_: "no response", "expected a trio_ws.Response"),
+        ("process_request", _without_an_accept, "expected at least 200; got 101"),
+        ("process_request", _splitting, "expected no control characters"),
+        ("process_response", _splitting, "expected no control characters"),
+    ],
+)
+async def test_a_hook_that_fails_is_a_500(
+    caplog: pytest.LogCaptureFixture, hook: str, function: Any, shown: str
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+    options: dict[str, Any] = {hook: function}
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener], **options):
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(
+                "ws://testing/", stream=listener.connect(), subprotocols=["a"]
+            ):
+                raise AssertionError("entered")
+    assert caught.value.response.status_code == 500
+    assert b"KeyError" not in caught.value.response.body
+    assert f"{hook} failed" in caplog.messages
+    assert shown in caplog.text
+
+
+async def test_select_subprotocol() -> None:
+    async with open_pair(
+        {"subprotocols": ["a", "b"]},
+        {"select_subprotocol": lambda ws, offered: offered[-1]},
+    ) as (client, server):
+        assert client.subprotocol == server.subprotocol == "b"
+
+
+async def test_a_server_that_closes_while_a_hook_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async def process(ws: ServerConnection, request: Request) -> None:
+        await trio.sleep(3)
+
+    listener = MemoryListener()
+    async with open_server(
+        echo, listeners=[listener], process_request=process
+    ) as server:
+        stream = listener.connect()
+        await stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        await server.aclose()
+        assert trio.current_time() == 3
+        answer = bytes(await stream.receive_some())
+        assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_a_hook_that_waits_has_the_time_that_opening_has(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+
+    async def process(ws: ServerConnection, request: Request) -> None:
+        await trio.sleep_forever()
+
+    listener = MemoryListener()
+    async with open_server(
+        echo, listeners=[listener], process_request=process, open_timeout=4
+    ):
+        stream = listener.connect()
+        await stream.send_all(REQUEST)
+        assert await stream.receive_some() == b""
+        assert trio.current_time() == 4
+    assert caplog.messages == [
+        "opening handshake failed: OpenTimeoutError: not open after 4 s"
+    ]
+
+
+async def test_a_connection_that_cannot_be_made_is_a_500() -> None:
+    peer = RawPeer(client=True)
+    await peer.ask()
+    with pytest.raises(KeyError, match="mine"):
+        async with accept(peer.theirs, create_connection=_fails):
+            raise AssertionError("entered")
+    assert (await peer.skip_response()).startswith(b"HTTP/1.1 500 ")
+
+
+async def test_a_connection_of_a_wrong_class_is_a_500() -> None:
+    peer = RawPeer(client=True)
+    await peer.ask()
+    expected = "create_connection: expected it to return a ServerConnection; got str"
+    with pytest.raises(TypeError, match=re.escape(expected)):
+        async with accept(peer.theirs, create_connection=lambda _: "x"):
+            raise AssertionError("entered")
+    assert (await peer.skip_response()).startswith(b"HTTP/1.1 500 ")
+
+
+async def test_a_closing_server_that_could_not_answer_yet() -> None:
+    # Both at once: the request is complete, and the server closes.
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener]) as server:
+        stream = listener.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(REQUEST)
+        await server.aclose()
+        answer = bytes(await stream.receive_some())
+        assert re.match(rb"HTTP/1.1 (503|101) ", answer)
+        if answer.startswith(b"HTTP/1.1 101"):
+            assert b"\x88\x02\x03\xe9" in answer + bytes(await stream.receive_some())
