@@ -420,7 +420,9 @@ class Pump:
             phase is FAILED or (phase is CLOSE_DONE and not self._client)
         ):
             self._shut = True
-            if self._broken or not self._transport.shutdown():
+            shut = not self._broken and self._transport.shutdown()
+            # A peer that was given up for its silence is not listened to.
+            if not shut or isinstance(self._engine.cause, TimeoutError):
                 self._reader_scope.cancel()
 
     def _start_flusher(self) -> None:
