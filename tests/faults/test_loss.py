@@ -583,7 +583,7 @@ async def test_loss_in_the_middle_of_recv_streaming(
 ) -> None:
     # What came of the message is delivered before the exception.
     peer = Peer()
-    pieces = []
+    pieces: list[str | bytes] = []
     with nothing_left(peer):
         with pytest.raises(ConnectionClosedError) as caught:
             async with opened("client", peer) as ws:
