@@ -6,7 +6,6 @@ from ._client import connect, unix_connect
 from ._connection import (
     ClientConnection,
     Connection,
-    MessageStream,
     ServerConnection,
 )
 from ._listening import open_systemd_listeners
@@ -17,6 +16,7 @@ from ._protocol._http import Request, Response
 from ._protocol._state import State
 from ._reconnect import Attempt, reconnect
 from ._server import Server, open_server, serve, unix_serve
+from ._streaming import MessageStream
 from ._version import __version__
 from .exceptions import (
     ConcurrencyError,

@@ -7,9 +7,10 @@ from typing import Literal
 
 from trio.lowlevel import enable_ki_protection
 
-from ._connection import Connection, Data, prepared
+from ._connection import Connection
 from ._protocol._outbox import Encoded
 from ._protocol._state import OPEN
+from ._sending import Data, prepared
 
 
 @enable_ki_protection

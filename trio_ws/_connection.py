@@ -6,7 +6,6 @@ only one task at a time may receive.
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import functools
 import logging
@@ -14,11 +13,10 @@ import uuid
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Iterable,
     Mapping,
 )
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -27,18 +25,17 @@ from ._keepalive import Pings
 from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._frames import (
-    BINARY,
     CONT,
-    MAX_CONTROL_PAYLOAD,
     OK_CODES,
-    TEXT,
     CloseCode,
     close_payload,
-    describe,
 )
 from ._protocol._handshake import plain_response
-from ._protocol._state import CLOSE_DONE, FINAL, OPEN, State
+from ._protocol._state import FINAL, OPEN, State
 from ._pump import Pump
+from ._sending import Data, Turn, as_async, control_payload, not_a_message, prepared
+from ._story import Story
+from ._streaming import MessageStream, StreamToken, converted
 from .exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -52,8 +49,6 @@ if TYPE_CHECKING:
     from ._protocol._http import Request, Response
     from ._scope import ConnectionScope
     from ._transports import Transport
-
-Data = str | bytes | bytearray | memoryview
 
 
 @dataclasses.dataclass(slots=True)
@@ -91,12 +86,13 @@ class Connection(trio.abc.Channel[str | bytes]):
         self.remote_address: Any = opened.transport.remote_address
         self._options = opened.options
         debug = self.logger.isEnabledFor(logging.DEBUG)
-        self._pings = Pings(self._trace_latency if debug else None)
+        self._story = Story(self.logger, self.id) if debug else None
+        self._pings = Pings(self._story.latency if self._story else None)
         self._engine = Engine(
             client=self._client,
             max_size=opened.options.max_size,
-            trace_received=functools.partial(self._trace, "<") if debug else None,
-            trace_sent=functools.partial(self._trace, ">") if debug else None,
+            trace_received=self._story.received if self._story else None,
+            trace_sent=self._story.sent if self._story else None,
         )
         self._engine.on_pong = self._pings.acknowledge
         self._pump = Pump(
@@ -109,7 +105,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         self._pacer = current_pacer()
         self._turn: trio.StrictFIFOLock | None = None  # of senders, under contention
         self._receiving = False
-        self._stream: _StreamToken | None = None  # the message that is read piecemeal
+        self._stream: StreamToken | None = None  # the message that is read piecemeal
         self._aclosed = False  # by the user: no clock, no verdict
         self._told_of_lost_data = False
         self._scope: ConnectionScope | None = None
@@ -273,7 +269,7 @@ class Connection(trio.abc.Channel[str | bytes]):
     @enable_ki_protection
     def _take(self, decode: bool | None) -> str | bytes:
         # Converted before it is taken: what can't be decoded isn't lost.
-        message = _converted(self._engine.messages[0], decode)
+        message = converted(self._engine.messages[0], decode)
         self._engine.pop()
         self._pump.taken()
         return message
@@ -333,11 +329,11 @@ class Connection(trio.abc.Channel[str | bytes]):
         elif isinstance(message, AsyncIterable):
             await self._send_fragments(message, text, compress)
         elif isinstance(message, Mapping):  # its keys are hardly what is meant
-            raise _not_a_message(message)
+            raise not_a_message(message)
         elif isinstance(message, Iterable):
-            await self._send_fragments(_as_async(message), text, compress)
+            await self._send_fragments(as_async(message), text, compress)
         else:
-            raise _not_a_message(message)
+            raise not_a_message(message)
 
     def send_nowait(
         self, message: Data, *, text: bool | None = None, compress: bool = True
@@ -363,8 +359,8 @@ class Connection(trio.abc.Channel[str | bytes]):
             raise self._closed()
         self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
 
-    def _senders(self) -> _Turn:
-        return _Turn(self)
+    def _senders(self) -> Turn:
+        return Turn(self)
 
     async def _send_fragments(
         self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
@@ -412,7 +408,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         **Cancellation**: waits no longer; the ping may have been sent.
         """
-        payload = None if data is None else _control_payload(data)
+        payload = None if data is None else control_payload(data)
         await self._pacer.step()
         if self._engine.phase is not OPEN:
             raise self._closed()
@@ -431,7 +427,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         Raises ConnectionClosed. **Cancellation**: nothing was sent.
         """
-        payload = _control_payload(data)
+        payload = control_payload(data)
         await self._pacer.step()
         if self._engine.phase is not OPEN:
             raise self._closed()
@@ -540,32 +536,10 @@ class Connection(trio.abc.Channel[str | bytes]):
     def _on_end(self) -> None:
         """Act on the end of the connection; called once, by the pump."""
         self._pings.end()
-        if self.logger.isEnabledFor(logging.DEBUG):
-            self._trace_end()
+        if self._story is not None:
+            self._story.ended(self._engine)
         if self._scope is not None:
             self._scope.ended()
-
-    # -- Debug logs ----------------------------------------------------------
-
-    def _trace(
-        self, sign: str, opcode: int, payload: bytes, size: int, fin: bool
-    ) -> None:
-        self.logger.debug(
-            "%s %s %s", self.id.hex[:8], sign, describe(opcode, payload, size, fin)
-        )
-
-    def _trace_latency(self, latency: float) -> None:
-        self.logger.debug("%s latency %.1f ms", self.id.hex[:8], latency * 1000)
-
-    def _trace_end(self) -> None:
-        engine = self._engine
-        if engine.phase is CLOSE_DONE:
-            what = f"closed by the peer: {engine.rcvd}"
-        elif engine.phase not in FINAL:
-            what = f"closed by this side: {engine.sent}"
-        else:
-            what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
-        self.logger.debug("%s %s", self.id.hex[:8], what)
 
 
 class ClientConnection(Connection):
@@ -586,185 +560,3 @@ class ServerConnection(Connection):
         that HTTP doesn't know.
         """
         return plain_response(status, text)
-
-
-class _Turn:
-    """The turn of one sender, in the order in which they came.
-
-    The lock exists only while somebody holds or wants it.
-    """
-
-    __slots__ = ("_connection", "_lock")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @enable_ki_protection
-    async def __aenter__(self) -> None:
-        connection = self._connection
-        if connection._turn is None:
-            connection._turn = trio.StrictFIFOLock()
-        self._lock = connection._turn
-        try:
-            await self._lock.acquire()
-        except BaseException:
-            self._leave()
-            raise
-
-    @enable_ki_protection
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-        self._leave()
-
-    def _leave(self) -> None:
-        if not self._lock.locked():
-            self._connection._turn = None
-
-
-class _StreamToken:
-    """Says whose turn it is to receive, in the middle of a message."""
-
-    __slots__ = ("begun", "task")
-
-    def __init__(self) -> None:
-        self.begun = False  # a piece was taken
-        # None once the iteration is given up.
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-
-    def is_of_another_task(self) -> bool:
-        return self.task not in (None, trio.lowlevel.current_task())
-
-
-class MessageStream(AsyncIterator[str | bytes]):
-    """The pieces of one message; see :meth:`Connection.recv_streaming`."""
-
-    def __init__(self, connection: Connection, decode: bool | None) -> None:
-        self._connection = connection
-        self._decode = decode
-        self._token: _StreamToken | None = None
-        self._done = False
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    @enable_ki_protection
-    async def __anext__(self) -> str | bytes:
-        """Wait for the next piece. **Cancellation**: nothing is lost."""
-        connection = self._connection
-        if self._done:
-            raise StopAsyncIteration
-        connection._begin_receiving()
-        try:
-            await connection._pacer.step()
-            if self._token is None:
-                connection._leave_stream()
-                self._token = connection._stream = _StreamToken()
-                connection._pump.streaming = True
-            elif connection._stream is not self._token:
-                self._done = True
-                raise ConcurrencyError(
-                    "another call has received, or discarded, the rest of the message"
-                )
-            return await self._next_piece(self._token)
-        finally:
-            connection._receiving = False
-
-    async def _next_piece(self, token: _StreamToken) -> str | bytes:
-        connection = self._connection
-        engine = connection._engine
-        while True:
-            if engine.messages:
-                piece = self._converted(engine.messages[0], final=True)
-                self._end()
-                engine.pop()
-                connection._pump.taken()
-                if token.begun and not piece:
-                    raise StopAsyncIteration
-                return piece
-            # After a loss only what belongs to a message that was begun before.
-            if engine.decoder.in_message and (token.begun or engine.phase is OPEN):
-                taken = engine.decoder.take_partial()
-                connection._pump.taken()
-                if taken:
-                    token.begun = True
-                    return self._converted(taken, final=False)
-            if engine.phase is not OPEN:
-                self._end()
-                raise connection._closed()
-            await connection._pump.wait_incoming()
-            connection._pacer.waited()
-
-    def _converted(self, piece: str | bytes, *, final: bool) -> str | bytes:
-        if self._decode is True and isinstance(piece, bytes):
-            return self._utf8.decode(piece, final)  # a character may be cut
-        return _converted(piece, self._decode)
-
-    def _end(self) -> None:
-        self._done = True
-        self._connection._stream = None
-        self._connection._pump.streaming = False
-
-    async def aclose(self) -> None:
-        """Discard the rest of the message. **Cancellation**: discards all the same."""
-        self._done = True
-        if self._token is not None and self._connection._stream is self._token:
-            self._connection._leave_stream()
-        await trio.lowlevel.checkpoint()
-
-    def __del__(self) -> None:
-        # Dropped by a break or an exception in the loop over it: whoever
-        # receives next, in whatever task, discards the rest.
-        if self._token is not None:
-            self._token.task = None
-
-
-def _converted(message: str | bytes, decode: bool | None) -> str | bytes:
-    if decode is False and isinstance(message, str):
-        return message.encode()
-    if decode is True and isinstance(message, bytes):
-        return message.decode()
-    return message
-
-
-def _not_a_message(message: object) -> TypeError:
-    return TypeError(
-        f"message: expected str, bytes, bytearray, memoryview or, for send(), an "
-        f"iterable of them; got {type(message).__name__}"
-    )
-
-
-def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
-    """Return the opcode and the payload of a message or a fragment.
-
-    A payload that can change is copied. Raises TypeError for what is neither,
-    UnicodeError for text that isn't UTF-8.
-    """
-    if isinstance(message, str):
-        return (BINARY if text is False else TEXT), message.encode()
-    if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise _not_a_message(message)
-    payload = bytes(message)
-    if text is not True:
-        return BINARY, payload
-    payload.decode()  # what isn't UTF-8 would cost the connection
-    return TEXT, payload
-
-
-def _control_payload(data: str | bytes) -> bytes:
-    if isinstance(data, str):
-        data = data.encode()
-    elif not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"data: expected str or bytes; got {type(data).__name__}")
-    data = bytes(data)  # the length of a memoryview isn't always in bytes
-    if len(data) > MAX_CONTROL_PAYLOAD:
-        # RFC 6455, section 5.5
-        raise ValueError(
-            f"data: expected at most {MAX_CONTROL_PAYLOAD} bytes; got {len(data)}"
-        )
-    return data
-
-
-async def _as_async(fragments: Iterable[Data]) -> AsyncIterator[Data]:
-    for fragment in fragments:
-        yield fragment

@@ -120,7 +120,7 @@ class Options:
     max_size: int | None = 2**20
     max_queue: int | None = 16
     write_limit: int = 2**16
-    compression: str | None = None
+    compression: str | None = "deflate"
     logger: logging.Logger | None = None
     create_connection: Callable[..., Connection] | None = None
 

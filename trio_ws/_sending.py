@@ -1,0 +1,92 @@
+"""What can be sent, and whose turn it is to send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._protocol._frames import BINARY, MAX_CONTROL_PAYLOAD, TEXT
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+Data = str | bytes | bytearray | memoryview
+
+
+class Turn:
+    """The turn of one sender, in the order in which they came.
+
+    The lock exists only while somebody holds or wants it.
+    """
+
+    __slots__ = ("_connection", "_lock")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        connection = self._connection
+        if connection._turn is None:
+            connection._turn = trio.StrictFIFOLock()
+        self._lock = connection._turn
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    @enable_ki_protection
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._lock.locked():
+            self._connection._turn = None
+
+
+def not_a_message(message: object) -> TypeError:
+    return TypeError(
+        f"message: expected str, bytes, bytearray, memoryview or, for send(), an "
+        f"iterable of them; got {type(message).__name__}"
+    )
+
+
+def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
+    """Return the opcode and the payload of a message or a fragment.
+
+    A payload that can change is copied. Raises TypeError for what is neither,
+    UnicodeError for text that isn't UTF-8.
+    """
+    if isinstance(message, str):
+        return (BINARY if text is False else TEXT), message.encode()
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise not_a_message(message)
+    payload = bytes(message)
+    if text is not True:
+        return BINARY, payload
+    payload.decode()  # what isn't UTF-8 would cost the connection
+    return TEXT, payload
+
+
+def control_payload(data: str | bytes) -> bytes:
+    if isinstance(data, str):
+        data = data.encode()
+    elif not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data: expected str or bytes; got {type(data).__name__}")
+    data = bytes(data)  # the length of a memoryview isn't always in bytes
+    if len(data) > MAX_CONTROL_PAYLOAD:
+        # RFC 6455, section 5.5
+        raise ValueError(
+            f"data: expected at most {MAX_CONTROL_PAYLOAD} bytes; got {len(data)}"
+        )
+    return data
+
+
+async def as_async(fragments: Iterable[Data]) -> AsyncIterator[Data]:
+    for fragment in fragments:
+        yield fragment
