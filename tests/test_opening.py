@@ -28,6 +28,8 @@ from trio_ws import (
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
 
@@ -251,6 +253,61 @@ async def test_a_hook_that_fails_is_a_500(
     assert b"KeyError" not in caught.value.response.body
     assert f"{hook} failed" in caplog.messages
     assert shown in caplog.text
+
+
+CALLS: list[Callable[[ServerConnection], Any]] = [
+    lambda ws: ws.recv(),
+    lambda ws: ws.recv_nowait(),
+    lambda ws: anext(ws.recv_streaming()),
+    lambda ws: ws.send("x"),
+    lambda ws: ws.send(["x"]),
+    lambda ws: ws.send_nowait("x"),
+    lambda ws: ws.ping(),
+    lambda ws: ws.pong(),
+    lambda ws: ws.aclose(),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_connection_is_of_no_use_in_a_hook(
+    call: Callable[[ServerConnection], Any],
+) -> None:
+    # A frame before the response, say, would break the stream.
+    async def process(ws: ServerConnection, request: Request) -> None:
+        assert ws.state is State.CONNECTING
+        with pytest.raises(RuntimeError, match="connection isn't open yet"):
+            await call(ws)
+        assert ws.state is State.CONNECTING
+
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener], process_request=process):
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
+async def test_nothing_is_sent_before_the_response_is(nursery: trio.Nursery) -> None:
+    # A hook that registers its connection makes it known to other tasks.
+    known: list[ServerConnection] = []
+
+    async def send_always() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            for ws in known:
+                if ws.state is State.OPEN:
+                    ws.send_nowait("x")
+                    return
+
+    peer = RawPeer(client=True)
+    await peer.ask()
+    nursery.start_soon(send_always)
+    async with accept(
+        peer.theirs, process_request=lambda ws, _: known.append(ws)
+    ) as ws:
+        assert (await peer.skip_response()).startswith(b"HTTP/1.1 101 ")
+        assert await peer.read() == (0x80 | TEXT, b"x")
+        assert known == [ws]
+        await peer.close()
 
 
 async def test_select_subprotocol() -> None:

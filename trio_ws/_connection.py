@@ -31,7 +31,7 @@ from ._protocol._frames import (
     close_payload,
 )
 from ._protocol._handshake import plain_response
-from ._protocol._state import FINAL, OPEN, State
+from ._protocol._state import CONNECTING, FINAL, OPEN, State
 from ._pump import Pump
 from ._sending import Data, Turn, as_async, control_payload, not_a_message, prepared
 from ._story import Story
@@ -94,6 +94,9 @@ class Connection(trio.abc.Channel[str | bytes]):
             trace_received=self._story.received if self._story else None,
             trace_sent=self._story.sent if self._story else None,
         )
+        # Hooks have the connection before its response is written, and a frame
+        # must not come before that.
+        self._engine.phase = CONNECTING
         self._engine.on_pong = self._pings.acknowledge
         self._pump = Pump(
             self._engine,
@@ -115,6 +118,7 @@ class Connection(trio.abc.Channel[str | bytes]):
     ) -> None:
         """Take over what the opening handshake has agreed on."""
         self.response = response
+        self._engine.phase = OPEN
         self.subprotocol = handshake.subprotocol
         self._engine.extend(handshake.extensions)
         if handshake.leftover:
@@ -139,10 +143,10 @@ class Connection(trio.abc.Channel[str | bytes]):
         Between a look at it and a call it may change: rather call, and catch
         ConnectionClosed.
         """
-        if self.response is None:
-            return State.CONNECTING
         if self._engine.phase is OPEN:
             return State.OPEN
+        if self._engine.phase is CONNECTING:
+            return State.CONNECTING
         return State.CLOSED if self._pump.closed.is_set() else State.CLOSING
 
     @property
@@ -462,6 +466,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         as far as that needs no waiting, and the connection is closed.
         """
         close_payload(code, reason)  # raises for wrong arguments
+        if self._engine.phase is CONNECTING:
+            raise self._closed()
         if self._lost and self._scope is not None and self._scope.was_told:
             self._told_of_lost_data = True
         self._aclosed = True
@@ -516,6 +522,8 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         The one place where the user's code is told of a loss.
         """
+        if self._engine.phase is CONNECTING:
+            raise RuntimeError("connection isn't open yet: its response isn't sent")
         if self._lost:
             if self._scope is not None:
                 self._scope.told()

@@ -103,8 +103,8 @@ async def open_server(
         await _respond(transport, response, logger)
         raise problem or Rejected(f"HTTP {response.status_code}")
     logger.debug("> HTTP/1.1 101")
-    connection._accepted(response, handshake)
     await _write_all(transport, response.serialize())
+    connection._accepted(response, handshake)
     return connection
 
 

@@ -21,6 +21,7 @@ class State(enum.IntEnum):
 class Phase(enum.Enum):
     """Where the closing handshake stands."""
 
+    CONNECTING = enum.auto()  # the opening handshake isn't done: nothing is allowed
     OPEN = enum.auto()  # data flows both ways
     CLOSE_SENT = enum.auto()  # our close frame is queued; the peer may still send
     CLOSE_RECEIVED = enum.auto()  # the peer's came; ours has to follow
@@ -42,6 +43,7 @@ class Event(enum.Enum):
     FAIL = enum.auto()
 
 
+CONNECTING = Phase.CONNECTING
 OPEN = Phase.OPEN
 CLOSE_SENT = Phase.CLOSE_SENT
 CLOSE_RECEIVED = Phase.CLOSE_RECEIVED
