@@ -90,8 +90,7 @@ class Service(ABC):
 class Library(ABC):
     """An implementation, as client and as server.
 
-    It offers and accepts permessage-deflate, if it has it: by default trio_ws then
-    declines.
+    It offers and accepts permessage-deflate, if it has it.
     """
 
     @abstractmethod

@@ -166,11 +166,14 @@ async def test_compression(name: str, role: Role) -> None:
 
 @pytest.mark.parametrize("name", ["aiohttp", "websockets", "wsproto"])
 async def test_compression_is_declined(name: str) -> None:
-    async with pair(load(name), "server") as (ours, theirs, _):
+    async with pair(load(name), "server", compression=None) as (ours, theirs, _):
         assert "permessage-deflate" in ours.request.headers["Sec-WebSocket-Extensions"]
         assert agreed_extensions(ours) == ""
-        await theirs.send("x" * 1000)
-        assert await ours.recv() == "x" * 1000
+        for message in "x" * 1000, bytes(MIB):
+            await ours.send(message)
+            assert await theirs.recv() == message
+            await theirs.send(message)
+            assert await ours.recv() == message
 
 
 @pytest.mark.parametrize("name", ["aiohttp", "websockets", "wsproto"])

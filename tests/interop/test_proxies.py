@@ -10,7 +10,7 @@ import trio
 import trio_ws
 from tests.interop.pairs import Handler
 from tests.interop.peer import HOST, LIMIT, NEVER
-from tests.interop.proxy import IDLE, PROXIES, SEEN, Proxy, haproxy
+from tests.interop.proxy import IDLE, PROXIES, SEEN, Proxy, haproxy, required
 
 MIB = 2**20
 
@@ -19,7 +19,15 @@ LOST = r"^no close frame received or sent$"
 
 @pytest.fixture(params=sorted(PROXIES))
 def proxy(request: pytest.FixtureRequest) -> Proxy:
+    required(request.param)
     return PROXIES[request.param]
+
+
+@pytest.fixture
+def proxies() -> dict[str, Proxy]:
+    for name in PROXIES:
+        required(name)
+    return PROXIES
 
 
 async def test_exchange(proxy: Proxy, tmp_path: Path) -> None:
@@ -97,11 +105,11 @@ STAYS = 2 * IDLE + 0.5
 
 
 @pytest.mark.realtime(seconds=STAYS + 0.5)
-async def test_idle(tmp_path: Path) -> None:
+async def test_idle(proxies: dict[str, Proxy], tmp_path: Path) -> None:
     """Pings of either side keep a connection; without them the proxy ends it."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
-            for name, proxy in PROXIES.items():
+            for name, proxy in proxies.items():
                 for who in "client", "server", "nobody":
                     folder = tmp_path / f"{name}-{who}"
                     folder.mkdir()

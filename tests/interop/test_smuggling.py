@@ -18,7 +18,7 @@ import trio
 
 import trio_ws
 from tests.interop.peer import HOST, LIMIT, NEVER
-from tests.interop.proxy import PROXIES, SEEN, Proxy
+from tests.interop.proxy import PROXIES, SEEN, Proxy, required
 
 ASKS = (
     b"Host: example.com\r\n"
@@ -112,6 +112,8 @@ WAYS: dict[str, Proxy] = {"direct": direct, **PROXIES}
 
 @pytest.fixture(params=sorted(WAYS))
 def way(request: pytest.FixtureRequest) -> Proxy:
+    if request.param in PROXIES:
+        required(request.param)
     return WAYS[request.param]
 
 
