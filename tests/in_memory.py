@@ -155,8 +155,12 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     def connect(self) -> trio.abc.Stream:
         """Return the client's end of a new connection."""
         client, server = trio.testing.memory_stream_pair()
-        self._send.send_nowait(server)
+        self.add(server)
         return client
+
+    def add(self, stream: trio.abc.Stream) -> None:
+        """Let accept() return the server's end of a connection."""
+        self._send.send_nowait(stream)
 
     def fail(self, exc: Exception) -> None:
         """Make accept() raise, once."""

@@ -28,9 +28,13 @@ from trio_ws import (
     accept,
     connect,
     open_server,
+    unix_connect,
+    unix_serve,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 
@@ -146,6 +150,23 @@ async def test_nobody_listens() -> None:
         with pytest.raises(OSError, match="all attempts to connect"):
             async with connect(f"ws://127.0.0.1:{port}/"):
                 raise AssertionError("entered")
+
+
+async def test_over_a_unix_socket(tmp_path: Path, nursery: trio.Nursery) -> None:
+    path = tmp_path / "socket"
+    server = await nursery.start(unix_serve, echo, path)
+    async with unix_connect(path) as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+        assert ws.request.path == "/"
+        assert ws.request.headers["Host"] == "localhost"
+    async with unix_connect(path, "ws://good.example/chat") as ws:
+        assert ws.request.path == "/chat"
+        assert ws.request.headers["Host"] == "good.example"
+    await server.aclose()
+    with pytest.raises(FileNotFoundError):
+        async with unix_connect(path):
+            raise AssertionError("entered")
 
 
 # On a stream of the user's

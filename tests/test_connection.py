@@ -339,6 +339,37 @@ async def test_another_task_may_not_read_on_in_a_message(
         await peer.close()
 
 
+async def test_a_stream_cancelled_before_its_first_piece_skips_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pair() as (client, server):
+        stream = client.recv_streaming()
+        with trio.move_on_after(1):
+            await anext(stream)
+        await stream.aclose()
+        await server.send("x")
+        assert await client.recv() == "x"
+
+
+async def test_a_stream_whose_message_is_complete_is_left(
+    nursery: trio.Nursery,
+) -> None:
+    # The end of the message came, and nothing of what follows.
+    peer = RawPeer(client=False)
+    async with connected(nursery, peer) as ws:
+        await peer.send(TEXT, b"a", fin=False)
+        stream = ws.recv_streaming()
+        assert await anext(stream) == "a"
+        await peer.send(CONT, b"b")
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.aclose()
+        with pytest.raises(trio.WouldBlock):
+            ws.recv_nowait()
+        await peer.send(TEXT, b"next")
+        assert await ws.recv() == "next"
+        await peer.close()
+
+
 async def test_a_cancelled_stream_goes_on(autojump_clock: MockClock) -> None:
     streams = trio.testing.memory_stream_pair()
     async with open_pair(streams=streams) as (client, server):
@@ -526,6 +557,24 @@ async def test_an_iterable_that_fails_half_way_closes_the_connection(
         assert await peer.read() == (TEXT, b"a")
         assert await peer.read() == close_frame(1011, "message was not completed")
         assert await peer.read() is None
+
+
+class Once(AsyncIterator[str]):
+    """An iterator that is no generator: to close it is its owner's affair."""
+
+    def __init__(self) -> None:
+        self._left = ["a"]
+
+    async def __anext__(self) -> str:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+async def test_an_iterator_that_is_no_generator() -> None:
+    async with open_pair() as (client, server):
+        await client.send(Once())
+        assert await server.recv() == "a"
 
 
 async def test_an_iterable_that_is_cancelled(autojump_clock: MockClock) -> None:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import typing
+import re
 from functools import partial
 from typing import Any
 
 import pytest
 
 from trio_ws import ClientConnection, Options, connect
-from trio_ws._options import OptionsDict
+from trio_ws._options import (
+    ClientOptions,
+    ClientOptionsDict,
+    OptionsDict,
+    ServerOptions,
+    ServerOptionsDict,
+)
+from trio_ws._protocol._deflate import ClientPerMessageDeflateFactory
+from trio_ws._protocol._uri import parse_uri
 
 SECONDS = [
     "open_timeout",
@@ -40,11 +48,17 @@ def test_defaults() -> None:
     }
 
 
-def test_the_typed_keywords_are_those_that_exist() -> None:
-    assert set(OptionsDict.__annotations__) == set(
-        inspect.signature(Options).parameters
-    )
-    assert not typing.get_type_hints(OptionsDict).keys() - vars(Options).keys()
+@pytest.mark.parametrize(
+    ("typed", "options"),
+    [
+        (OptionsDict, Options),
+        (ClientOptionsDict, ClientOptions),
+        (ServerOptionsDict, ServerOptions),
+    ],
+)
+def test_the_typed_keywords_are_those_that_exist(typed: type, options: type) -> None:
+    # Those of the base class included.
+    assert set(typed.__annotations__) == set(inspect.signature(options).parameters)
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -183,3 +197,62 @@ def test_how_long_a_peer_may_take_nothing(
 def _options(name: str, value: object) -> Options:
     keywords: dict[str, Any] = {name: value}
     return Options(**keywords)
+
+
+# What only one side has
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "match"),
+    [
+        ({"process_request": "x"}, TypeError, "process_request: expected a function"),
+        ({"process_response": 1}, TypeError, "process_response: expected a function"),
+        ({"select_subprotocol": ()}, TypeError, "select_subprotocol: expected a func"),
+        ({"origins": "http://x"}, TypeError, "origins: expected a sequence of origins"),
+        ({"origins": {"http://x"}}, TypeError, "origins: expected a sequence"),
+        ({"origins": [b"x"]}, TypeError, "origins: expected str, compiled patterns"),
+        ({"compression": "gzip"}, ValueError, 'compression: expected "deflate" or'),
+        ({"additional_headers": {"Upgrade": "x"}}, ValueError, "additional_headers"),
+        ({"server_header": "a\nb"}, ValueError, "header Server: expected no control"),
+    ],
+)
+def test_wrong_options_of_a_server(
+    keywords: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        ServerOptions(**keywords)
+
+
+def test_right_options_of_a_server() -> None:
+    pattern = re.compile("https://.*")
+    options = ServerOptions(
+        origins=["https://x", pattern, None],
+        process_request=lambda ws, request: None,
+        compression="deflate",
+    )
+    assert options.origins == ["https://x", pattern, None]
+
+
+URI = parse_uri("ws://testing/")
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+def test_compression_is_offered_once(compression: str | None) -> None:
+    mine: list[Any] = [ClientPerMessageDeflateFactory(client_max_window_bits=9)]
+    for given in (mine, None):
+        options = ClientOptions(compression=compression, extensions=given)
+        offer = options.handshake(URI).request.headers.get_all(
+            "Sec-WebSocket-Extensions"
+        )
+        assert len(offer) == (given is not None or compression is not None)
+        # One's own comes in place of the default.
+        assert ("client_max_window_bits=9" in "".join(offer)) == (given is not None)
+
+
+def test_headers_that_name_the_software() -> None:
+    headers = ClientOptions().handshake(URI).request.headers
+    assert "trio_ws/" in headers["User-Agent"]
+    headers = ClientOptions(user_agent_header=None).handshake(URI).request.headers
+    assert "User-Agent" not in headers
+    headers = ClientOptions(origin="https://x").handshake(URI).request.headers
+    assert headers["Origin"] == "https://x"

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import textwrap
@@ -38,10 +39,13 @@ from trio_ws import (
     connect,
     open_server,
     serve,
+    unix_connect,
+    unix_serve,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -154,6 +158,22 @@ async def test_a_unix_socket_has_no_port(tmp_path: Any) -> None:
     async with open_server(echo, listeners=[trio.SocketListener(sock)]) as server:
         with pytest.raises(ValueError, match="port: expected a server with a TCP"):
             _ = server.port
+
+
+async def test_a_unix_server_removes_its_file(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    path = tmp_path / "socket"
+    server = await nursery.start(
+        functools.partial(unix_serve, echo, path, mode=0o600, backlog=5)
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with unix_connect(path) as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+    await server.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
@@ -696,6 +716,30 @@ async def test_a_client_is_told_503() -> None:
                     raise AssertionError("entered")
 
 
+async def test_a_connection_that_opens_as_the_server_closes() -> None:
+    # Its response is on the way when aclose() looks for connections to close.
+    entered = False
+
+    async def handler(ws: ServerConnection) -> None:
+        nonlocal entered
+        entered = True
+
+    listener = MemoryListener()
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    async with open_server(handler, listeners=[listener]) as server:
+        listener.add(theirs)
+        await ours.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()  # it waits to be read
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            peer = RawPeer(client=True, streams=(theirs, ours))
+            assert (await peer.skip_response()).startswith(b"HTTP/1.1 101 ")
+            assert await peer.read() == close_frame(1001)
+            await peer.close(1001)
+    assert not entered
+
+
 async def test_sessions_that_begin_as_the_server_closes(
     autojump_clock: MockClock,
 ) -> None:
@@ -986,7 +1030,7 @@ async def test_a_connection_that_cannot_be_closed_harms_no_other(
         stubborn, listeners=[listener], close_timeout=2, loss_grace=0
     ) as server:
         peer = RawPeer(client=True, streams=trio.testing.lockstep_stream_pair())
-        listener._send.send_nowait(peer.theirs)
+        listener.add(peer.theirs)
         await peer.ask()
         await peer.skip_response()
         async with connect("ws://testing/", stream=listener.connect()) as ws:
@@ -1039,6 +1083,20 @@ class Accepting:
             return original(sock)
 
         monkeypatch.setattr(socket.socket, "accept", accept)
+
+
+async def test_a_stream_that_is_gone_before_it_is_accepted(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener]):
+        for _ in range(3):
+            listener.fail(OSError(errno.ECONNABORTED, "aborted"))
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert trio.current_time() == 0
+    assert logged(log) == []
 
 
 async def test_a_client_that_is_gone_before_it_is_accepted(
