@@ -83,9 +83,17 @@ async def _open_shared(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     listeners: list[trio.SocketListener] = []
+    unsupported: OSError | None = None
     try:
         for family, kind, protocol, _, address in addresses:
-            sock = trio.socket.socket(family, kind, protocol)
+            try:
+                sock = trio.socket.socket(family, kind, protocol)
+            except OSError as exc:
+                if exc.errno != errno.EAFNOSUPPORT:
+                    raise
+                # As where IPv6 is switched off: another address may do.
+                unsupported = exc
+                continue
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -101,6 +109,8 @@ async def _open_shared(
         for listener in listeners:
             listener.socket.close()
         raise
+    if unsupported is not None and not listeners:
+        raise unsupported
     return listeners
 
 
@@ -120,22 +130,30 @@ async def open_unix(
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         await sock.bind(path)
-        if mode is not None:
-            os.chmod(path, mode)  # before listen(): nobody can have connected
-        sock.listen(_BACKLOG if backlog is None else backlog)
+        try:
+            if mode is not None:
+                os.chmod(path, mode)  # before listen(): nobody can have connected
+            sock.listen(_BACKLOG if backlog is None else backlog)
+        except BaseException:
+            os.unlink(path)
+            raise
     except BaseException:
         sock.close()
         raise
     return trio.SocketListener(sock)
 
 
-def identity(path: str) -> tuple[int, int]:
+Identity = tuple[int, int, int]
+
+
+def identity(path: str) -> Identity:
     """Return what tells the file at ``path`` from one that replaces it."""
+    # Once our socket is closed, a replacement can be given the same inode.
     status = os.stat(path)
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def remove_unix(path: str, known: tuple[int, int]) -> None:
+def remove_unix(path: str, known: Identity) -> None:
     """Remove the file of a socket, unless it has been replaced."""
     with suppress(OSError):
         if identity(path) == known:
