@@ -95,14 +95,16 @@ class TrioWs(Library):
         self, port: int, options: Options
     ) -> AbstractAsyncContextManager[Connection]:
         scope: AbstractAsyncContextManager[Connection] = self.library.connect(
-            f"ws://{HOST}:{port}/", **vars(options)
+            f"ws://{HOST}:{port}/", compression=None, **vars(options)
         )
         return scope
 
     async def run_server(
         self, handler: Handler, listeners: list[trio.SocketListener], options: Options
     ) -> None:
-        await self.library.serve(handler, listeners=listeners, **vars(options))
+        await self.library.serve(
+            handler, listeners=listeners, compression=None, **vars(options)
+        )
 
 
 class Websockets(Library):
