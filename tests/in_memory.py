@@ -58,6 +58,12 @@ class RawPeer:
         self.stream: trio.abc.Stream
         self.theirs, self.stream = streams or trio.testing.memory_stream_pair()
         self._buffer = b""
+        self._sending = trio.StrictFIFOLock()
+
+    async def put(self, *data: bytes) -> None:
+        """Send bytes; one task after the other."""
+        async with self._sending:
+            await self.stream.send_all(b"".join(data))
 
     async def _head(self) -> bytes:
         while b"\r\n\r\n" not in self._buffer:
@@ -77,18 +83,16 @@ class RawPeer:
         )
         guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         digest = hashlib.sha1(key + guid).digest()
-        await self.stream.send_all(
+        await self.put(
             b"HTTP/1.1 101 Switching Protocols\r\n"
             b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: "
-            + base64.b64encode(digest)
-            + b"\r\n\r\n"
-            + b"".join(extra)
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n",
+            *extra,
         )
 
     async def ask(self, *extra: bytes) -> None:
         """Send the request of a client, and ``extra`` behind it."""
-        await self.stream.send_all(REQUEST + b"".join(extra))
+        await self.put(REQUEST, *extra)
 
     async def skip_response(self) -> bytes:
         """Read the answer of a server."""
@@ -97,7 +101,7 @@ class RawPeer:
     async def send(
         self, opcode: int, payload: bytes = b"", *, fin: bool = True
     ) -> None:
-        await self.stream.send_all(frame(opcode, payload, fin=fin, masked=self._client))
+        await self.put(frame(opcode, payload, fin=fin, masked=self._client))
 
     async def read(self) -> tuple[int, bytes] | None:
         """Read a frame: its first byte and its payload; None at the end."""
@@ -135,7 +139,8 @@ class RawPeer:
     async def end(self) -> None:
         """End the stream, in this direction alone."""
         assert isinstance(self.stream, trio.abc.HalfCloseableStream)
-        await self.stream.send_eof()
+        async with self._sending:
+            await self.stream.send_eof()
 
 
 def close_frame(code: int, reason: str = "") -> tuple[int, bytes]:

@@ -84,7 +84,7 @@ async def test_what_a_ping_and_a_pong_carry(
         assert await peer.read() == (0x80 | PING, sent)
         await ws.pong(data)
         assert await peer.read() == (0x80 | PONG, sent)
-        await peer.close()
+        nursery.start_soon(peer.close)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_two_pings_with_the_same_data(
         await peer.send(PONG, b"same")
         ws.nursery.start_soon(ws.ping, b"same")
         assert await peer.read() == (0x80 | PING, b"same")
-        await peer.close()
+        nursery.start_soon(peer.close)
 
 
 async def test_data_is_never_that_of_a_ping_under_way(
@@ -164,7 +164,7 @@ async def test_data_is_never_that_of_a_ping_under_way(
         ws.nursery.start_soon(ws.ping)
         assert await peer.read() == (0x80 | PING, b"aaaa")
         assert await peer.read() == (0x80 | PING, b"bbbb")
-        await peer.close()
+        nursery.start_soon(peer.close)
 
 
 @pytest.mark.parametrize(

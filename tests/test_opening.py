@@ -128,6 +128,27 @@ async def test_a_client_that_has_gone_is_not_answered() -> None:
     assert await peer.stream.receive_some() == b""
 
 
+async def test_a_server_that_goes_before_it_answers(nursery: trio.Nursery) -> None:
+    peer = RawPeer(client=False)
+    await peer.stream.send_all(b"HTTP/1.1 101 Switching")
+    await peer.end()
+    with pytest.raises(InvalidMessage) as caught:
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert isinstance(caught.value.__cause__, EOFError)
+
+
+async def test_a_request_that_is_still_read_as_the_server_closes() -> None:
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener]) as server:
+        stream = listener.connect()
+        await stream.send_all(REQUEST[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        await server.aclose()
+        answer = bytes(await stream.receive_some())
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+
+
 async def test_a_refusal_arrives_though_the_client_goes_on_sending() -> None:
     # Closing with bytes unread is a reset, which can overtake the answer.
     async with open_server(echo, 0, host="127.0.0.1") as server:

@@ -194,6 +194,56 @@ async def test_large_messages_go_in_order_with_small_ones(
         await both.peer.close()
 
 
+async def test_frames_of_which_the_socket_takes_a_part(
+    sockets: MakeSockets, nursery: trio.Nursery, now: list[float]
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer, write_limit=2**24) as ws:
+        for i in range(400):
+            now[0] += 1  # never a burst
+            ws.send_nowait(bytes([i % 256]) * 10_000)
+        for i in range(400):
+            assert await both.peer.read() == (FIN | BINARY, bytes([i % 256]) * 10_000)
+        await both.peer.close()
+
+
+# Pauses
+
+
+async def test_reading_pauses_and_goes_on(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer, max_queue=4, max_size=100_000) as ws:
+        sizes = [1] * 20 + [90_000] * 10 + [1] * 20
+
+        async def send() -> None:
+            for size in sizes:
+                await both.peer.send(BINARY, bytes(size))
+
+        nursery.start_soon(send)
+        received = [len(await ws.recv())]
+        await trio.testing.wait_all_tasks_blocked()
+        received += [len(await ws.recv()) for _ in sizes[1:]]
+        assert received == sizes
+        await both.peer.close()
+
+
+@pytest.mark.parametrize("limit", [{"max_queue": 0}, {"max_size": 10}])
+async def test_closing_wakes_a_reader_that_paused(
+    sockets: MakeSockets, nursery: trio.Nursery, limit: dict[str, int]
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer, **limit) as ws:
+        for _ in range(10):
+            await both.peer.send(BINARY, bytes(8))
+            await trio.testing.wait_all_tasks_blocked()
+        assert ws._pump.paused
+        nursery.start_soon(both.peer.close)
+        await ws.aclose()
+        assert ws.close_code == 1000
+
+
 # Peers that don't read
 
 
@@ -308,6 +358,7 @@ async def test_a_violation_is_answered_and_the_messages_before_it_are_too(
         assert set(got[:2]) == {(FIN | TEXT, b"1"), (FIN | PONG, b"2")}
         assert got[2] == close_frame(1002, "unknown opcode 0x3")
         assert await peer.read() is None
+        await peer.end()
         with pytest.raises(ConnectionClosedError, match="unknown opcode"):
             await ws.send("x")
 
@@ -331,6 +382,44 @@ async def test_close_frames_that_cross_lose_nothing(nursery: trio.Nursery) -> No
             assert await peer.read() == (FIN | BINARY, b"%d" % i * 30_000)
         assert await peer.read() == close_frame(1000)
         assert await peer.read() is None
+
+
+async def test_a_peer_that_has_ended_its_stream_still_reads(
+    sockets: MakeSockets,
+) -> None:
+    both = sockets(client=True)
+    peer = both.peer
+    await peer.ask()
+    async with accept(peer.theirs, write_limit=2**24) as ws:
+        await peer.skip_response()
+        sizes = [1_000_000] * 8  # more than the system's buffers hold
+        for size in sizes:
+            await ws.send(bytes(size))
+        ws.nursery.start_soon(ws.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.end()
+        await trio.testing.wait_all_tasks_blocked()
+        for size in sizes:
+            received = await peer.read()
+            assert received is not None
+            assert len(received[1]) == size
+        assert await peer.read() == close_frame(1000)
+        assert await peer.read() is None
+
+
+async def test_how_tcp_ends_after_both_close_frames_is_of_no_interest(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer) as ws:
+        await trio.testing.wait_all_tasks_blocked()
+        await both.peer.send(CLOSE, b"\x03\xe8")
+        assert await both.peer.read() == close_frame(1000)
+        both.reset()
+        with pytest.raises(ConnectionClosedOK):
+            await ws.recv()
+        await ws.wait_closed()
+        assert ws.close_code == 1000
 
 
 # Goodbyes in a hurry

@@ -716,6 +716,28 @@ async def test_a_client_is_told_503() -> None:
                     raise AssertionError("entered")
 
 
+async def test_a_connection_that_is_accepted_as_the_server_closes(
+    autojump_clock: MockClock,
+) -> None:
+    class Late(MemoryListener):
+        async def accept(self) -> trio.abc.Stream:
+            stream = await super().accept()
+            nursery.start_soon(server.aclose)
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            return stream
+
+    listener = Late()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            functools.partial(serve, wait, listeners=[listener])
+        )
+        # Nobody waits for its request, which never comes.
+        stream = listener.connect()
+        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 503")
+    assert trio.current_time() == 0
+
+
 async def test_a_connection_that_opens_as_the_server_closes() -> None:
     # Its response is on the way when aclose() looks for connections to close.
     entered = False

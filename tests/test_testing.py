@@ -121,7 +121,10 @@ async def test_cancelled_within(autojump_clock: trio.testing.MockClock) -> None:
 async def test_the_mock_clock_runs_a_keepalive_in_no_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_pair({"ping_interval": 3600}) as (client, server):
+    async with open_pair({"ping_interval": 3600}, {"ping_interval": 3600}) as (
+        client,
+        server,
+    ):
         await trio.sleep(24 * 3600)
         await client.send("still here")
         assert await server.recv() == "still here"
