@@ -228,6 +228,11 @@ class PerMessageDeflate(Extension):
             self._encoding = False
             if self._local_no_takeover:
                 self._deflater = None
+            if frame.opcode != CONT and len(data) >= len(frame.data):
+                # It can't be compressed, and would exceed the peer's limit where
+                # it just fits. What the peer doesn't get isn't referred to.
+                self.forget()
+                return frame
         first = frame.opcode != CONT
         return Frame(frame.opcode, data, frame.fin, first, frame.rsv2, frame.rsv3)
 

@@ -221,11 +221,11 @@ class Engine:
             self._trace_sent(opcode, payload, len(payload), True)
         bits = 0 if deflate is None else deflate.bits_for(payload)
         if bits not in cache:
-            if deflate is None or not bits:
-                cache[bits] = encode(opcode, payload, True, masked=False)
-            else:
-                data = deflate.compressed_alone(payload)
+            data = deflate.compressed_alone(payload) if deflate and bits else payload
+            if len(data) < len(payload):
                 cache[bits] = encode(opcode, data, True, masked=False, reserved=0x40)
+            else:
+                cache[bits] = encode(opcode, payload, True, masked=False)
         if deflate is not None and bits:
             deflate.forget()
         return cache[bits]
@@ -248,7 +248,7 @@ class Engine:
     def send_pong(self, payload: bytes) -> None:
         """Queue an unsolicited pong (section 5.5.3)."""
         self._step(Event.SEND_CONTROL)
-        self.outbox.push_control(self._control(PONG, payload))
+        self.outbox.put_pong(self._control(PONG, payload))
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame behind the data, in good order.
