@@ -26,6 +26,7 @@ import trustme
 
 import trio_ws
 from tests import raw_http
+from tests._protocol import wire
 from tests.in_memory import MemoryListener
 from trio_ws._listening import Where, open_unix
 
@@ -441,20 +442,38 @@ async def test_listeners_of_all_kinds_at_once(tmp_path: pathlib.Path) -> None:
     assert is_socket(tmp_path / "unix")
 
 
-async def test_a_bad_request_to_an_ssl_listener_is_answered() -> None:
+VIOLATION = wire.frame(3, key=wire.KEY)
+
+
+@pytest.mark.parametrize("more", [0, 300_000])
+async def test_the_last_word_to_who_comes_by_an_ssl_listener_arrives(more: int) -> None:
     server_context, client_context = tls_contexts("127.0.0.1")
     (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = tcp.socket.getsockname()[1]
     listener = trio.SSLListener(tcp, server_context, https_compatible=True)
-    async with trio_ws.open_server(echo, listeners=[listener]):
+
+    async def told(data: bytes) -> bytes:
         async with trio.SSLStream(
             await trio.open_tcp_stream("127.0.0.1", port),
             client_context,
             server_hostname="127.0.0.1",
             https_compatible=True,
         ) as stream:
-            await stream.send_all(raw_http.request(without=b"Upgrade"))
-            assert (await raw_http.read_answer(stream)).status == 426
+            await stream.send_all(data + bytes(more))
+            return await raw_http.read_to_end(stream)
+
+    async with trio_ws.open_server(closes, listeners=[listener]):
+        for _ in range(10):
+            answer = raw_http.parse(await told(raw_http.request(without=b"Upgrade")))
+            assert answer.status == 426
+            answer = raw_http.parse(await told(raw_http.request() + VIOLATION))
+            (close,) = wire.parse_stream(answer.rest, masked=False)
+            assert close.data[:2] == b"\x03\xea"
+
+
+async def closes(ws: trio_ws.ServerConnection) -> None:
+    with pytest.raises(trio_ws.ConnectionClosedError):
+        await ws.recv()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -538,6 +557,7 @@ async def test_sockets_from_systemd(tmp_path: pathlib.Path) -> None:
         fds = [os.dup(int(fd)) for fd in sys.argv[1:]]
         for i, fd in enumerate(fds):
             os.dup2(fd, 3 + i)
+            os.set_inheritable(3 + i, True)
         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2")
         os.environ["LISTEN_FDNAMES"] = "web:local"
         listeners = trio_ws.open_systemd_listeners()

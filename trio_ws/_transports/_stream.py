@@ -6,6 +6,7 @@ into our hands and wait_writable() sends it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -86,8 +87,17 @@ class StreamTransport(Transport):
             raise error
 
     def shutdown(self) -> bool:
-        # send_eof() would have to be waited for; closing says the same.
-        return False
+        # send_eof() would have to be waited for; closing says the same. But
+        # closing a socket with bytes unread sends a reset, which can destroy
+        # what was written last: where there is one below, its end is told.
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if not isinstance(stream, trio.SocketStream):
+            return False
+        with suppress(OSError):
+            stream.socket.shutdown(socket.SHUT_WR)
+        return True
 
     async def aclose(self) -> None:
         with suppress(trio.BrokenResourceError, OSError):
