@@ -103,7 +103,7 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
     next_ping = trio.current_time() + options.ping_interval
     silent_since = inf  # when the oldest ping without life since was sent
     reads = taken = 0
-    frame = b""
+    held = False  # whether that ping waits in our own buffer
     unanswered: deque[tuple[bytes, PingWaiter]] = deque()
     while True:
         await trio.sleep_until(min(next_ping, silent_since + timeout))
@@ -112,13 +112,11 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
         now = trio.current_time()
         if pump.reads != reads or pump.paused:
             silent_since = inf
-        elif engine.outbox.taken != taken and frame:
-            # Life all the same, of a peer that reads but slowly. A ping that
-            # has left the buffer is given its time from now on.
-            silent_since = now
-            taken = engine.outbox.taken
-            if not engine.outbox.waits(frame):
-                frame = b""
+        elif held and pump.progress != taken:
+            # Life all the same, of a peer that reads but slowly.
+            silent_since = max(silent_since, pump.last_progress)
+            taken = pump.progress
+            held = pump.watched is not None
         if now >= silent_since + timeout:
             # The answer may be here, and this task only the first to run.
             pump.read_now()
@@ -136,8 +134,8 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
             pump.flush()
             if silent_since == inf:
                 silent_since, reads = now, pump.reads
-                taken = engine.outbox.taken
-                frame = ping if engine.outbox.waits(ping) else b""
+                taken = pump.progress
+                held = pump.watch(ping)
 
 
 def _timeout(options: Options) -> TimeoutError:

@@ -42,7 +42,8 @@ async def open_client(
     use any more; the caller closes it.
     """
     handshake = options.handshake(uri)
-    await _write_all(transport, handshake.request_bytes)
+    with suppress(ConnectionError):  # perhaps the server has answered and gone
+        await _write_all(transport, handshake.request_bytes)
     logger.debug("> GET %s HTTP/1.1", handshake.request.path)
     response = None
     while response is None:
@@ -217,9 +218,9 @@ async def _write_all(transport: Transport, data: bytes) -> None:
     """Write all of ``data``. **Cancellation**: a part of it may be written."""
     await trio.lowlevel.checkpoint()
     rest = memoryview(data)
-    while rest or not transport.flushed:
+    while rest or transport.unsent:
         rest = rest[transport.write((rest,) if rest else ()) :]
-        if rest or not transport.flushed:
+        if rest or transport.unsent:
             await transport.wait_writable()
 
 

@@ -91,6 +91,10 @@ class Pump:
         self._resume: trio.Event | None = None
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
+        # For the keepalive: a ping while it waits in our hands, and when the
+        # socket last took something meanwhile.
+        self.watched: bytes | None = None
+        self.last_progress = 0.0
         self.closed = trio.Event()  # set once the transport is
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -201,7 +205,7 @@ class Pump:
             else:
                 self._engine.receive_eof()
             self.changed()
-        if not self._transport.flushed:
+        if self._transport.unsent:
             self.flush()  # TLS has an answer of its own
         return count
 
@@ -245,7 +249,7 @@ class Pump:
             self._wake_room()
             self._set_deadline(self._options.close_timeout)
             self._on_end()
-        if engine.phase is FAILED:
+        if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
             self._set_deadline(_LINGER)
         if engine.outbox.size or self._ended:
             # Also where the outbox is empty: what the transport took may not be
@@ -278,7 +282,7 @@ class Pump:
         elif engine.phase not in FINAL:
             seconds = self._options.close_timeout
             engine.lose(TimeoutError(f"closing took longer than {seconds} s"))
-        engine.abandon(flushed=self._transport.flushed or not self._holds_data)
+        engine.abandon(flushed=not (self._transport.unsent and self._holds_data))
         self.changed()
 
     @enable_ki_protection
@@ -326,7 +330,7 @@ class Pump:
 
     @property
     def _flushed(self) -> bool:
-        return not self._engine.outbox.size and self._transport.flushed
+        return not self._engine.outbox.size and not self._transport.unsent
 
     @enable_ki_protection
     def write(self, frame: Encoded) -> None:
@@ -363,7 +367,7 @@ class Pump:
             outbox.push(frame)
             self._write_failed(exc)
             return
-        if count == len(frame) and self._transport.flushed:
+        if count == len(frame) and not self._transport.unsent:
             outbox.taken += count
             self._holds_data = False
             return
@@ -392,12 +396,12 @@ class Pump:
                     break
                 outbox.consume(count)
             if not outbox.size:
-                if not self._transport.flushed:
+                if self._transport.unsent:
                     self._transport.write(())
-                self._holds_data = self._holds_data and not self._transport.flushed
+                self._holds_data = self._holds_data and self._transport.unsent > 0
         except OSError as exc:
             self._write_failed(exc)
-        if self._room is not None and outbox.size < self._options.write_limit:
+        if self._room is not None and self.has_room:
             self._wake_room()
 
     def _write_failed(self, exc: OSError) -> None:
@@ -421,8 +425,14 @@ class Pump:
         ):
             self._shut = True
             shut = not self._broken and self._transport.shutdown()
-            # A peer that was given up for its silence is not listened to.
-            if not shut or isinstance(self._engine.cause, TimeoutError):
+            # Section 5.5.1: "The server MUST close the underlying TCP connection
+            # immediately". Only a peer that broke the protocol may still send,
+            # and is listened to for a while; not one given up for its silence.
+            if (
+                not shut
+                or phase is CLOSE_DONE
+                or isinstance(self._engine.cause, TimeoutError)
+            ):
                 self._reader_scope.cancel()
 
     def _start_flusher(self) -> None:
@@ -436,6 +446,8 @@ class Pump:
         with trio.CancelScope(shield=True) as self._flusher_scope:
             while True:
                 self._write_some()
+                if self.watched is not None and not self._holds(self.watched):
+                    self.watched = None
                 if self._flushed or self._broken:
                     break
                 before = outbox.taken
@@ -445,7 +457,10 @@ class Pump:
                         await self._transport.wait_writable()
                     except OSError as exc:
                         self._write_failed(exc)
-                if wait.cancelled_caught and outbox.taken == before:
+                if not wait.cancelled_caught:
+                    if self.watched is not None:
+                        self.last_progress = trio.current_time()
+                elif outbox.taken == before:
                     self.fail(1011, "write timeout", self._stalled())
         self._flusher_scope = None
         self._flushing = False
@@ -464,7 +479,21 @@ class Pump:
     @property
     def has_room(self) -> bool:
         """Whether a message is accepted (R5)."""
-        return self._engine.outbox.size < self._options.write_limit
+        waits = self._engine.outbox.size + self._transport.unsent
+        return waits < self._options.write_limit
+
+    @property
+    def progress(self) -> int:
+        """A number that changes whenever the socket takes something."""
+        return self._engine.outbox.taken - self._transport.unsent
+
+    def watch(self, ping: bytes) -> bool:
+        """Note until when a ping waits in our hands; return whether it does."""
+        self.watched = ping if self._holds(ping) else None
+        return self.watched is not None
+
+    def _holds(self, ping: bytes) -> bool:
+        return self._engine.outbox.waits(ping) or self._transport.unsent > 0
 
     async def wait_room(self) -> None:
         """Wait until a message is accepted or the connection ends.

@@ -13,7 +13,8 @@ import trustme
 from tests._protocol.wire import CLOSE, TEXT, frame
 from tests.faults.peer import URI, Peer, living_tasks, reset_error, server_peer
 from trio_ws import accept, connect
-from trio_ws._transports import READ_SIZE, WRITE_SIZE, StreamTransport
+from trio_ws._transports import READ_SIZE, StreamTransport
+from trio_ws._transports._stream import _SEND_SIZE as SEND_SIZE
 from trio_ws.exceptions import ConnectionClosedError, InvalidMessage
 from trio_ws.testing import open_pair
 
@@ -101,20 +102,20 @@ async def test_write(peer: Peer) -> None:
     transport = StreamTransport(peer)
     with trio.testing.assert_checkpoints():
         await transport.wait_writable()
-    flushed = [transport.flushed]
+    flushed = [not transport.unsent]
     assert transport.write([b"head", memoryview(b"tail")]) == 8
-    flushed.append(transport.flushed)
+    flushed.append(not transport.unsent)
     assert peer.sent == b""
     assert transport.write([b"no room"]) == 0
     await transport.wait_writable()
-    flushed.append(transport.flushed)
+    flushed.append(not transport.unsent)
     assert flushed == [True, False, True]
     assert peer.sent == b"headtail"
 
 
 async def test_write_takes_a_bounded_amount(peer: Peer) -> None:
     transport = StreamTransport(peer)
-    assert transport.write([b"h", bytes(10 * WRITE_SIZE)]) == WRITE_SIZE
+    assert transport.write([b"h", bytes(10 * SEND_SIZE)]) == SEND_SIZE
 
 
 async def test_send_cut_short_tears_the_stream(
@@ -126,7 +127,7 @@ async def test_send_cut_short_tears_the_stream(
     transport.write([b"hello"])
     with trio.move_on_after(1):
         await transport.wait_writable()
-    assert not transport.flushed
+    assert transport.unsent
     with pytest.raises(ConnectionError, match="cut short"):
         transport.write([b"more"])
     assert peer.sent == b"hel"
@@ -170,7 +171,7 @@ async def test_errors_of_sending(peer: Peer, name: str) -> None:
     transport.write([b"hello"])
     with pytest.raises(OSError, match=f"^{text}$"):
         await transport.wait_writable()
-    assert not transport.flushed
+    assert transport.unsent
     with pytest.raises(ConnectionError, match="cut short"):
         transport.write([b"more"])
 
@@ -180,7 +181,7 @@ async def test_stream_that_the_user_closed(peer: Peer) -> None:
     transport.write([b"hello"])
     await peer.aclose()
     await transport.wait_writable()
-    assert not transport.flushed
+    assert transport.unsent
     await transport.wait_readable()
     assert transport.read() == b""
 

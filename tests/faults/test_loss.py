@@ -455,8 +455,8 @@ async def test_peer_vanishes_with_our_close_frame_still_unwritten(
     causes = {"end": EOFError, "reset": ConnectionResetError, "silence": TimeoutError}
     assert type(caught.value.__cause__) is causes[way]
     assert ws.close_code == 1006
-    # A peer that has ended its stream may still read, for a second.
-    took = {"end": 1 + 1, "reset": 1, "silence": 10}
+    # A peer that has ended its stream may still read, as long as closing takes.
+    took = {"end": 10, "reset": 1, "silence": 10}
     assert trio.current_time() - start == took[way]
 
 

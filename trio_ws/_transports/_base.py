@@ -55,8 +55,8 @@ class Transport(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def flushed(self) -> bool:
-        """Whether all that write() took is out of our hands."""
+    def unsent(self) -> int:
+        """How many bytes of what write() took are still in our hands."""
 
     @abc.abstractmethod
     async def wait_writable(self) -> None:

@@ -58,8 +58,8 @@ class SocketTransport(Transport):
             return 0
 
     @property
-    def flushed(self) -> bool:
-        return True
+    def unsent(self) -> int:
+        return 0
 
     async def wait_writable(self) -> None:
         try:

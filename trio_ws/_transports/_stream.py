@@ -12,7 +12,11 @@ from contextlib import suppress
 
 import trio
 
-from ._base import READ_SIZE, WRITE_SIZE, Buffer, Transport
+from ._base import READ_SIZE, Buffer, Transport
+
+# How much is sent at once. Of a part of it nobody tells whether it has gone out,
+# so a peer that takes less in ping_timeout seems to be dead.
+_SEND_SIZE = 16 * 1024
 
 
 def _as_oserror(exc: Exception) -> OSError:
@@ -60,13 +64,13 @@ class StreamTransport(Transport):
             return 0
         if self._torn:
             raise ConnectionError("stream is torn by a send that was cut short")
-        self._unsent = b"".join(buffers)[:WRITE_SIZE]
+        self._unsent = b"".join(buffers)[:_SEND_SIZE]
         return len(self._unsent)
 
     @property
-    def flushed(self) -> bool:
-        # What a send that was cut short left unsent is lost.
-        return not self._unsent and not self._torn
+    def unsent(self) -> int:
+        # Of a send that was cut short nobody knows how much is lost.
+        return len(self._unsent) or self._torn
 
     async def wait_writable(self) -> None:
         if not self._unsent:

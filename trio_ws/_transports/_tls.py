@@ -73,7 +73,7 @@ class TLSTransport(SocketTransport):
 
     async def _flush(self) -> None:
         self._write_ciphertext()
-        while not self.flushed:
+        while self.unsent:
             await self.wait_writable()
             self._write_ciphertext()
 
@@ -129,10 +129,10 @@ class TLSTransport(SocketTransport):
     def write(self, buffers: Sequence[Buffer]) -> int:
         # Ciphertext that waits is bounded: no more is made while some does.
         self._write_ciphertext()
-        if not self.flushed or not buffers:
+        if self.unsent or not buffers:
             return 0
-        data = b"".join(buffers)[: 4 * WRITE_SIZE] if len(buffers) > 1 else buffers[0]
-        taken = self._tls.write(data[: 4 * WRITE_SIZE])
+        data = b"".join(buffers) if len(buffers) > 1 else buffers[0]
+        taken = self._tls.write(data[:WRITE_SIZE])
         self._write_ciphertext()
         return taken
 
@@ -148,8 +148,8 @@ class TLSTransport(SocketTransport):
             self._unsent = self._unsent[sent:]
 
     @property
-    def flushed(self) -> bool:
-        return not self._unsent and not self._outgoing.pending
+    def unsent(self) -> int:
+        return len(self._unsent) + self._outgoing.pending
 
     def shutdown(self) -> bool:
         # close_notify is written; the peer's is not waited for, since the
