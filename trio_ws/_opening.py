@@ -42,13 +42,18 @@ async def open_client(
     use any more; the caller closes it.
     """
     handshake = options.handshake(uri)
-    with suppress(ConnectionError):  # perhaps the server has answered and gone
+    broken: ConnectionError | None = None
+    try:
         await _write_all(transport, handshake.request_bytes)
+    except ConnectionError as exc:
+        broken = exc  # but perhaps the server has answered before it went
     logger.debug("> GET %s HTTP/1.1", handshake.request.path)
     response = None
     while response is None:
         data = await _read_some(transport)
         if not data:
+            if broken is not None:
+                raise broken
             handshake.receive_eof()
         response = handshake.receive(data)
     logger.debug("< HTTP/1.1 %d", response.status_code)
