@@ -495,3 +495,24 @@ async def test_nothing_is_left(client_context: ssl.SSLContext) -> None:
             with pytest.raises(ConnectionClosedOK):
                 await ws.recv()
     assert (sockets(), trio.lowlevel.current_statistics().tasks_living) == before
+
+
+async def test_an_answer_that_comes_before_the_request_is_heard() -> None:
+    # A server that is full answers and goes before it has read anything, so
+    # that writing the request fails.
+    one, other = trio.socket.socketpair()
+    await other.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    other.close()
+    with pytest.raises(InvalidStatus, match="503"):
+        async with connect("ws://localhost/", stream=trio.SocketStream(one)):
+            raise AssertionError("entered")
+
+
+async def test_a_server_that_goes_before_the_request_is_told_from_one_that_answers() -> (
+    None
+):
+    one, other = trio.socket.socketpair()
+    other.close()
+    with pytest.raises(BrokenPipeError):
+        async with connect("ws://localhost/", stream=trio.SocketStream(one)):
+            raise AssertionError("entered")

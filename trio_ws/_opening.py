@@ -46,13 +46,13 @@ async def open_client(
     try:
         await _write_all(transport, handshake.request_bytes)
     except ConnectionError as exc:
-        broken = exc  # but perhaps the server has answered before it went
+        broken = exc  # but the server may have answered before it went
     logger.debug("> GET %s HTTP/1.1", handshake.request.path)
     response = None
     while response is None:
-        data = await _read_some(transport)
+        data = transport.read() if broken else await _read_some(transport)
         if not data:
-            if broken is not None:
+            if broken:
                 raise broken
             handshake.receive_eof()
         response = handshake.receive(data)
