@@ -508,9 +508,7 @@ async def test_an_answer_that_comes_before_the_request_is_heard() -> None:
             raise AssertionError("entered")
 
 
-async def test_a_server_that_goes_before_the_request_is_told_from_one_that_answers() -> (
-    None
-):
+async def test_a_server_that_goes_before_the_request() -> None:
     one, other = trio.socket.socketpair()
     other.close()
     with pytest.raises(BrokenPipeError):
