@@ -114,6 +114,18 @@ def test_push() -> None:
     ]
 
 
+def test_unix_socket() -> None:
+    assert run_example("unix_socket.py") == ["Hello!", "the file is gone: True"]
+
+
+def test_health_check() -> None:
+    assert run_example("health_check.py") == [
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 426 Upgrade Required",
+        "Hello!",
+    ]
+
+
 def test_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -164,9 +176,11 @@ def test_every_example_is_in_these_tests() -> None:
         "echo_client.py",
         "echo_server.py",
         "graceful_stop.py",
+        "health_check.py",
         "push.py",
         "timeouts.py",
         "tls.py",
+        "unix_socket.py",
     }
 
 
