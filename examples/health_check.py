@@ -22,10 +22,10 @@ def health_check(ws: ServerConnection, request: Request) -> Response | None:
 
 async def get(port: int, path: str) -> str:
     """Do what a load balancer does: GET a page over plain HTTP."""
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    await stream.send_all(request.encode())
-    response = b"".join([chunk async for chunk in stream])
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request.encode())
+        response = b"".join([chunk async for chunk in stream])
     return response.split(b"\r\n")[0].decode()
 
 
