@@ -412,6 +412,9 @@ async def test_a_client_that_resets(
         await trio.testing.wait_all_tasks_blocked()
     (record,) = [one for one in caplog.records if "failed" in one.msg]
     assert record.levelno == logging.INFO
+    if sent == CASES[0].data:
+        # Why it was refused says more than that the answer didn't arrive.
+        assert "InvalidMessage" in record.getMessage()
 
 
 async def test_the_limits_themselves_are_within() -> None:

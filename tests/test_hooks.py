@@ -733,6 +733,26 @@ async def test_no_hook_can_open_what_was_not_checked(
     assert len(records(caplog, logging.ERROR)) == 1
 
 
+@pytest.mark.parametrize("name", ["process_request", "process_response"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ws: ws.send("early"),
+        lambda ws: ws.recv(),
+        lambda ws: ws.ping(),
+        lambda ws: ws.aclose(),
+    ],
+    ids=["send", "recv", "ping", "aclose"],
+)
+async def test_no_frame_goes_before_the_response(
+    name: str, use: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hook(ws: ServerConnection, *args: object) -> None:
+        await use(ws)
+
+    await check_failure(caplog, **{name: hook})
+
+
 async def test_what_process_response_does_before_it_fails_is_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
