@@ -990,9 +990,9 @@ async def test_debug_logs_show_each_frame(caplog: pytest.LogCaptureFixture) -> N
         lines = [
             record.getMessage().removeprefix(ws.id.hex[:8] + " ")
             for record in caplog.records
-            if record.name == logger and record.levelname == "DEBUG"
+            if record.name == logger and ws.id.hex[:8] in record.getMessage()
         ]
-        frames = [line for line in lines if line[0] in "<>" and "HTTP" not in line]
+        frames = [line for line in lines if line[0] in "<>"]
         assert frames[:5] == [
             f"{sign} TEXT 'text' [4 bytes]",
             f"{sign} BINARY 00 ff [2 bytes, continued]",

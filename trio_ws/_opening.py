@@ -15,6 +15,7 @@ from ._options import ClientOptions, ServerOptions
 from ._protocol._handshake import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI
+from ._story import log_request, log_response
 from ._transports import Transport
 from .exceptions import InvalidHandshake
 
@@ -47,7 +48,7 @@ async def open_client(
         await _write_all(transport, handshake.request_bytes)
     except ConnectionError as exc:
         broken = exc  # but the server may have answered before it went
-    logger.debug("> GET %s HTTP/1.1", handshake.request.path)
+    log_request(logger, ">", handshake.request)
     response = None
     while response is None:
         data = transport.read() if broken else await _read_some(transport)
@@ -56,7 +57,7 @@ async def open_client(
                 raise broken
             handshake.receive_eof()
         response = handshake.receive(data)
-    logger.debug("< HTTP/1.1 %d", response.status_code)
+    log_response(logger, "<", response)
     opened = Opened(transport, handshake.request, options, logger)
     connection = _make_connection(opened, ClientConnection)
     connection._accepted(response, handshake)
@@ -84,7 +85,7 @@ async def open_server(
     try:
         with reading:
             request = await _read_request(transport, handshake)
-            logger.debug("< GET %s HTTP/1.1", request.path)
+            log_request(logger, "<", request)
     except InvalidHandshake as exc:
         if not isinstance(exc.__cause__, EOFError):
             await _respond(transport, handshake.rejection(exc), logger)
@@ -108,7 +109,7 @@ async def open_server(
     if response.status_code != 101:
         await _respond(transport, response, logger)
         raise problem or Rejected(f"HTTP {response.status_code}")
-    logger.debug("> HTTP/1.1 101")
+    log_response(logger, ">", response)
     await _write_all(transport, response.serialize())
     connection._accepted(response, handshake)
     return connection
@@ -209,7 +210,7 @@ async def _respond(
     Closing with bytes unread would send a reset, which can destroy the answer
     on its way: what the peer still sends is discarded for a while.
     """
-    logger.debug("> HTTP/1.1 %d", response.status_code)
+    log_response(logger, ">", response)
     # A peer that is gone doesn't hide why it is refused.
     with suppress(OSError):
         await _write_all(transport, response.serialize())

@@ -6,8 +6,32 @@ import logging
 import uuid
 
 from ._protocol._engine import Engine
-from ._protocol._frames import describe
+from ._protocol._frames import describe, escape
+from ._protocol._headers import Headers
+from ._protocol._http import Request, Response
 from ._protocol._state import CLOSE_DONE, FINAL
+
+# Headers whose values are nobody's business.
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+
+
+def log_request(logger: logging.Logger, sign: str, request: Request) -> None:
+    """Log a request of the opening handshake."""
+    logger.debug("%s %s %s HTTP/1.1", sign, request.method, request.path)
+    _log_headers(logger, sign, request.headers)
+
+
+def log_response(logger: logging.Logger, sign: str, response: Response) -> None:
+    """Log a response of the opening handshake."""
+    logger.debug("%s HTTP/1.1 %d", sign, response.status_code)
+    _log_headers(logger, sign, response.headers)
+
+
+def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        for name, value in headers.raw_items():
+            shown = "[secret]" if name.lower() in _SECRET else escape(value)
+            logger.debug("%s %s: %s", sign, name, shown)
 
 
 class Story:
@@ -41,6 +65,8 @@ class Story:
             what = f"closed by the peer: {engine.rcvd}"
         elif engine.phase not in FINAL:
             what = f"closed by this side: {engine.sent}"
+        elif engine.cause is None:
+            what = f"failed by this side: {engine.sent}"
         else:
             what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
         self._logger.debug("%s %s", self._name, what)
