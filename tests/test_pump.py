@@ -432,12 +432,14 @@ async def test_a_goodbye_is_said_without_waiting(
     peer = both.peer
     await peer.ask()
     with trio.CancelScope() as scope:
-        async with accept(peer.theirs) as ws:
+        async with accept(peer.theirs, max_queue=0) as ws:
             await peer.skip_response()
             # Bytes that nobody has read would make closing a reset, which
             # can destroy the goodbye.
-            for _ in range(5):
-                await peer.send(BINARY, bytes(100_000))
+            for _ in range(12):  # more than one read, less than a buffer holds
+                await peer.send(BINARY, bytes(10_000))
+                await trio.testing.wait_all_tasks_blocked()
+            assert ws._pump.paused
             await ws.send("last")
             scope.cancel()
             await trio.sleep_forever()
@@ -445,6 +447,7 @@ async def test_a_goodbye_is_said_without_waiting(
     assert await peer.read() == (FIN | TEXT, b"last")
     assert await peer.read() == close_frame(1001)
     assert await peer.read() is None
+    assert both.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0  # no reset
     assert trio.current_time() == 0
 
 
