@@ -1099,3 +1099,15 @@ async def test_closing_wakes_a_reader_that_paused(
         await peer.stream.aclose()
         await ws.wait_closed()
         assert ws.close_code == 1000
+
+
+async def test_a_character_may_be_cut_between_bytes_sent_as_text() -> None:
+    async with open_pair() as (client, server):
+        await client.send([b"gr\xc3", b"\xbc", b"n"], text=True)
+        assert await server.recv() == "grün"
+        with pytest.raises(UnicodeDecodeError):
+            await client.send([b"gr\xc3"], text=True)
+        with pytest.raises(ConnectionClosedError, match="sent 1011"):
+            await client.send("more")
+        with pytest.raises(ConnectionClosedError, match="received 1011"):
+            await server.recv()

@@ -1236,3 +1236,9 @@ async def test_many_clients_at_once() -> None:
             for _ in range(150):
                 nursery.start_soon(visit)
     assert (descriptors(), trio.lowlevel.current_statistics().tasks_living) == before
+
+
+async def test_the_port_is_known_after_closing() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        port = server.port
+    assert server.port == port

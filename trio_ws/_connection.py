@@ -33,7 +33,15 @@ from ._protocol._frames import (
 from ._protocol._handshake import plain_response
 from ._protocol._state import CONNECTING, FINAL, OPEN, State
 from ._pump import Pump
-from ._sending import Data, Turn, as_async, control_payload, not_a_message, prepared
+from ._sending import (
+    Data,
+    FragmentedMessage,
+    Turn,
+    as_async,
+    control_payload,
+    not_a_message,
+    prepared,
+)
 from ._story import Story
 from ._streaming import MessageStream, StreamToken, converted
 from .exceptions import (
@@ -372,23 +380,22 @@ class Connection(trio.abc.Channel[str | bytes]):
         iterator = aiter(fragments)
         async with self._senders():
             await self._pacer.step()
-            opcode = 0
+            message = FragmentedMessage(text)
+            begun = False
             try:
                 async for fragment in iterator:
-                    kind, payload = prepared(fragment, text)
-                    if opcode not in (0, kind):
-                        raise TypeError("fragments: expected all text or all binary")
+                    payload = message.prepared(fragment)
                     await self._pump.wait_room()
-                    self._hand_over(
-                        CONT if opcode else kind, payload, fin=False, compress=compress
-                    )
-                    opcode = kind
+                    opcode = CONT if begun else message.opcode
+                    self._hand_over(opcode, payload, fin=False, compress=compress)
+                    begun = True
                     await self._pacer.step()
-                if opcode:
+                if begun:
+                    message.finish()
                     await self._pump.wait_room()
                     self._hand_over(CONT, b"", compress=compress)
             except BaseException as exc:
-                if opcode and self._engine.phase is OPEN:
+                if begun and self._engine.phase is OPEN:
                     self._pump.fail(1011, "message was not completed", exc)
                 raise
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,34 @@ def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
         return BINARY, payload
     payload.decode()  # what isn't UTF-8 would cost the connection
     return TEXT, payload
+
+
+class FragmentedMessage:
+    """Checks the fragments of one message: all text, or all binary."""
+
+    __slots__ = ("_text", "_utf8", "opcode")
+
+    def __init__(self, text: bool | None) -> None:
+        self._text = text
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self.opcode = 0
+
+    def prepared(self, fragment: Data) -> bytes:
+        """Return the payload of a fragment, or raise what is wrong with it."""
+        if self._text is True:
+            # Between bytes that are sent as text a character may be cut.
+            opcode, payload = TEXT, prepared(fragment, None)[1]
+            self._utf8.decode(payload)
+        else:
+            opcode, payload = prepared(fragment, self._text)
+        if self.opcode not in (0, opcode):
+            raise TypeError("fragments: expected all text or all binary")
+        self.opcode = opcode
+        return payload
+
+    def finish(self) -> None:
+        """Check that no character is left incomplete."""
+        self._utf8.decode(b"", final=True)
 
 
 def control_payload(data: str | bytes) -> bytes:

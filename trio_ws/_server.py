@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Unpack
@@ -72,6 +72,14 @@ class _Session:
         self.connection: ServerConnection | None = None
 
 
+def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:
+    for sock in sockets:
+        name = sock.getsockname()
+        if isinstance(name, tuple):  # not a Unix socket
+            return int(name[1])
+    return None
+
+
 class Server:
     """A server that runs; made by serve() and open_server()."""
 
@@ -85,6 +93,7 @@ class Server:
         self.logger = options.logger or logging.getLogger("trio_ws.server")
         self._handler = handler
         self._listeners = listeners
+        self._port = _port_of(self.sockets)  # known also once they are closed
         self._context = context
         self._options = options
         self._sessions: set[_Session] = set()
@@ -118,10 +127,8 @@ class Server:
     @property
     def port(self) -> int:
         """The port that the server listens on: of its first socket."""
-        for sock in self.sockets:
-            name = sock.getsockname()
-            if isinstance(name, tuple):
-                return int(name[1])
+        if self._port is not None:
+            return self._port
         raise ValueError("port: expected a server with a TCP socket; it has none")
 
     # -- Running -------------------------------------------------------------

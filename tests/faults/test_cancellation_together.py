@@ -78,7 +78,6 @@ def test_a_cancelled_sender_leaves_the_queue_of_senders(client: bool) -> None:
 
                     peer.hold()
                     await send("in the socket")
-                    await send("in the outbox")
                     await trio.testing.wait_all_tasks_blocked()
                     ws.nursery.start_soon(send, "in front")
                     await trio.testing.wait_all_tasks_blocked()
