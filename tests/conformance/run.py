@@ -327,7 +327,7 @@ def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
     add("--html", action="store_true", help="have the suite write its HTML pages")
     add("--out", type=Path, default=ROOT / "build" / "conformance")
     add("--environment", type=Path, default=ROOT / ".venv-autobahn")
-    add("--timeout", type=float, default=600, help="seconds a role may take")
+    add("--timeout", type=float, default=1800, help="seconds a role may take")
     add(
         "--patience",
         type=float,
