@@ -34,7 +34,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pure lint types format docs conformance fuzz \
+.PHONY: help demo env test test-only test-pure lint types format docs conformance fuzz \
 	bench-quick rivals dist clean
 
 help: ## list the targets
@@ -43,12 +43,17 @@ help: ## list the targets
 demo: $(READY) ## run examples/demo.py
 	$(VENV)/bin/python examples/demo.py
 
+env: $(READY) ## the environment of demo, test, lint and types, alone
+
 test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
 test: $(READY) ## all tests, with a coverage report
 	$(VENV)/bin/python -m coverage erase
 	$(VENV)/bin/python -m coverage run -m pytest $(ARGS)
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report
+
+test-only: $(READY) ## all tests, without coverage: in half the time
+	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-pure: $(READY) ## the tests of the sans-I/O core alone
 	$(VENV)/bin/python -m pytest tests/_protocol $(ARGS)
