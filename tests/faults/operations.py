@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import cache
 
@@ -70,12 +70,16 @@ def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 
 def make_ends(
-    transport: str, *, client: bool, options: OptionsDict | None = None
+    transport: str,
+    *,
+    client: bool,
+    options: OptionsDict | None = None,
+    deflate: bool = False,
 ) -> tuple[connect | accept, StrictPeer]:
     """Return our end, not yet open, and the peer; ``client`` says which we play.
 
     ``transport`` is memory (takes everything), lockstep (takes what is read),
-    tcp or tls.
+    tcp or tls. With ``deflate`` the two agree on compression.
     """
     ours: trio.abc.Stream
     theirs: trio.abc.Stream
@@ -92,7 +96,7 @@ def make_ends(
             if client
             else accept(ours, **options)
         )
-        return us, StrictPeer(theirs, client=not client)
+        return us, StrictPeer(theirs, client=not client, deflate=deflate)
     for_client, for_server = contexts()
     wrapped = trio.SSLStream(
         theirs,
@@ -105,7 +109,7 @@ def make_ends(
         us = connect("wss://localhost/", stream=ours, ssl=for_client, **options)
     else:
         us = accept(ours, ssl=for_server, **options)
-    return us, StrictPeer(wrapped, client=not client)
+    return us, StrictPeer(wrapped, client=not client, deflate=deflate)
 
 
 # -- Cases and rows ----------------------------------------------------------
@@ -156,7 +160,8 @@ class Row:
 
     ``after`` runs once the operation has ended, whichever way; ``check`` then
     looks at what it came to. ``ends`` tells that the connection may be closed
-    by the operation; ``cut`` that the peer may see a stream cut inside a frame.
+    by the operation; ``cut`` that the peer may see a stream cut inside a frame;
+    ``deflate`` that it is a connection with compression.
     """
 
     name: str
@@ -169,6 +174,7 @@ class Row:
     options: OptionsDict = dataclasses.field(default_factory=OptionsDict)
     ends: bool = False
     cut: bool = False
+    deflate: bool = False
     transports: tuple[str, ...] = ("memory", "tcp")
 
 
@@ -178,7 +184,7 @@ async def run_operation(
     """Run a row with a cancellation at a moment; check what holds for all rows."""
     options: OptionsDict = {"ping_interval": None}
     options.update(row.options)
-    us, peer = make_ends(transport, client=client, options=options)
+    us, peer = make_ends(transport, client=client, options=options, deflate=row.deflate)
     with full_checkpoints() if full else nullcontext():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_live, peer)
@@ -731,4 +737,53 @@ CLOSING = [
     ),
 ]
 
-ROWS: Iterable[Row] = [*RECEIVING, *SENDING, *CONTROL, *CLOSING]
+
+# -- Compression -------------------------------------------------------------
+
+
+async def send_again(case: Case) -> None:
+    """Send what refers to what came before, so that a lost context shows."""
+    if case.ws.state is State.OPEN:
+        await case.send(LARGE + "again")
+
+
+async def send_large_iterable(case: Case) -> None:
+    await case.ws.send([LARGE, "and ", LARGE])
+    case.accepted.append(LARGE + "and " + LARGE)
+
+
+def _compressed() -> Iterator[Row]:
+    by_name = {row.name: row for row in [*RECEIVING, *SENDING]}
+    for name in (
+        "recv-waiting",
+        "recv-there",
+        "recv-fragmented",
+        "recv-large",
+        "streaming-resumed",
+        "streaming-left",
+        "streaming-aclose",
+    ):
+        row = dataclasses.replace(by_name[name], deflate=True, transports=("memory",))
+        yield dataclasses.replace(row, name=f"{name}-compressed")
+    yield Row(
+        name="send-compressed",
+        covers=("Connection.send",),
+        prepare=send("before" * 100),
+        call=send(LARGE),
+        after=send_again,
+        deflate=True,
+        transports=("memory", "lockstep"),
+    )
+    yield Row(
+        name="send-iterable-compressed",
+        covers=("Connection.send",),
+        call=send_large_iterable,
+        after=send_again,
+        check=closed_inside_a_message,
+        ends=True,
+        deflate=True,
+        transports=("memory",),
+    )
+
+
+ROWS: Iterable[Row] = [*RECEIVING, *SENDING, *CONTROL, *CLOSING, *_compressed()]

@@ -39,17 +39,22 @@ REQUEST = (
 
 URI = "ws://testing/chat"
 
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
-def response_to(request: bytes) -> bytes:
-    """Make the answer that opens a connection."""
+
+def response_to(request: bytes, *, deflate: bool = False) -> bytes:
+    """Make the answer that opens a connection; ``deflate`` accepts compression."""
     found = re.search(rb"(?i)\r\nSec-WebSocket-Key: (\S+)\r\n", request)
     assert found is not None, request
     return (
         b"HTTP/1.1 101 Switching Protocols\r\n"
         b"Upgrade: websocket\r\n"
         b"Connection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept_key(found[1].decode()).encode() + b"\r\n"
-        b"\r\n"
+        b"Sec-WebSocket-Accept: "
+        + accept_key(found[1].decode()).encode()
+        + b"\r\n"
+        + DEFLATE * deflate
+        + b"\r\n"
     )
 
 
@@ -63,7 +68,7 @@ def reset_error() -> trio.BrokenResourceError:
 class Peer(trio.abc.Stream):
     """The stream that a connection gets, and what the peer does with it."""
 
-    def __init__(self, *, answer_cut: int | None = None) -> None:
+    def __init__(self, *, answer_cut: int | None = None, deflate: bool = False) -> None:
         self.sent = bytearray()  # what the connection wrote, the handshake included
         self.handshake_size = 0  # how much of it is the handshake
         self.takes: float = inf  # bytes that the peer reads before it stops
@@ -72,6 +77,7 @@ class Peer(trio.abc.Stream):
         self.closed = False
         self.reads = 0
         self._answer_cut = answer_cut
+        self._deflate = deflate
         self._after_answer: str | None = None
         self.after_handshake = b""  # comes in one read with the answer
         # Called when our close frame came.
@@ -156,7 +162,8 @@ class Peer(trio.abc.Stream):
         if self.sent.startswith(b"HTTP/"):
             self._serves = True
             return
-        answer = response_to(bytes(self.sent)) + self.after_handshake
+        answer = response_to(bytes(self.sent), deflate=self._deflate)
+        answer += self.after_handshake
         self.feed(answer[: self._answer_cut])
         if self._after_answer is not None:
             self.vanish(self._after_answer)
@@ -188,10 +195,10 @@ class Peer(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-def server_peer() -> Peer:
+def server_peer(*, deflate: bool = False) -> Peer:
     """A peer for accept(): a client, whose request is there already."""
     peer = Peer()
-    peer.feed(REQUEST)
+    peer.feed(REQUEST.removesuffix(b"\r\n") + DEFLATE * deflate + b"\r\n")
     return peer
 
 

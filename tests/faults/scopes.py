@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import repeat
 from math import inf
 from typing import Any
 
@@ -22,7 +23,7 @@ import trio
 import trio.testing
 
 from tests.faults.moments import Moments
-from tests.faults.operations import LARGE, contexts, make_ends
+from tests.faults.operations import LARGE, contexts, make_ends, tcp_pair
 from tests.faults.strict_peer import StrictPeer
 from trio_ws import (
     Connection,
@@ -30,6 +31,7 @@ from trio_ws import (
     ServerConnection,
     connect,
     open_server,
+    reconnect,
     serve,
     unix_connect,
     unix_serve,
@@ -196,6 +198,65 @@ async def pair_block(moments: Moments) -> None:
     for stream in (near, far):
         with pytest.raises(trio.ClosedResourceError):
             await stream.send_all(b"")
+
+
+async def reconnect_block(moments: Moments, *, sockets: bool = False) -> None:
+    """Cancel a loop of attempts: refused, not used, closed by the peer, left."""
+    peers: list[StrictPeer] = []
+    entered: list[StrictPeer] = []
+    calls = 0
+
+    async def live(peer: StrictPeer) -> None:
+        await peer.open()
+        await peer.run()
+
+    async def open_stream(_: connect) -> trio.abc.Stream:
+        nonlocal calls
+        await trio.lowlevel.checkpoint()
+        calls += 1
+        if calls == 1:
+            raise ConnectionRefusedError
+        ours: trio.abc.Stream
+        theirs: trio.abc.Stream
+        ours, theirs = tcp_pair() if sockets else trio.testing.memory_stream_pair()
+        peers.append(StrictPeer(theirs, client=False))
+        nursery.start_soon(live, peers[-1])
+        return ours
+
+    delay = 0.001 if sockets else 1.0
+    loop = reconnect("ws://localhost/", reconnect_delays=lambda: repeat(delay))
+    left = False
+    async with trio.open_nursery() as nursery:
+        with pytest.MonkeyPatch.context() as patch, trio.CancelScope() as scope:
+            patch.setattr(connect, "_open_stream", open_stream)
+            with moments.watch(scope.cancel):
+                async for attempt in loop:
+                    peer = peers[-1]
+                    if len(peers) == 1:
+                        continue
+                    async with attempt as ws:
+                        entered.append(peer)
+                        await ws.send("from us")
+                        if len(peers) == 3:
+                            left = True
+                            break
+                        nursery.start_soon(peer.send_close, 1012)
+                        await ws.recv()
+        for peer in peers:
+            await peer.ended.wait()
+    cancelled = scope.cancelled_caught
+    assert cancelled or left
+    for peer in peers:
+        assert not peer.cut
+        assert peer.faults == []
+        if peer not in entered:
+            # It was closed as one that never got its block.
+            assert peer.close is None
+            assert peer.messages == []
+            continue
+        assert peer.close is not None
+        codes = [1000] if len(entered) == 2 and peer is entered[1] else [1012]
+        assert peer.close.code in ([*codes, 1001] if cancelled else codes)
 
 
 # -- A server ----------------------------------------------------------------
@@ -430,6 +491,7 @@ CLOSING_TIME = 0.01
 
 CONNECT = ("connect.__aenter__", "connect.__aexit__")
 ACCEPT = ("accept.__aenter__", "accept.__aexit__")
+RECONNECT = ("reconnect.__anext__", "Attempt.__aenter__", "Attempt.__aexit__")
 
 
 def _connection_blocks() -> Iterator[Block]:
@@ -482,6 +544,14 @@ BLOCKS = [
         name="unix_serve",
         covers=("unix_serve",),
         run=unix_serve_block,
+        mock_clock=False,
+        amortised=False,
+    ),
+    Block(name="reconnect", covers=RECONNECT, run=reconnect_block),
+    Block(
+        name="reconnect-tcp",
+        covers=RECONNECT,
+        run=functools.partial(reconnect_block, sockets=True),
         mock_clock=False,
         amortised=False,
     ),

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import trio
 from websockets.exceptions import ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
@@ -22,9 +23,14 @@ _KEY = base64.b64encode(bytes(16))
 
 
 class StrictPeer:
-    """A peer over a stream; ``client`` says which side the peer plays."""
+    """A peer over a stream; ``client`` says which side the peer plays.
 
-    def __init__(self, stream: trio.abc.Stream, *, client: bool) -> None:
+    ``deflate`` lets it offer, or accept, compression; it compresses all it sends.
+    """
+
+    def __init__(
+        self, stream: trio.abc.Stream, *, client: bool, deflate: bool = False
+    ) -> None:
         self.stream = stream
         self.client = client
         self.opened = False  # the opening handshake is done
@@ -38,6 +44,7 @@ class StrictPeer:
         self.in_message = False  # a message has begun and isn't whole
         self.cut = False  # the stream ended inside a frame
         self.ended = trio.Event()
+        self._extensions = [PerMessageDeflate(False, False, 15, 15)] if deflate else []
         self._opcode = Opcode.TEXT
         self._parts: list[bytes] = []
         self._answers: list[Frame] = []
@@ -61,13 +68,19 @@ class StrictPeer:
             await self.write(self.request(), piece)
             head = await self._read_head()
             self.opened = head.startswith(b"HTTP/1.1 101 ")
+            if self.opened and self._extensions:
+                assert _field(head, b"sec-websocket-extensions")
         else:
             head = await self._read_head()
             key = _field(head, b"sec-websocket-key")
             accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
             await self.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n",
+                b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+                + accept
+                + b"\r\n"
+                + self._extension_header()
+                + b"\r\n",
                 piece,
             )
             self.opened = True
@@ -76,8 +89,13 @@ class StrictPeer:
         return (
             b"GET / HTTP/1.1\r\nHost: peer\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: " + _KEY + b"\r\n\r\n"
+            b"Sec-WebSocket-Key: " + _KEY + b"\r\n" + self._extension_header() + b"\r\n"
         )
+
+    def _extension_header(self) -> bytes:
+        if not self._extensions:
+            return b""
+        return b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
     async def write(self, data: bytes, piece: int | None = None) -> None:
         """Write; that the other side is gone is no error."""
@@ -171,7 +189,9 @@ class StrictPeer:
     def _parse(self) -> Generator[None]:
         reader = self._reader
         while not (yield from reader.at_eof()):
-            frame = yield from Frame.parse(reader.read_exact, mask=not self.client)
+            frame = yield from Frame.parse(
+                reader.read_exact, mask=not self.client, extensions=self._extensions
+            )
             if self.close is not None:
                 self.faults.append(f"{frame} after a close frame")
             self._take(frame)
@@ -228,7 +248,9 @@ class StrictPeer:
     async def write_frames(self, frames: list[Frame]) -> None:
         async with self._sending:
             for frame in frames:
-                await self.write(frame.serialize(mask=self.client))
+                await self.write(
+                    frame.serialize(mask=self.client, extensions=self._extensions)
+                )
 
 
 def _field(head: bytes, name: bytes) -> bytes:

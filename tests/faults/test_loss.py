@@ -71,8 +71,8 @@ SILENCE = "sent 1011 (internal error) keepalive ping timeout; no close frame rec
 NO_CLOSE_FRAME = "no close frame received or sent"
 
 
-def peer_for(role: Role) -> Peer:
-    return Peer() if role == "client" else server_peer()
+def peer_for(role: Role, *, deflate: bool = False) -> Peer:
+    return Peer(deflate=deflate) if role == "client" else server_peer(deflate=deflate)
 
 
 def key_of(role: Role) -> bytes | None:
@@ -103,6 +103,7 @@ class Step:
     payload: bytes
     fin: bool = True
     completes: str | bytes | None = None
+    rsv: int = 0
 
 
 SCRIPTS = {
@@ -119,6 +120,16 @@ SCRIPTS = {
     ],
     "ping": [Step(PING, b"are you there?")],
     "close": [Step(CLOSE, b"\x03\xe8bye")],
+    # RFC 7692, section 7.2.3: "Hello", and once more from the context.
+    "compressed": [
+        Step(TEXT, bytes.fromhex("f248cdc9c90700"), completes="Hello", rsv=4),
+        Step(TEXT, bytes.fromhex("f200110000"), completes="Hello", rsv=4),
+    ],
+    "compressed fragments": [
+        Step(TEXT, bytes.fromhex("f248cd"), fin=False, rsv=4),
+        Step(PING, b"alive?"),
+        Step(CONT, bytes.fromhex("c9c90700"), completes="Hello"),
+    ],
 }
 
 BEFORE = [
@@ -171,7 +182,7 @@ def cuts(role: Role, name: str) -> list[Cut]:
     found = []
     steps = BEFORE + SCRIPTS[name]
     for step in steps:
-        encoded = frame(step.opcode, step.payload, fin=step.fin, key=key)
+        encoded = frame(step.opcode, step.payload, fin=step.fin, rsv=step.rsv, key=key)
         for offset in offsets(len(encoded)):
             eof = where(step, key, offset, in_message)
             found.append(Cut(data + encoded[:offset], messages.copy(), eof))
@@ -289,7 +300,7 @@ async def test_peer_vanishes_at_each_byte_of_a_frame(
     role: Role, name: str, way: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     for cut in cuts(role, name):
-        peer = peer_for(role)
+        peer = peer_for(role, deflate=name.startswith("compressed"))
         messages = []
         start = trio.current_time()
         with nothing_left(peer):
