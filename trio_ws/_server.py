@@ -9,6 +9,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Unpack
 
@@ -323,8 +324,12 @@ class Server:
         close_payload(code, reason)  # raises for wrong arguments
         check_seconds("timeout", timeout, zero=True)
         check_seconds("spread", spread, zero=True)
+        if spread in (None, inf):
+            raise ValueError(f"spread: expected a finite number; got {spread}")
         self._closing = True
         self._accepting.cancel()
+        for session in self._sessions:
+            session.reading.cancel()
         if self._idle is None:
             self._idle = trio.Event()
         if not self._sessions:
@@ -351,12 +356,19 @@ class Server:
     async def _close_connections(
         self, nursery: trio.Nursery, code: int, reason: str, spread: float
     ) -> None:
-        for session in self._sessions:
-            session.reading.cancel()
+        assert self._idle is not None
         connections = list(self.connections)
-        for connection in connections:
-            nursery.start_soon(_close_quietly, connection, code, reason)
-            await trio.sleep(spread / len(connections))
+        start = trio.current_time()
+        for number, connection in enumerate(connections):
+            # By the clock: what each takes and oversleeps must not add up.
+            with trio.CancelScope() as pause:
+                pause.deadline = start + spread * number / len(connections)
+                await self._idle.wait()
+            if self._idle.is_set():
+                break
+            # To close one that is lost would hide the loss from its handler.
+            if connection.state is State.OPEN:
+                nursery.start_soon(_close_quietly, connection, code, reason)
 
 
 async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:
