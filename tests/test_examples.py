@@ -9,13 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
 
-from trio_ws import connect
+from tests.interop import chromium_peer
+from tests.interop.proxy import required
+from trio_ws import InvalidStatus, connect
 
 ROOT = Path(__file__).parents[1]
 PORT = "8765"
@@ -38,15 +42,17 @@ def free_port() -> str:
         return str(sock.getsockname()[1])
 
 
-async def run_pair(server_code: str, client_code: str) -> str:
-    """Run a server and then a client on a port of our own; return what it prints."""
+@asynccontextmanager
+async def running(server_code: str) -> AsyncIterator[str]:
+    """Run a server on a port of our own, which is given, while a block runs."""
     port = free_port()
-    server_code = server_code.replace(PORT, port)
-    client_code = client_code.replace(PORT, port)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             run = functools.partial(
-                trio.run_process, command(server_code), env=ENVIRONMENT, check=False
+                trio.run_process,
+                command(server_code.replace(PORT, port)),
+                env=ENVIRONMENT,
+                check=False,
             )
             server = await nursery.start(run)
             while True:
@@ -55,12 +61,18 @@ async def run_pair(server_code: str, client_code: str) -> str:
                     break
                 except OSError:
                     await trio.sleep(0.05)
-            result = await trio.run_process(
-                command(client_code),
-                env=ENVIRONMENT,
-                capture_stdout=True,
-            )
+            yield port
             server.terminate()
+
+
+async def run_pair(server_code: str, client_code: str) -> str:
+    """Run a server and then a client; return what the client prints."""
+    async with running(server_code) as port:
+        result = await trio.run_process(
+            command(client_code.replace(PORT, port)),
+            env=ENVIRONMENT,
+            capture_stdout=True,
+        )
     return result.stdout.decode()
 
 
@@ -126,6 +138,85 @@ def test_health_check() -> None:
     ]
 
 
+@pytest.mark.realtime(seconds=0.4)
+def test_reconnecting() -> None:
+    assert run_example("reconnecting.py") == [
+        "rain",
+        "more rain",
+        "closed with 1001",
+        "sunshine",
+    ]
+
+
+CHAT_ROOM = (ROOT / "examples/chat_room.py").read_text()
+
+
+@pytest.mark.realtime(seconds=0.3)
+async def test_chat_room() -> None:
+    async with running(CHAT_ROOM) as port:
+        uri = f"ws://localhost:{port}/chat"
+        async with connect(uri, origin=f"http://localhost:{port}") as first:
+            assert await first.recv() == "guest 1 comes in"
+            async with connect(uri) as second:
+                for ws in first, second:
+                    assert await ws.recv() == "guest 2 comes in"
+                await second.send("hello")
+                for ws in first, second:
+                    assert await ws.recv() == "guest 2: hello"
+            assert await first.recv() == "guest 2 has left"
+        with pytest.raises(InvalidStatus, match="403"):
+            async with connect(uri, origin="http://elsewhere.example"):
+                pass
+        with pytest.raises(InvalidStatus, match="404"):
+            async with connect(f"{uri}/private"):
+                pass
+
+
+# What the page shows, once it is so many lines.
+SHOWN = """
+new Promise(resolve => {
+    const look = () => {
+        const lines = [...document.querySelectorAll("li")].map(li => li.textContent);
+        lines.length < %d ? setTimeout(look, 10) : resolve(lines);
+    };
+    look();
+})
+"""
+
+# What a user does who writes a line and presses the return key.
+WRITE = """
+document.querySelector("input").value = %r;
+document.querySelector("form").requestSubmit();
+document.querySelector("input").value
+"""
+
+
+@pytest.mark.realtime(seconds=0.3)
+async def test_the_page_of_the_chat_room(tmp_path: Path) -> None:
+    with chromium_peer.chromium(required("chromium"), tmp_path) as browser:
+        async with running(CHAT_ROOM) as port:
+            async with chromium_peer.page(browser) as page:
+                await page.command("Page.navigate", url=f"http://localhost:{port}/")
+                assert await page.evaluate(SHOWN % 1) == ["guest 1 comes in"]
+                async with connect(f"ws://localhost:{port}/chat") as ws:
+                    assert await ws.recv() == "guest 2 comes in"
+                    assert await page.evaluate(WRITE % "hello") == ""
+                    assert await ws.recv() == "guest 1: hello"
+                    await ws.send("<b>good</b> day")
+                    assert (await page.evaluate(SHOWN % 4))[1:] == [
+                        "guest 2 comes in",
+                        "guest 1: hello",
+                        "guest 2: <b>good</b> day",
+                    ]
+                    # More than the room allows in a line.
+                    await page.evaluate(WRITE % ("x" * 1001))
+                    assert await ws.recv() == "guest 2: <b>good</b> day"
+                    assert await ws.recv() == "guest 1 has left"
+                    assert (await page.evaluate(SHOWN % 5))[4].startswith(
+                        "closed: 1009 "
+                    )
+
+
 def test_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -171,6 +262,7 @@ async def test_graceful_stop(number: signal.Signals) -> None:
 def test_every_example_is_in_these_tests() -> None:
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
     assert names == {
+        "chat_room.py",
         "custom_connection.py",
         "demo.py",
         "echo_client.py",
@@ -178,6 +270,7 @@ def test_every_example_is_in_these_tests() -> None:
         "graceful_stop.py",
         "health_check.py",
         "push.py",
+        "reconnecting.py",
         "timeouts.py",
         "tls.py",
         "unix_socket.py",

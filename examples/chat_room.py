@@ -1,0 +1,73 @@
+"""A chat room for browsers: its page and its WebSocket share one port.
+
+Open http://localhost:8765/ in two windows. Whoever reads too slowly is sent away,
+rather than that all others wait.
+"""
+
+import itertools
+
+import trio
+
+from trio_ws import Request, Response, ServerConnection, broadcast, serve
+
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>Chat</title>
+<form><input name="line" autofocus autocomplete="off"></form>
+<ul></ul>
+<script>
+  const show = text => {
+    const item = document.createElement("li");
+    item.textContent = text;  // not innerHTML: others wrote it
+    document.querySelector("ul").append(item);
+  };
+  const ws = new WebSocket(`ws://${location.host}/chat`);
+  ws.onmessage = event => show(event.data);
+  ws.onclose = event => show(`closed: ${event.code} ${event.reason}`);
+  document.querySelector("form").onsubmit = event => {
+    event.preventDefault();
+    ws.send(event.target.line.value);
+    event.target.reset();
+  };
+</script>
+"""
+
+# A page of another site could open a WebSocket, too, in the name of its visitor.
+# None is a client that is no browser.
+ORIGINS = ["http://localhost:8765", "http://127.0.0.1:8765", None]
+
+room: dict[ServerConnection, str] = {}
+numbers = itertools.count(1)
+
+
+def page(ws: ServerConnection, request: Request) -> Response | None:
+    if request.path == "/chat":
+        return None  # opens the WebSocket
+    if request.path != "/":
+        return ws.respond(404, "Not found.\n")
+    response = ws.respond(200, PAGE)
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "text/html; charset=utf-8"
+    return response
+
+
+def say(text: str) -> None:
+    broadcast(room, text, slow="close")
+
+
+async def chat(ws: ServerConnection) -> None:
+    name = room[ws] = f"guest {next(numbers)}"
+    say(f"{name} comes in")
+    try:
+        async for line in ws:
+            say(f"{name}: {line!s}")
+    finally:
+        del room[ws]
+        say(f"{name} has left")
+
+
+async def main() -> None:
+    await serve(chat, 8765, process_request=page, origins=ORIGINS, max_size=1000)
+
+
+trio.run(main)
