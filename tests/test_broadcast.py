@@ -368,6 +368,7 @@ class Compressions:
 def compressions(monkeypatch: pytest.MonkeyPatch) -> Compressions:
     found = Compressions()
     monkeypatch.setattr(_deflate, "zlib", found)
+    monkeypatch.setattr(_deflate, "_fast", None)
     return found
 
 

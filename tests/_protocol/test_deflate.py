@@ -266,6 +266,13 @@ def test_defaults() -> None:
     silent = client.process_response_params([], [])
     assert isinstance(silent, PerMessageDeflate)
     assert (silent._local_bits, silent._remote_bits) == (12, 15)
+    # Nor does it have to answer what a client says of itself.
+    factory = ClientPerMessageDeflateFactory(
+        client_no_context_takeover=True, client_max_window_bits=10
+    )
+    silent = factory.process_response_params([], [])
+    assert isinstance(silent, PerMessageDeflate)
+    assert (silent._local_no_takeover, silent._local_bits) == (True, 10)
     # A client that doesn't know the parameter isn't told it.
     answer, theirs = server.process_request_params([], [])
     assert answer == [("server_max_window_bits", "12")]
@@ -489,6 +496,12 @@ def test_empty_messages_and_fragments() -> None:
     for each in encoded:
         peer.receive(joined(each))
     assert peer.messages.pop() == bytes(200)
+
+
+@pytest.fixture(autouse=True)
+def zlib_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted and measured here is zlib's; see test_speed.py for ISA-L."""
+    monkeypatch.setattr(_deflate, "_fast", None)
 
 
 def count_contexts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
