@@ -66,13 +66,17 @@ class Where:
                 for one in self.listeners
             ]
         assert self.port is not None
-        if self.reuse_port:
-            return [*await _open_shared(self.port, self.host, self.backlog)]
-        return [
-            *await trio.open_tcp_listeners(
-                self.port, host=self.host, backlog=self.backlog
-            )
-        ]
+        try:
+            if self.reuse_port:
+                return [*await _open_shared(self.port, self.host, self.backlog)]
+            return [
+                *await trio.open_tcp_listeners(
+                    self.port, host=self.host, backlog=self.backlog
+                )
+            ]
+        except OSError as exc:
+            exc.add_note(f"listening on port {self.port}, host {self.host}")
+            raise
 
 
 async def _open_shared(

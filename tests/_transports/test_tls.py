@@ -338,7 +338,8 @@ async def test_peer_vanishes_in_the_middle_of_a_handshake(
                 raise AssertionError("entered")
         assert not isinstance(caught.value, TimeoutError)
         if way == "end" and limit < 100:
-            assert type(caught.value) is ssl.SSLEOFError
+            # Python 3.11.2 raises the second, with or without close_notify.
+            assert type(caught.value) in (ssl.SSLEOFError, ssl.SSLZeroReturnError)
     assert living_tasks() == tasks
     assert open_descriptors() == descriptors
 
