@@ -407,13 +407,17 @@ async def test_a_loss_meanwhile_is_still_a_loss(
                 await peer.skip_response()
                 made.peers.append(peer)
         await trio.testing.wait_all_tasks_blocked()
-        for peer in made.peers:
-            await peer.stream.aclose()
-        await made.server.aclose(spread=5, timeout=50)
-        assert trio.current_time() == 8
-    assert cut == [8] * 10  # by the clock of the loss
-    # At most one was closed before it was lost: the first turn comes at once.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                functools.partial(made.server.aclose, spread=5, timeout=20)
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            for peer in made.peers:
+                await peer.stream.aclose()
+    # One of the twenty had its turn before: the first one comes at once.
+    assert cut.count(8) >= 9  # by the clock of the loss
     assert told.count(ConnectionClosedError.__name__) >= 9
+    assert len(cut) == len(told) == 10
 
 
 # Who comes meanwhile
