@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 async def case_count(url: str) -> int:
     async with connect(f"{url}/getCaseCount") as ws:
-        return int(await ws.recv())
+        count = await ws.recv()
+    return int(count)
 
 
 async def run_case(url: str, case: int, agent: str) -> None:
