@@ -120,49 +120,55 @@ class ConnectionScope:
             # The body has ended, its tasks have not: the clock starts again.
             if connection.nursery.child_tasks:
                 self._start_clock(self._options.loss_grace)
-        outcome = await self._leave(exc)
+        outcome = error = None
         try:
-            await self._close(outcome)
-        except BaseException as closing:  # noqa: BLE001 - becomes the outcome
-            # Cancelled or KeyboardInterrupt: the connection is closed all the same.
-            if outcome is None or not isinstance(closing, trio.Cancelled):
-                outcome = closing
-        self._pinger.cancel()
-        # What the service tasks raised is added: KeyboardInterrupt, or a bug of
-        # ours, which must not pass unseen, nor hide an error of the user's.
-        error = await exit_of(self._service, outcome)
-        if error is not None:
-            outcome = reduced(error, outcome, self._loss_in)
-        if outcome is None:
-            outcome = self._judge()
-            self.gave_verdict = outcome is not None
-        if outcome is None:
-            return True
-        if outcome is exc:
-            return False
-        try:
+            outcome = await self._leave(exc)
+            try:
+                await self._close(outcome)
+            except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+                # Cancelled or KeyboardInterrupt: the connection is closed all the same.
+                if outcome is None or not isinstance(closing, trio.Cancelled):
+                    outcome = closing
+            self._pinger.cancel()
+            # What the service tasks raised is added: KeyboardInterrupt, or a bug of
+            # ours, which must not pass unseen, nor hide an error of the user's.
+            error = await exit_of(self._service, outcome)
+            if error is not None:
+                outcome = reduced(error, outcome, self._loss_in)
+            if outcome is None:
+                outcome = self._judge()
+                self.gave_verdict = outcome is not None
+            if outcome is None:
+                return True
+            if outcome is exc:
+                return False
             raise_as_is(outcome)
         finally:
-            del outcome, error, exc  # no cycle with the traceback
+            # No cycle by way of a traceback: its frames hold this one, too.
+            del outcome, error, exc
 
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
         """Leave the user's side; return what remains of what was raised there."""
-        error = await exit_of(self._user, exc)
+        outcome = error = None
         try:
+            error = await exit_of(self._user, exc)
+            try:
+                if error is None:
+                    self._clock.__exit__(None, None, None)
+                elif self._clock.__exit__(type(error), error, error.__traceback__):
+                    error = None
+            except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
+                error = remaining
             if error is None:
-                self._clock.__exit__(None, None, None)
-            elif self._clock.__exit__(type(error), error, error.__traceback__):
-                error = None
-        except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
-            error = remaining
-        if error is None:
-            return None
-        outcome = reduced(error, exc, self._loss_in)
-        if exc is None and isinstance(outcome, ConnectionClosedOK):
-            # The body has ended normally: a task that found the connection
-            # closed in good order is done, too.
-            return None if self._loss_in(outcome) else outcome
-        return outcome
+                return None
+            outcome = reduced(error, exc, self._loss_in)
+            if exc is None and isinstance(outcome, ConnectionClosedOK):
+                # The body has ended normally: a task that found the connection
+                # closed in good order is done, too.
+                return None if self._loss_in(outcome) else outcome
+            return outcome
+        finally:
+            del outcome, error, exc  # as above
 
     def _loss_in(self, exc: BaseException) -> ConnectionClosed | None:
         """Return this connection's ConnectionClosed if ``exc`` is nothing else.
