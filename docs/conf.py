@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import trio_ws
+import trio_ws.extensions
 
 project = "trio_ws"
 author = "trio_ws contributors"
@@ -40,6 +41,9 @@ def _show_public_names() -> None:
         thing = getattr(trio_ws, name)
         if getattr(thing, "__module__", "").startswith("trio_ws."):
             thing.__module__ = "trio_ws"
+    for name in trio_ws.extensions.__all__:
+        if name != "ExtensionParameter":  # an alias, of a tuple
+            getattr(trio_ws.extensions, name).__module__ = "trio_ws.extensions"
 
 
 _show_public_names()

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 import trio_ws
+import trio_ws.extensions
 import trio_ws.testing
 from docs._ext.snippets import (
     DOCS,
@@ -161,6 +162,7 @@ def test_the_configurations_of_proxies_are_those_that_are_tried() -> None:
 def public_names() -> set[str]:
     names = {f"trio_ws.{name}" for name in trio_ws.__all__}
     names |= {f"trio_ws.testing.{name}" for name in trio_ws.testing.__all__}
+    names |= {f"trio_ws.extensions.{name}" for name in trio_ws.extensions.__all__}
     # Most of them are public in trio_ws, too, and have their entry there.
     outside = set(exceptions.__all__) - set(trio_ws.__all__)
     return names | {f"trio_ws.exceptions.{name}" for name in outside}
@@ -261,7 +263,8 @@ def test_the_table_of_cancellations() -> None:
 
 
 def keywords() -> set[str]:
-    things = [getattr(trio_ws, name) for name in trio_ws.__all__]
+    modules = (trio_ws, trio_ws.extensions)
+    things = [getattr(module, name) for module in modules for name in module.__all__]
     callables = [thing for thing in things if inspect.isroutine(thing)]
     for thing in things:
         if inspect.isclass(thing):

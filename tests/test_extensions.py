@@ -1,0 +1,108 @@
+"""trio_ws.extensions: all that an extension of a user's own needs is public."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from trio.testing import MockClock
+
+from trio_ws import ProtocolError, extensions
+from trio_ws.extensions import (
+    ClientExtensionFactory,
+    Extension,
+    ExtensionParameter,
+    Frame,
+    PerMessageDeflate,
+    ServerExtensionFactory,
+)
+from trio_ws.testing import open_pair
+
+NAME = "x-backwards"
+
+
+class Backwards(Extension):
+    """Sends binary messages backwards."""
+
+    name = NAME
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if not frame.rsv2:
+            return frame
+        if frame.opcode != 2:
+            raise ProtocolError("only binary messages go backwards")
+        return Frame(frame.opcode, frame.data[::-1], frame.fin)
+
+    def encode(self, frame: Frame) -> Frame:
+        if frame.opcode != 2:
+            return frame
+        return Frame(frame.opcode, frame.data[::-1], frame.fin, rsv2=True)
+
+
+class ClientFactory(ClientExtensionFactory):
+    name = NAME
+
+    def get_request_params(self) -> Sequence[ExtensionParameter]:
+        return [("quick", None)]
+
+    def process_response_params(
+        self,
+        params: Sequence[ExtensionParameter],
+        accepted_extensions: Sequence[Extension],
+    ) -> Extension:
+        assert list(params) == [("quick", "7")]
+        return Backwards()
+
+
+class ServerFactory(ServerExtensionFactory):
+    name = NAME
+
+    def process_request_params(
+        self,
+        params: Sequence[ExtensionParameter],
+        accepted_extensions: Sequence[Extension],
+    ) -> tuple[Sequence[ExtensionParameter], Extension]:
+        assert list(params) == [("quick", None)]
+        return [("quick", "7")], Backwards()
+
+
+async def test_an_extension_made_of_public_names(autojump_clock: MockClock) -> None:
+    async with open_pair(
+        {"extensions": [ClientFactory()], "compression": None},
+        {"extensions": [ServerFactory()]},
+    ) as (client, server):
+        assert client.response is not None
+        agreed = client.response.headers["Sec-WebSocket-Extensions"]
+        assert agreed == f"{NAME}; quick=7"
+        for message in b"abc", "abc":
+            await client.send(message)
+            assert await server.recv() == message
+            await server.send(message)
+            assert await client.recv() == message
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+def test_compression_by_itself(bits: int) -> None:
+    client_factory = extensions.ClientPerMessageDeflateFactory(
+        client_max_window_bits=bits
+    )
+    server_factory = extensions.ServerPerMessageDeflateFactory(
+        server_max_window_bits=bits, client_max_window_bits=15
+    )
+    params, server = server_factory.process_request_params(
+        client_factory.get_request_params(), []
+    )
+    client = client_factory.process_response_params(params, [])
+    assert isinstance(client, PerMessageDeflate)
+    assert isinstance(server, PerMessageDeflate)
+    text = b"text " * 1000
+    for sender, receiver in (client, server), (server, client):
+        sent = sender.encode(Frame(1, text))
+        assert sent.rsv1
+        assert len(sent.data) < 200
+        assert receiver.decode(sent) == Frame(1, text)
+
+
+def test_all_of_them_are_there() -> None:
+    for name in extensions.__all__:
+        assert hasattr(extensions, name)

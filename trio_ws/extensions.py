@@ -1,0 +1,30 @@
+"""Extensions of RFC 6455: compression and its parameters, and those of your own.
+
+Factories go to the keyword ``extensions`` of connect(), serve() and the like. A
+factory is of a server or a client and negotiates each connection; the Extension
+that it makes belongs to one connection and sees each of its frames.
+"""
+
+from ._protocol._deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
+from ._protocol._extensions import (
+    ClientExtensionFactory,
+    Extension,
+    Frame,
+    ServerExtensionFactory,
+)
+from ._protocol._headers import ExtensionParameter
+
+__all__ = [
+    "ClientExtensionFactory",
+    "ClientPerMessageDeflateFactory",
+    "Extension",
+    "ExtensionParameter",
+    "Frame",
+    "PerMessageDeflate",
+    "ServerExtensionFactory",
+    "ServerPerMessageDeflateFactory",
+]
