@@ -97,6 +97,18 @@ class Crowd:
 async def crowd(handler: Handler, count: int, **options: Any) -> AsyncIterator[Crowd]:
     """Run a server to which many are connected; nothing may be left in the end."""
     before = trio.lowlevel.current_statistics().tasks_living
+    # With the clock that jumps, what would hang fails at once.
+    with trio.fail_after(1000):
+        async with _crowd(handler, count, options) as made:
+            yield made
+    assert made.server.connections == set()
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@asynccontextmanager
+async def _crowd(
+    handler: Handler, count: int, options: dict[str, Any]
+) -> AsyncIterator[Crowd]:
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
         run = functools.partial(serve, handler, listeners=[listener], **options)
@@ -107,8 +119,6 @@ async def crowd(handler: Handler, count: int, **options: Any) -> AsyncIterator[C
                 joining.start_soon(made.join)
         await trio.testing.wait_all_tasks_blocked()
         yield made
-    assert server.connections == set()
-    assert trio.lowlevel.current_statistics().tasks_living == before
 
 
 def most_within(moments: list[float], width: float) -> int:
