@@ -50,7 +50,7 @@ test: $(READY) ## all tests, with a coverage report
 	$(VENV)/bin/python -m coverage erase
 	$(VENV)/bin/python -m coverage run -m pytest $(ARGS)
 	$(VENV)/bin/python -m coverage combine --quiet
-	$(VENV)/bin/python -m coverage report
+	$(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)
 
 test-only: $(READY) ## all tests, without coverage: in half the time
 	$(VENV)/bin/python -m pytest $(ARGS)
