@@ -244,6 +244,42 @@ async def test_the_same_object_connects_twice() -> None:
                 assert await ws.recv() == "x"
 
 
+async def test_the_same_object_is_entered_again_in_its_block() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        manager = connect(f"ws://127.0.0.1:{server.port}/")
+        async with manager as outer:
+            async with manager as inner:
+                await inner.send("inner")
+                assert await inner.recv() == "inner"
+            assert inner.state is State.CLOSED
+            await outer.send("outer")
+            assert await outer.recv() == "outer"
+        assert outer.state is State.CLOSED
+
+
+async def test_the_same_object_is_entered_by_two_tasks() -> None:
+    entered = [trio.Event(), trio.Event()]
+    left = trio.Event()
+
+    async def first() -> None:
+        async with manager as ws:
+            entered[0].set()
+            await entered[1].wait()
+        assert ws.state is State.CLOSED
+        left.set()
+
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        manager = connect(f"ws://127.0.0.1:{server.port}/")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first)
+            await entered[0].wait()
+            async with manager as ws:
+                entered[1].set()
+                await left.wait()
+                await ws.send("x")
+                assert await ws.recv() == "x"
+
+
 # What can't be
 
 
@@ -444,6 +480,16 @@ async def test_a_stream_that_is_broken() -> None:
     with pytest.raises(OSError, match="stream is broken"):
         async with connect("ws://testing/", stream=ours):
             raise AssertionError("entered")
+
+
+async def test_a_socket_stream_that_is_closed() -> None:
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.aclose()
+        for manager in (connect("ws://testing/", stream=stream), accept(stream)):
+            with pytest.raises(trio.ClosedResourceError, match="expected one that is"):
+                async with manager:
+                    raise AssertionError("entered")
 
 
 # Others

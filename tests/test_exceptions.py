@@ -12,6 +12,7 @@ import websockets.frames
 import trio_ws
 import trio_ws.exceptions
 from trio_ws import Close, ConnectionClosedError, ConnectionClosedOK
+from trio_ws.testing import open_pair
 
 CLOSES = [
     None,
@@ -153,3 +154,13 @@ def test_the_error_of_a_connection_can_be_pickled() -> None:
     copy = pickle.loads(pickle.dumps(exc))
     assert type(copy) is ConnectionClosedError
     assert (copy.rcvd, copy.sent, str(copy)) == (exc.rcvd, None, str(exc))
+
+
+async def test_so_can_the_error_that_a_connection_raised() -> None:
+    async with open_pair() as (client, server):
+        await server.aclose()
+        with pytest.raises(ConnectionClosedOK) as caught:
+            await client.recv()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert type(copy) is ConnectionClosedOK
+    assert str(copy) == str(caught.value)

@@ -177,6 +177,24 @@ async def test_what_was_held_back_goes_out_when_the_task_waits(
         await both.peer.close()
 
 
+async def test_what_the_socket_would_not_take_is_not_offered_each_time(
+    sockets: MakeSockets, nursery: trio.Nursery, writes: list[int]
+) -> None:
+    both = sockets(unix=True)
+    async with connected(nursery, both.peer, write_limit=2**30) as ws:
+        await trio.testing.wait_all_tasks_blocked()
+        ws.send_nowait(bytes(2**20))  # more than the socket takes
+        assert ws._pump._engine.outbox.size > 2**16
+        writes.clear()
+        for i in range(1000):
+            ws.send_nowait(bytes([i % 256]))
+        assert not writes
+        assert await both.peer.read() == (FIN | BINARY, bytes(2**20))
+        for i in range(1000):
+            assert await both.peer.read() == (FIN | BINARY, bytes([i % 256]))
+        await both.peer.close()
+
+
 async def test_large_messages_go_in_order_with_small_ones(
     sockets: MakeSockets,
     nursery: trio.Nursery,
@@ -466,6 +484,20 @@ async def test_a_goodbye_to_whom_takes_nothing(
         await peer.theirs.send_all(b"x")
 
 
+async def test_a_goodbye_is_why_a_connection_ended(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+    with trio.CancelScope() as scope:
+        async with connected(nursery, peer) as ws:
+            scope.cancel()
+            await trio.sleep_forever()
+    with pytest.raises(ConnectionClosedError) as caught:
+        await ws.recv()
+    assert isinstance(caught.value.__cause__, ConnectionAbortedError)
+    assert str(caught.value.__cause__) == "closed without waiting for the peer"
+
+
 async def test_a_goodbye_in_which_a_violation_is_found(
     sockets: MakeSockets,
     nursery: trio.Nursery,
@@ -499,3 +531,38 @@ async def test_a_goodbye_to_whom_has_gone(
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert ws.close_code == 1006
+
+
+class TakesNoClose(trio.abc.Stream):
+    """A stream on which data goes out and a close frame alone never does."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if bytes(data).startswith(bytes([FIN | CLOSE])):
+            await trio.sleep_forever()
+        await trio.sleep(1)
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_close_frame_that_no_stream_takes_is_no_lost_data(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    peer = RawPeer(client=True, streams=(TakesNoClose(ours), theirs))
+    nursery.start_soon(peer.ask)
+    async with accept(peer.theirs, close_timeout=5) as ws:
+        await peer.skip_response()
+        await ws.send("x")
+    assert ws.close_code == 1006
+    assert await peer.read() == (FIN | TEXT, b"x")

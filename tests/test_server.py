@@ -705,6 +705,19 @@ async def test_a_handshake_under_way_gets_503(autojump_clock: MockClock) -> None
     assert trio.current_time() < 5
 
 
+async def test_a_handshake_gets_503_though_connections_are_left_open(
+    autojump_clock: MockClock,
+) -> None:
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener]) as server:
+        silent = listener.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        await server.aclose(close_connections=False)
+        answer = bytes(await silent.receive_some())
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert trio.current_time() < 5
+
+
 async def test_a_client_is_told_503() -> None:
     async with open_server(wait, 0, host="127.0.0.1") as server:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)

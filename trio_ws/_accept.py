@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import ssl as ssl_module
 from collections.abc import Callable
-from types import TracebackType
 from typing import Unpack
 
 import trio
-from trio.lowlevel import enable_ki_protection
 
 from ._connection import ServerConnection
 from ._opening import open_server
 from ._options import ServerOptions, ServerOptionsDict
 from ._protocol._http import Response
-from ._scope import ConnectionScope
+from ._scope import Opener
 from ._transports import (
     StreamTransport,
     TLSTransport,
@@ -62,7 +60,7 @@ async def open_connection(
         raise
 
 
-class accept:  # noqa: N801 - reads as the function that it is to its users
+class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users
     """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
 
     ``stream`` is any trio.abc.Stream; it is closed with the connection. ``ssl``
@@ -81,6 +79,7 @@ class accept:  # noqa: N801 - reads as the function that it is to its users
         ssl: ssl_module.SSLContext | None = None,
         **options: Unpack[ServerOptionsDict],
     ) -> None:
+        super().__init__()
         check_context(ssl)
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
@@ -88,22 +87,6 @@ class accept:  # noqa: N801 - reads as the function that it is to its users
         self._stream = stream
         self._ssl = ssl
         self._logger = self._options.logger or logging.getLogger("trio_ws.server")
-
-    @enable_ki_protection
-    async def __aenter__(self) -> ServerConnection:
-        connection = await self._open()
-        self._scope = ConnectionScope(connection)
-        await self._scope.__aenter__()
-        return connection
-
-    @enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        return await self._scope.__aexit__(exc_type, exc, traceback)
 
     async def _open(self) -> ServerConnection:
         with trio.CancelScope() as scope:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import ssl as ssl_module
-from types import TracebackType
 from typing import NoReturn, Unpack
 
 import trio
-from trio.lowlevel import enable_ki_protection
 
 from ._connection import ClientConnection
 from ._opening import open_client
 from ._options import ClientOptions, ClientOptionsDict
 from ._protocol._uri import parse_uri
-from ._scope import ConnectionScope
+from ._scope import Opener
 from ._transports import (
     StreamTransport,
     TLSTransport,
@@ -26,7 +24,7 @@ from ._transports import (
 from .exceptions import OpenTimeoutError
 
 
-class connect:  # noqa: N801 - reads as the function that it is to its users
+class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function that it is to its users
     """Connect to a WebSocket server: ``async with connect(uri) as ws: ...``.
 
     ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
@@ -64,6 +62,7 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
         stream: trio.abc.Stream | None = None,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
+        super().__init__()
         self._uri = parse_uri(uri)
         self._options = ClientOptions(**options)
         self._host = host
@@ -93,24 +92,7 @@ class connect:  # noqa: N801 - reads as the function that it is to its users
         self._options.handshake(self._uri)  # raises for wrong headers
         self._logger = self._options.logger or logging.getLogger("trio_ws.client")
 
-    @enable_ki_protection
-    async def __aenter__(self) -> ClientConnection:
-        connection = await self._open()
-        self._scope = ConnectionScope(connection)
-        await self._scope.__aenter__()
-        return connection
-
-    @enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        return await self._scope.__aexit__(exc_type, exc, traceback)
-
     async def _open(self) -> ClientConnection:
-        """Open a connection: everything but its scope."""
         with trio.CancelScope() as scope:
             if self._options.open_timeout is not None:
                 scope.deadline = trio.current_time() + self._options.open_timeout

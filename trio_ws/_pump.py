@@ -81,8 +81,7 @@ class Pump:
         self._flushing = False  # the flusher runs, or will on the next turn
         self._flusher_done: trio.Event | None = None
         self._shut = False  # our stream has been ended
-        # Data was taken over since the transport last had nothing in its hands.
-        self._holds_data = False
+        self._holds_data = False  # what the transport took last may be data
         self._broken = False  # nothing can be written any more
         self._reset: ConnectionResetError | None = None  # that a write met with
         self._last_write = 0.0
@@ -280,10 +279,15 @@ class Pump:
         if engine.phase is CLOSE_DONE:
             engine.receive_eof()
         elif engine.phase not in FINAL:
-            seconds = self._options.close_timeout
-            engine.lose(TimeoutError(f"closing took longer than {seconds} s"))
+            engine.lose(self._unanswered())
         engine.abandon(flushed=not (self._transport.unsent and self._holds_data))
         self.changed()
+
+    def _unanswered(self) -> OSError:
+        if trio.current_time() < self._reader_scope.deadline:
+            return ConnectionAbortedError("closed without waiting for the peer")
+        seconds = self._options.close_timeout
+        return TimeoutError(f"closing took longer than {seconds} s")
 
     @enable_ki_protection
     def close(self, code: int, reason: str) -> None:
@@ -340,10 +344,11 @@ class Pump:
         them on the next turn of the loop at the latest.
         """
         outbox = self._engine.outbox
-        self._holds_data = True
         if self._flushing:
+            waited = outbox.size
             outbox.push(frame)
-            if outbox.size >= WRITE_SIZE:
+            # Where as much waited before, the socket had taken nothing more.
+            if waited < WRITE_SIZE <= outbox.size:
                 self._write_some()
             return
         now = perf_counter()
@@ -361,6 +366,7 @@ class Pump:
     def _write_alone(self, frame: bytes) -> None:
         """Write a frame past the outbox, in which nothing waits."""
         outbox = self._engine.outbox
+        self._holds_data = True
         try:
             count = self._transport.write((frame,))
         except OSError as exc:
@@ -390,15 +396,18 @@ class Pump:
     def _write_some(self) -> None:
         outbox = self._engine.outbox
         try:
-            while outbox.size and not self._broken:
+            while not self._broken:
+                if self._transport.unsent:
+                    self._transport.write(())
+                    if self._transport.unsent:
+                        break
+                self._holds_data = self._engine.data_waits
+                if not outbox.size:
+                    break
                 count = self._transport.write(outbox.gather(WRITE_SIZE))
                 if not count:
                     break
                 outbox.consume(count)
-            if not outbox.size:
-                if self._transport.unsent:
-                    self._transport.write(())
-                self._holds_data = self._holds_data and self._transport.unsent > 0
         except OSError as exc:
             self._write_failed(exc)
         if self._room is not None and self.has_room:

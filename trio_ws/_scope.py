@@ -16,9 +16,10 @@ a task that failed.
 
 from __future__ import annotations
 
+import abc
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -53,10 +54,14 @@ class ConnectionScope:
         """Whether a loss was raised in any task of the user's."""
         return self._body_told or self._child_told
 
+    def is_of_this_task(self) -> bool:
+        """Whether the current task is that of the body."""
+        return trio.lowlevel.current_task() is self._body_task
+
     @enable_ki_protection
     def told(self) -> None:
         """Take note that a call raises ConnectionClosedError in this task."""
-        if trio.lowlevel.current_task() is self._body_task:
+        if self.is_of_this_task():
             self._body_told = True
             # The body knows: what it does now takes as long as it takes.
             self.stop_clock()
@@ -213,6 +218,41 @@ class ConnectionScope:
         if self._child_told and not self._clock.cancelled_caught:
             return None
         return connection._error()
+
+
+_ConnectionT = TypeVar("_ConnectionT", bound="Connection")
+
+
+class Opener(abc.ABC, Generic[_ConnectionT]):
+    """What connect() and accept() have in common: entered, they open a scope."""
+
+    def __init__(self) -> None:
+        # The same object may be entered again, by other tasks or in its own
+        # block; within a task, blocks nest.
+        self._scopes: list[ConnectionScope] = []
+
+    @abc.abstractmethod
+    async def _open(self) -> _ConnectionT:
+        """Open a connection: everything but its scope."""
+
+    @enable_ki_protection
+    async def __aenter__(self) -> _ConnectionT:
+        connection = await self._open()
+        scope = ConnectionScope(connection)
+        await scope.__aenter__()
+        self._scopes.append(scope)
+        return connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        scope = next(one for one in reversed(self._scopes) if one.is_of_this_task())
+        self._scopes.remove(scope)
+        return await scope.__aexit__(exc_type, exc, traceback)
 
 
 def _is_ok(exc: ConnectionClosed | None) -> bool:

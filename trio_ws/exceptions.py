@@ -85,6 +85,9 @@ class ConnectionClosed(WebSocketException, trio.BrokenResourceError):
         self._connection: object = None
         super().__init__(rcvd, sent, rcvd_then_sent)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.args  # a connection can't be pickled
+
     def __str__(self) -> str:
         if self.rcvd is None:
             if self.sent is None:

@@ -290,8 +290,13 @@ class Engine:
         if not flushed:
             self.lost_data = True
 
+    @property
+    def data_waits(self) -> bool:
+        """Whether data waits in the outbox, besides the close frame behind it."""
+        return self.outbox.holds_data(self._close_frame)
+
     def _drop(self) -> None:
-        self.lost_data = self.lost_data or self.outbox.holds_data(self._close_frame)
+        self.lost_data = self.lost_data or self.data_waits
         self.outbox.drop()
 
     def _send_close(self, payload: bytes, close: Close) -> None:

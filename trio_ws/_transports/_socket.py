@@ -82,5 +82,10 @@ class SocketTransport(Transport):
 
 
 def take_socket(stream: trio.SocketStream) -> socket.socket:
-    """Take the socket out of a trio stream, which is closed by that."""
+    """Take the socket out of a trio stream, which is closed by that.
+
+    Raises trio.ClosedResourceError if it was closed before.
+    """
+    if stream.socket.fileno() < 0:
+        raise trio.ClosedResourceError("stream: expected one that is open")
     return socket.socket(fileno=stream.socket.detach())
