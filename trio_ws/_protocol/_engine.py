@@ -16,6 +16,7 @@ from ._errors import ProtocolError
 from ._extensions import Extension, Frame
 from ._frames import (
     CLOSE,
+    CONT,
     MAX_CONTROL_PAYLOAD,
     PING,
     PONG,
@@ -199,7 +200,16 @@ class Engine:
         if self._trace_sent is not None:
             self._trace_sent(opcode, payload, len(payload), fin)
         if self._extensions:
-            return self._extended(Frame(opcode, payload, fin), compress)
+            deflate = self.decoder.deflate
+            # A whole message that compression leaves as it is, by far the most
+            # common one, needs no detour.
+            if (
+                deflate is None
+                or not fin
+                or opcode == CONT
+                or deflate.bits_for(payload)
+            ):
+                return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self._client)
 
     def shared_frame(
