@@ -11,7 +11,7 @@ import trio
 
 from ._connection import ServerConnection
 from ._opening import open_server
-from ._options import ServerOptions, ServerOptionsDict
+from ._options import ServerOptions, ServerOptionsDict, make_options
 from ._protocol._http import Response
 from ._scope import Opener
 from ._transports import (
@@ -83,7 +83,7 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         check_context(ssl)
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
-        self._options = ServerOptions(**options)
+        self._options = make_options(ServerOptions, "accept", options)
         self._stream = stream
         self._ssl = ssl
         self._logger = self._options.logger or logging.getLogger("trio_ws.server")

@@ -11,7 +11,7 @@ import trio
 
 from ._connection import ClientConnection
 from ._opening import open_client
-from ._options import ClientOptions, ClientOptionsDict
+from ._options import ClientOptions, ClientOptionsDict, make_options
 from ._protocol._uri import parse_uri
 from ._scope import Opener
 from ._transports import (
@@ -64,7 +64,7 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     ) -> None:
         super().__init__()
         self._uri = parse_uri(uri)
-        self._options = ClientOptions(**options)
+        self._options = make_options(ClientOptions, type(self).__name__, options)
         self._host = host
         self._port = port
         self._local_address = local_address

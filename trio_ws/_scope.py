@@ -249,7 +249,7 @@ class Opener(abc.ABC, Generic[_ConnectionT]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:  # bool would tell type checkers that errors end here
         scope = next(one for one in reversed(self._scopes) if one.is_of_this_task())
         self._scopes.remove(scope)
         return await scope.__aexit__(exc_type, exc, traceback)
