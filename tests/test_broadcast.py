@@ -580,3 +580,8 @@ async def test_wrong_values_of_slow(slow: Any) -> None:
             broadcast(servers, "a", slow=slow)
         await settle()
         assert received(clients[0]) == []
+
+
+def test_what_is_no_connection() -> None:
+    with pytest.raises(TypeError, match="expected connections; got 1"):
+        broadcast([1], "x")  # type: ignore[list-item]

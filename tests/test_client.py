@@ -560,3 +560,17 @@ async def test_a_server_that_goes_before_the_request() -> None:
     with pytest.raises(BrokenPipeError):
         async with connect("ws://localhost/", stream=trio.SocketStream(one)):
             raise AssertionError("entered")
+
+
+async def first_message(uri: str) -> str | bytes:
+    # What the type checker must not want more of: a return behind the block.
+    async with connect(uri) as ws:
+        return await ws.recv()
+
+
+async def test_returning_out_of_the_block() -> None:
+    async def greet(ws: ServerConnection) -> None:
+        await ws.send("Hello!")
+
+    async with open_server(greet, 0, host="127.0.0.1") as server:
+        assert await first_message(f"ws://127.0.0.1:{server.port}/") == "Hello!"

@@ -256,3 +256,10 @@ def test_headers_that_name_the_software() -> None:
     assert "User-Agent" not in headers
     headers = ClientOptions(origin="https://x").handshake(URI).request.headers
     assert headers["Origin"] == "https://x"
+
+
+def test_an_unknown_keyword_names_the_call_and_what_serves_instead() -> None:
+    with pytest.raises(TypeError, match=r"^connect\(\) got an .* 'nothing'$"):
+        connect("ws://localhost/", nothing=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^connect\(\) .*; see additional_headers$"):
+        connect("ws://localhost/", extra_headers={})  # type: ignore[call-arg]

@@ -39,6 +39,8 @@ def broadcast(
     cache: dict[int, Encoded] = {}
     left_out: list[Connection] = []
     for connection in connections:
+        if not isinstance(connection, Connection):
+            raise TypeError(f"connections: expected connections; got {connection!r}")
         engine, pump = connection._engine, connection._pump
         if engine.phase is not OPEN:
             continue

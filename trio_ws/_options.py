@@ -6,9 +6,9 @@ import dataclasses
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ._protocol._deflate import NAME as DEFLATE
 from ._protocol._deflate import (
@@ -295,3 +295,28 @@ def _check_size(name: str, value: object, *, least: int, none: bool) -> None:
         raise TypeError(f"{name}: expected {kind}; got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}; got {value}")
+
+
+# What users of websockets may write, and what serves here.
+_ELSEWHERE = {
+    "extra_headers": "additional_headers",
+    "timeout": "open_timeout, close_timeout, or a cancel scope around the call",
+    "ping": "ping_interval",
+    "user_agent": "user_agent_header",
+}
+
+_OptionsT = TypeVar("_OptionsT", bound=Options)
+
+
+def make_options(
+    kind: type[_OptionsT], call: str, keywords: Mapping[str, Any]
+) -> _OptionsT:
+    """Make the options of a call; raise TypeError for a keyword it doesn't have."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in keywords:
+        if name not in known:
+            hint = f"; see {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise TypeError(
+                f"{call}() got an unexpected keyword argument {name!r}{hint}"
+            )
+    return kind(**keywords)

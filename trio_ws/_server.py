@@ -21,7 +21,7 @@ from ._connection import ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
 from ._listening import AnyListener, Where, identity, open_unix, remove_unix
 from ._opening import Rejected
-from ._options import ServerOptions, ServerOptionsDict, check_seconds
+from ._options import ServerOptions, ServerOptionsDict, check_seconds, make_options
 from ._protocol._frames import close_payload
 from ._protocol._handshake import plain_response
 from ._protocol._http import Response
@@ -412,7 +412,9 @@ async def serve(
     with 1001 without waiting.
     """
     where = Where(port, host, backlog, reuse_port, listeners)
-    server = await _make_server(handler, where, ssl, ServerOptions(**options))
+    server = await _make_server(
+        handler, where, ssl, make_options(ServerOptions, "serve", options)
+    )
     await server._run(handler_nursery, task_status)
 
 
@@ -487,7 +489,8 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         **options: Unpack[ServerOptionsDict],
     ) -> None:
         where = Where(port, host, backlog, reuse_port, listeners)
-        self._arguments = (handler, where, ssl, ServerOptions(**options))
+        made = make_options(ServerOptions, "open_server", options)
+        self._arguments = (handler, where, ssl, made)
 
     @enable_ki_protection
     async def __aenter__(self) -> Server:
@@ -503,7 +506,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:
         outcome = exc
         if exc is None:
             try:

@@ -85,7 +85,7 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:
         outcome = await exit_of(self._server_scope, exc)
         outcome = await exit_of(self._client_scope, outcome)
         if outcome is None:
