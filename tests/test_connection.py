@@ -1111,3 +1111,22 @@ async def test_a_character_may_be_cut_between_bytes_sent_as_text() -> None:
             await client.send("more")
         with pytest.raises(ConnectionClosedError, match="received 1011"):
             await server.recv()
+
+
+async def test_a_task_that_has_ended_holds_no_message(
+    nursery: trio.Nursery,
+) -> None:
+    peer = RawPeer(client=False)
+    async with connected(nursery, peer) as ws:
+        stream = ws.recv_streaming()
+        await peer.send(TEXT, b"a", fin=False)
+
+        async def begins() -> None:
+            assert await anext(stream) == "a"
+
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(begins)
+        await peer.send(CONT, b"b")
+        await peer.send(TEXT, b"next")
+        assert await ws.recv() == "next"
+        await peer.close()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 import trustme
 
@@ -1255,3 +1256,27 @@ async def test_the_port_is_known_after_closing() -> None:
     async with open_server(echo, 0, host="127.0.0.1") as server:
         port = server.port
     assert server.port == port
+
+
+async def test_closing_waits_for_no_tls_handshake() -> None:
+    # A connection opened ahead of time, as browsers do, says nothing.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with trio.fail_after(60):
+        async with open_server(
+            echo, 0, host="127.0.0.1", ssl=context, open_timeout=None
+        ) as server:
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            async with stream:
+                while not server._sessions:
+                    await trio.lowlevel.checkpoint()
+                await server.aclose(timeout=None)
+                assert await stream.receive_some() == b""
+
+
+async def test_open_server_is_entered_once() -> None:
+    manager = open_server(echo, 0, host="127.0.0.1")
+    async with manager:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with manager:
+                raise AssertionError("entered")

@@ -200,3 +200,11 @@ async def test_the_switch_goes_back() -> None:
         with pytest.raises(AssertionError):
             with trio.testing.assert_checkpoints():
                 await client.pong()
+
+
+async def test_a_pair_is_entered_once() -> None:
+    pair = open_pair()
+    async with pair:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with pair:
+                raise AssertionError("entered")

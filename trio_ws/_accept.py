@@ -16,7 +16,6 @@ from ._protocol._http import Response
 from ._scope import Opener
 from ._transports import (
     StreamTransport,
-    TLSTransport,
     Transport,
     make_transport,
     take_socket,
@@ -50,8 +49,6 @@ async def open_connection(
 ) -> ServerConnection:
     """Open the server's side of a connection; close the transport on failure."""
     try:
-        if isinstance(transport, TLSTransport):
-            await transport.do_handshake()
         return await open_server(
             transport, options, logger, reading=reading, refuse=refuse
         )

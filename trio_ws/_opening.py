@@ -16,7 +16,7 @@ from ._protocol._handshake import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI
 from ._story import log_request, log_response
-from ._transports import Transport
+from ._transports import TLSTransport, Transport
 from .exceptions import InvalidHandshake
 
 # How long a client that was refused is listened to, so that it gets the answer
@@ -82,8 +82,12 @@ async def open_server(
     """
     handshake = options.handshake()
     request: Request | None = None
+    can_answer = False
     try:
         with reading:
+            if isinstance(transport, TLSTransport):
+                await transport.do_handshake()
+            can_answer = True
             request = await _read_request(transport, handshake)
             log_request(logger, "<", request)
     except InvalidHandshake as exc:
@@ -93,7 +97,8 @@ async def open_server(
     response = refuse()
     if request is None:
         assert response is not None  # why else would reading be cancelled
-        await _respond(transport, response, logger)
+        if can_answer:
+            await _respond(transport, response, logger)
         raise Rejected(f"HTTP {response.status_code}")
     opened = Opened(transport, request, options, logger)
     try:

@@ -1,4 +1,4 @@
-"""serve(), open_server() and accept(): the server's side."""
+"""serve() and open_server(): the server, and what it accepts."""
 
 from __future__ import annotations
 
@@ -491,9 +491,13 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         where = Where(port, host, backlog, reuse_port, listeners)
         made = make_options(ServerOptions, "open_server", options)
         self._arguments = (handler, where, ssl, made)
+        self._entered = False
 
     @enable_ki_protection
     async def __aenter__(self) -> Server:
+        if self._entered:
+            raise RuntimeError("open_server() can be entered once; call it again")
+        self._entered = True
         self._server = await _make_server(*self._arguments)
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()

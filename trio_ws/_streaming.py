@@ -27,7 +27,12 @@ class StreamToken:
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
     def is_of_another_task(self) -> bool:
-        return self.task not in (None, trio.lowlevel.current_task())
+        task = self.task
+        if task is None or task is trio.lowlevel.current_task():
+            return False
+        # One that has ended has left the message, whoever holds its iterator.
+        nursery = task.parent_nursery
+        return nursery is None or task in nursery.child_tasks
 
 
 class MessageStream(AsyncIterator[str | bytes]):

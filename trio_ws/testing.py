@@ -55,6 +55,8 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
 
     @enable_ki_protection
     async def __aenter__(self) -> tuple[ClientConnection, ServerConnection]:
+        if self._opened:
+            raise RuntimeError("open_pair() can be entered once; call it again")
         # The two handshakes wait for each other; the scopes then nest.
         manager = trio.open_nursery(strict_exception_groups=True)
         nursery = await manager.__aenter__()
