@@ -109,7 +109,7 @@ async def open_server(
     problem: InvalidHandshake | None = None
     if response is None:
         response, problem = await _answer(connection, handshake, options)
-        # No turn of the loop may come between this and the response.
+        # The hooks may have taken their time.
         response = refuse() or response
     if response.status_code != 101:
         await _respond(transport, response, logger)
