@@ -86,9 +86,7 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         self._logger = self._options.logger or logging.getLogger("trio_ws.server")
 
     async def _open(self) -> ServerConnection:
-        with trio.CancelScope() as scope:
-            if self._options.open_timeout is not None:
-                scope.deadline = trio.current_time() + self._options.open_timeout
+        with trio.move_on_after(self._options.open_seconds):
             transport = transport_of(self._stream, self._ssl)
             return await open_connection(
                 transport, self._options, self._logger, trio.CancelScope()

@@ -93,9 +93,7 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         self._logger = self._options.logger or logging.getLogger("trio_ws.client")
 
     async def _open(self) -> ClientConnection:
-        with trio.CancelScope() as scope:
-            if self._options.open_timeout is not None:
-                scope.deadline = trio.current_time() + self._options.open_timeout
+        with trio.move_on_after(self._options.open_seconds):
             transport = await self._open_transport()
             try:
                 if isinstance(transport, TLSTransport):

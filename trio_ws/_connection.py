@@ -335,7 +335,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             if self._turn is None and self._pump.has_room:
                 self._hand_over(opcode, payload, compress=compress)
                 return
-            async with self._senders():
+            async with Turn(self):
                 await self._pump.wait_room()
                 self._hand_over(opcode, payload, compress=compress)
         elif isinstance(message, AsyncIterable):
@@ -371,14 +371,11 @@ class Connection(trio.abc.Channel[str | bytes]):
             raise self._closed()
         self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
 
-    def _senders(self) -> Turn:
-        return Turn(self)
-
     async def _send_fragments(
         self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
     ) -> None:
         iterator = aiter(fragments)
-        async with self._senders():
+        async with Turn(self):
             await self._pacer.step()
             message = FragmentedMessage(text)
             begun = False

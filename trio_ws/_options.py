@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -152,6 +153,11 @@ class Options:
                 f"create_connection: expected a connection class or a "
                 f"functools.partial of one; got {self.create_connection!r}"
             )
+
+    @property
+    def open_seconds(self) -> float:
+        """How long opening may take: ``open_timeout``, or for ever."""
+        return inf if self.open_timeout is None else self.open_timeout
 
     @property
     def stall_timeout(self) -> float:

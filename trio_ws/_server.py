@@ -254,9 +254,7 @@ class Server:
         problem: Exception
         try:
             transport = make()
-            with trio.CancelScope() as opening:
-                if options.open_timeout is not None:
-                    opening.deadline = trio.current_time() + options.open_timeout
+            with trio.move_on_after(options.open_seconds):
                 return await open_connection(
                     transport, options, self.logger, session.reading, self._refuse
                 )
