@@ -111,6 +111,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             opened.transport,
             opened.options,
             client=self._client,
+            pings=self._pings,
             on_end=self._on_end,
         )
         self._pacer = current_pacer()
@@ -218,7 +219,6 @@ class Connection(trio.abc.Channel[str | bytes]):
                 if self._engine.phase is not OPEN:
                     raise self._closed()
                 await self._pump.wait_incoming()
-                self._pacer.waited()
             return self._take(decode)
         finally:
             self._receiving = False
@@ -445,6 +445,7 @@ class Connection(trio.abc.Channel[str | bytes]):
     def _queue_ping(self, payload: bytes) -> None:
         self._engine.send_ping(payload)
         self._pump.flush()
+        self._pump.keep_reading()
 
     @enable_ki_protection
     def _queue_pong(self, payload: bytes) -> None:

@@ -57,6 +57,11 @@ class Pings:
         waiter = self._pending[payload] = PingWaiter()
         return payload, waiter
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a pong is expected."""
+        return bool(self._pending)
+
     def forget(self, payload: bytes, waiter: PingWaiter) -> None:
         """Wait for this pong no longer."""
         # Once it was answered, another may wait under the same payload.
@@ -132,6 +137,7 @@ async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) 
                 pings.forget(*unanswered.popleft())
             ping = engine.send_ping(payload)
             pump.flush()
+            pump.keep_reading()
             if silent_since == inf:
                 silent_since, reads = now, pump.reads
                 taken = pump.progress

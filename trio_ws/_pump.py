@@ -19,20 +19,30 @@ the reader's end it would leave the transport open and whoever waits for that.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._options import Options
+from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._outbox import Encoded
 from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
 from ._transports import READ_SIZE, WRITE_SIZE, Transport
 
+if TYPE_CHECKING:
+    from ._keepalive import Pings
+
 # Writes that follow each other faster than this are gathered.
 _BURST = 20e-6
+
+# Receive calls that follow each other faster than this, in seconds, read.
+_QUICK = 0.02
 
 # How long a connection that failed goes on discarding what the peer sends, so
 # that its close frame arrives.
@@ -57,6 +67,23 @@ _GOODBYE_DRAIN = 64  # reads
 _PARTIAL_LIMIT = 2**16
 
 
+class Reading(enum.Enum):
+    """Whose turn it is to read."""
+
+    KEEPER = enum.auto()
+    PAUSED = enum.auto()
+    STANDBY = enum.auto()
+    CALLER = enum.auto()
+    LAST_CALLER = enum.auto()
+
+
+KEEPER = Reading.KEEPER
+PAUSED = Reading.PAUSED
+STANDBY = Reading.STANDBY
+CALLER = Reading.CALLER
+LAST_CALLER = Reading.LAST_CALLER
+
+
 class Pump:
     """The tasks of a connection, and what they and its callers wait for."""
 
@@ -67,13 +94,19 @@ class Pump:
         options: Options,
         *,
         client: bool,
+        pings: Pings,
         on_end: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._transport = transport
         self._options = options
         self._client = client
+        self._pings = pings
         self._on_end = on_end
+        self._pacer = current_pacer()
+        # Whether receivers may read; the helpers for tests have one order of
+        # things, whatever the clock says.
+        self.callers_read = transport.callers_read
         self._ended = False
         self._nursery: trio.Nursery | None = None
         self._reader_scope = trio.CancelScope(shield=True)
@@ -87,7 +120,11 @@ class Pump:
         self._last_write = 0.0
         self._receiver: trio.lowlevel.Task | None = None
         self._room: trio.Event | None = None
-        self._resume: trio.Event | None = None
+        self._reading = KEEPER
+        self._called: trio.Event | None = None  # wakes the keeper that waits for it
+        self._delivered = -inf  # when the keeper last brought a receiver something
+        self._calls = 0  # how many reads callers have done
+        self._full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
         # For the keepalive: a ping while it waits in our hands, and when the
@@ -102,11 +139,26 @@ class Pump:
         nursery.start_soon(self._run_reader)
 
     # -- Reading -------------------------------------------------------------
+    #
+    # Who reads is a state, of which one task at a time is the owner:
+    #
+    # * KEEPER: the reader waits for the socket; receive calls sleep till it wakes them.
+    # * PAUSED: nobody reads, since enough waits for the application (R10).
+    # * STANDBY: nobody reads. The application has just been given a message and is
+    #   expected back; should it not come, the reader goes on after a nap.
+    # * CALLER: a receive call waits for the socket and reads in its own task, which
+    #   saves the switch from the reader's. The reader naps.
+    # * LAST_CALLER: the same, but then the reader goes on.
+    #
+    # So the reader is never evicted. It steps aside of its own accord, when it has
+    # woken a receiver twice within _QUICK seconds: slow traffic gains nothing by it.
+    # Reading itself is one synchronous step, so whoever does it, cancelled or not,
+    # nothing is lost between the socket and the queue.
 
     @property
     def paused(self) -> bool:
         """Whether reading waits for the application (R10)."""
-        return self._resume is not None
+        return self._reading is PAUSED
 
     @enable_ki_protection
     async def _run_reader(self) -> None:
@@ -129,24 +181,78 @@ class Pump:
 
     async def _read(self) -> None:
         """Read until the peer's stream ends or breaks."""
-        count: int | None = READ_SIZE  # bytes the opening handshake left are there
         while True:
-            if count is None or count < READ_SIZE:
-                # After a short read, reading again would find nothing.
-                await self._transport.wait_readable()
-            else:
-                await trio.lowlevel.checkpoint()
-            if self._should_pause():
-                self._resume = trio.Event()
-                await self._resume.wait()
-            count = self._read_some()
+            if self._reading is STANDBY:
+                await self._stand_by()
             if self._engine.violation is not None:
                 for _ in range(_ANSWER_TURNS):
                     await trio.lowlevel.checkpoint()
                 self._engine.act_on_violation()
                 self.changed()
-            if count == 0:
+            if self._full:
+                await trio.lowlevel.checkpoint()
+            else:
+                # After a short read, reading again would find nothing.
+                await self._transport.wait_readable()
+            if self._should_pause():
+                await self._pause()
+            receiver = self._receiver
+            if self._read_some() == 0:
                 return
+            if receiver is not None and self._receiver is None:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let receivers read for themselves if they come quickly, one by one."""
+        now = trio.current_time()
+        quick = now - self._delivered < _QUICK
+        self._delivered = now
+        if (
+            quick
+            and self.callers_read
+            and self._engine.phase is OPEN
+            and not self._pings.waiting
+        ):
+            self._reading = STANDBY
+
+    async def _stand_by(self) -> None:
+        """Sleep while receivers read, until they don't any more, or not quickly."""
+        self._called = trio.Event()
+        wait = _QUICK
+        while self._reading is not KEEPER:
+            calls = self._calls
+            with trio.move_on_after(wait):
+                await self._called.wait()
+                break
+            if self._calls != calls:
+                continue
+            if self._reading is STANDBY:
+                break
+            # Who waits for so long goes on waiting, but then it is our turn: in
+            # slow traffic these naps would cost more than they save.
+            self._reading = LAST_CALLER
+            wait = inf
+        self._reading = KEEPER
+        self._called = None
+
+    async def _pause(self) -> None:
+        self._reading = PAUSED
+        self._called = trio.Event()
+        await self._called.wait()
+        self._called = None
+
+    @enable_ki_protection
+    def keep_reading(self) -> None:
+        """Have the reader read on, from any task that waits for what may come."""
+        if self._reading is CALLER or self._reading is LAST_CALLER:
+            self._reading = LAST_CALLER
+        elif self._reading is STANDBY:
+            self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        self._reading = KEEPER
+        if self._called is not None:
+            self._called.set()
 
     def _should_pause(self) -> bool:
         engine = self._engine
@@ -161,7 +267,7 @@ class Pump:
 
     def taken(self) -> None:
         """Let the reader go on once what waits has been taken down far enough."""
-        if self._resume is None:
+        if self._reading is not PAUSED:
             return
         engine = self._engine
         # Not at the very limit: each pause costs two switches of tasks.
@@ -169,8 +275,7 @@ class Pump:
             self._options.max_size is None
             or engine.queued <= self._options.max_size // 4
         ):
-            self._resume.set()
-            self._resume = None
+            self._wake_reader()
 
     def read_now(self) -> int | None:
         """Read, parse and act on what is there, from any task.
@@ -192,8 +297,10 @@ class Pump:
             return 0
         if data is None:
             count = None
+            self._full = False
         else:
             count = len(data)
+            self._full = count >= READ_SIZE
             if data:
                 self.reads += 1
                 self._engine.receive(data)
@@ -219,6 +326,9 @@ class Pump:
             self._write_some()
         if self._engine.messages or self._engine.phase is not OPEN:
             return
+        if self._reading is STANDBY:
+            await self._read_as_caller()
+            return
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._receiver = None
@@ -226,6 +336,39 @@ class Pump:
 
         self._receiver = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
+        self._pacer.waited()
+
+    async def _read_as_caller(self) -> None:
+        """Read in the receiver's own task, which saves a switch of tasks."""
+        self._reading = CALLER
+        try:
+            while True:
+                if self._full:
+                    await self._pacer.step()
+                else:
+                    await self._transport.wait_readable()
+                    self._pacer.waited()
+                if self._reading is KEEPER:  # it was woken for the connection's end
+                    return
+                self._calls += 1
+                if self._read_some() == 0 or self._engine.violation is not None:
+                    self._reading = LAST_CALLER  # what follows is the reader's
+                if self._has_incoming or self._reading is not CALLER:
+                    return
+        finally:
+            if self._reading is CALLER:
+                self._reading = STANDBY
+            elif self._reading is LAST_CALLER:
+                self._wake_reader()
+
+    @property
+    def _has_incoming(self) -> bool:
+        engine = self._engine
+        return bool(
+            engine.messages
+            or engine.phase is not OPEN
+            or (self.streaming and engine.decoder.partial_size)
+        )
 
     # -- The end -------------------------------------------------------------
 
@@ -233,18 +376,14 @@ class Pump:
     def changed(self) -> None:
         """Act on what a step of the engine brought: wake, write, end."""
         engine = self._engine
-        if self._receiver is not None and (
-            engine.messages
-            or engine.phase is not OPEN
-            or (self.streaming and engine.decoder.partial_size)
-        ):
+        if self._receiver is not None and self._has_incoming:
             receiver, self._receiver = self._receiver, None
             trio.lowlevel.reschedule(receiver)
         if engine.phase is not OPEN and not self._ended:
             self._ended = True
-            if self._resume is not None:  # closing always wakes a paused reader
-                self._resume.set()
-                self._resume = None
+            if self._reading in (CALLER, LAST_CALLER):
+                self._transport.wake()
+            self._wake_reader()  # also where it has paused
             self._wake_room()
             self._set_deadline(self._options.close_timeout)
             self._on_end()
@@ -510,6 +649,7 @@ class Pump:
         One task at a time. **Cancellation**: nothing is lost.
         """
         while self._engine.phase is OPEN and not self.has_room:
+            self.keep_reading()  # the peer may read no more before we do
             self._room = trio.Event()
             await self._room.wait()
 

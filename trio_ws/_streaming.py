@@ -93,7 +93,6 @@ class MessageStream(AsyncIterator[str | bytes]):
                 self._end()
                 raise connection._closed()
             await connection._pump.wait_incoming()
-            connection._pacer.waited()
 
     def _converted(self, piece: str | bytes, *, final: bool) -> str | bytes:
         if self._decode is True and isinstance(piece, bytes):

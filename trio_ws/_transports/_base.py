@@ -29,6 +29,9 @@ class Transport(abc.ABC):
     exception of the user's stream.
     """
 
+    # Whether any task may wait_readable() and read(), not the reader alone.
+    callers_read = False
+
     local_address: Any = None
     remote_address: Any = None
 
@@ -45,6 +48,10 @@ class Transport(abc.ABC):
 
         **Cancellation**: nothing is lost.
         """
+
+    def wake(self) -> None:
+        """Make wait_readable() return, in whatever task."""
+        return
 
     @abc.abstractmethod
     def write(self, buffers: Sequence[Buffer]) -> int:

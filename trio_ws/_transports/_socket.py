@@ -16,6 +16,8 @@ _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
+    callers_read = True
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -46,6 +48,9 @@ class SocketTransport(Transport):
             await trio.lowlevel.wait_readable(self._sock)
         except trio.ClosedResourceError:
             return
+
+    def wake(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         try:
