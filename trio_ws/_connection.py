@@ -19,7 +19,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._keepalive import Pings
 from ._pace import current_pacer
@@ -211,15 +211,28 @@ class Connection(trio.abc.Channel[str | bytes]):
         A deadline that has passed already, as of move_on_after(0), never
         returns a message, even if one is there: recv_nowait() does.
         """
-        self._begin_receiving()
+        # One of two calls that decide what a message costs, so it is spelt out.
+        if self._receiving or self._stream is not None:
+            self._begin_receiving()
+        self._receiving = True
         try:
-            await self._pacer.step()
-            self._leave_stream()
-            while not self._engine.messages:
-                if self._engine.phase is not OPEN:
+            if self._pacer.is_due():
+                await self._pacer.rest()
+            else:
+                await checkpoint_if_cancelled()
+            if self._stream is not None:
+                self._leave_stream()
+            engine = self._engine
+            while not engine.messages:
+                if engine.phase is not OPEN:
                     raise self._closed()
                 await self._pump.wait_incoming()
-            return self._take(decode)
+            if decode is not None:
+                return self._take(decode)
+            message = engine.pop()
+            if self._pump.paused:
+                self._pump.taken()
+            return message
         finally:
             self._receiving = False
 
@@ -329,9 +342,12 @@ class Connection(trio.abc.Channel[str | bytes]):
         middle of an iterable the connection is closed, with 1011: the peer
         can't be told to forget the beginning. The same if the iterable raises.
         """
-        if isinstance(message, (str, bytes, bytearray, memoryview)):
+        if isinstance(message, (bytes, str, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
-            await self._pacer.step()
+            if self._pacer.is_due():
+                await self._pacer.rest()
+            else:
+                await checkpoint_if_cancelled()
             if self._turn is None and self._pump.has_room:
                 self._hand_over(opcode, payload, compress=compress)
                 return
@@ -496,7 +512,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         **Cancellation**: closes in a hurry, then raises Cancelled.
         """
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await checkpoint_if_cancelled()
             if self._engine.phase is OPEN:
                 self._pump.close(code, reason)
             await self._pump.closed.wait()

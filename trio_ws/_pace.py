@@ -29,12 +29,24 @@ class Pacer:
 
     async def step(self) -> None:
         """Be a cancellation point, and a schedule point if it is time for one."""
-        self._calls += 1
-        if self._calls < self._limit and perf_counter() < self._until:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if self.is_due():
+            await self.rest()
         else:
-            await trio.lowlevel.checkpoint()
-            self.waited()
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def is_due(self) -> bool:
+        """Count a call; return whether it has to rest().
+
+        The two halves of step(), for calls that are too frequent for a coroutine
+        more: what isn't due is still a cancellation point.
+        """
+        self._calls += 1
+        return self._calls >= self._limit or perf_counter() >= self._until
+
+    async def rest(self) -> None:
+        """Let other tasks run."""
+        await trio.lowlevel.checkpoint()
+        self.waited()
 
     def waited(self) -> None:
         """Take note that other tasks have just had their turn."""

@@ -286,6 +286,8 @@ class Pump:
         if self._engine.violation is not None:
             self._engine.act_on_violation()
             self.changed()
+        if self._reading in (CALLER, LAST_CALLER) and self._has_incoming:
+            self._transport.wake()
         return count
 
     @enable_ki_protection
@@ -295,24 +297,32 @@ class Pump:
         except OSError as exc:
             self._lost(exc)
             return 0
-        if data is None:
-            count = None
-            self._full = False
-        else:
-            count = len(data)
-            self._full = count >= READ_SIZE
-            if data:
-                self.reads += 1
-                self._engine.receive(data)
-            elif self._reset is not None:
+        if data:
+            self.reads += 1
+            engine = self._engine
+            engine.receive(data)
+            # What follows from a message alone, when the receiver itself reads,
+            # is nothing.
+            if (
+                self._receiver is not None
+                or engine.outbox.size
+                or engine.phase is not OPEN
+            ):
+                self.changed()
+        elif data is not None:
+            if self._reset is not None:
                 # The kernel tells of a reset once; then it says end of stream.
                 self._lost(self._reset)
                 return 0
-            else:
-                self._engine.receive_eof()
+            self._engine.receive_eof()
             self.changed()
         if self._transport.unsent:
             self.flush()  # TLS has an answer of its own
+        if data is None:
+            self._full = False
+            return None
+        count = len(data)
+        self._full = count >= READ_SIZE
         return count
 
     @enable_ki_protection
@@ -324,22 +334,13 @@ class Pump:
         if self._flushing:
             # What was held back goes out at the latest when the task waits.
             self._write_some()
-        if self._engine.messages or self._engine.phase is not OPEN:
+        engine = self._engine
+        if engine.messages or engine.phase is not OPEN:
             return
-        if self._reading is STANDBY:
-            await self._read_as_caller()
+        if self._reading is not STANDBY:
+            await self._wait_for_reader()
             return
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._receiver = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._receiver = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        self._pacer.waited()
-
-    async def _read_as_caller(self) -> None:
-        """Read in the receiver's own task, which saves a switch of tasks."""
+        # This task is here, so it reads, rather than be woken by another.
         self._reading = CALLER
         try:
             while True:
@@ -351,15 +352,28 @@ class Pump:
                 if self._reading is KEEPER:  # it was woken for the connection's end
                     return
                 self._calls += 1
-                if self._read_some() == 0 or self._engine.violation is not None:
+                if self._read_some() == 0 or engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
-                if self._has_incoming or self._reading is not CALLER:
+                if (
+                    engine.messages
+                    or self._reading is not CALLER
+                    or self._has_incoming
+                ):
                     return
         finally:
             if self._reading is CALLER:
                 self._reading = STANDBY
             elif self._reading is LAST_CALLER:
                 self._wake_reader()
+
+    async def _wait_for_reader(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._receiver = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._receiver = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        self._pacer.waited()
 
     @property
     def _has_incoming(self) -> bool:

@@ -63,6 +63,8 @@ def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
     A payload that can change is copied. Raises TypeError for what is neither,
     UnicodeError for text that isn't UTF-8.
     """
+    if type(message) is bytes and text is None:
+        return BINARY, message
     if isinstance(message, str):
         return (BINARY if text is False else TEXT), message.encode()
     if not isinstance(message, (bytes, bytearray, memoryview)):
