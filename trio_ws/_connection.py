@@ -156,7 +156,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             return State.OPEN
         if self._engine.phase is CONNECTING:
             return State.CONNECTING
-        return State.CLOSED if self._pump.closed.is_set() else State.CLOSING
+        return State.CLOSED if self._pump.closed else State.CLOSING
 
     @property
     def close_code(self) -> int | None:
@@ -504,7 +504,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         **Cancellation**: changes nothing.
         """
-        await self._pump.closed.wait()
+        await self._pump.wait_closed()
 
     async def _close(self, code: int, reason: str) -> None:
         """Do the closing handshake, or in a cancelled scope what can be done.
@@ -515,7 +515,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             await checkpoint_if_cancelled()
             if self._engine.phase is OPEN:
                 self._pump.close(code, reason)
-            await self._pump.closed.wait()
+            await self._pump.wait_closed()
         except BaseException:
             await self._pump.goodbye(code, reason)
             raise

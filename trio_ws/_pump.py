@@ -87,6 +87,41 @@ LAST_CALLER = Reading.LAST_CALLER
 class Pump:
     """The tasks of a connection, and what they and its callers wait for."""
 
+    __slots__ = (
+        "_broken",
+        "_called",
+        "_calls",
+        "_client",
+        "_closed_event",
+        "_delivered",
+        "_ended",
+        "_engine",
+        "_flusher_done",
+        "_flusher_scope",
+        "_flushing",
+        "_full",
+        "_holds_data",
+        "_last_write",
+        "_nursery",
+        "_on_end",
+        "_options",
+        "_pacer",
+        "_pings",
+        "_reader_scope",
+        "_reading",
+        "_receiver",
+        "_reset",
+        "_room",
+        "_shut",
+        "_transport",
+        "callers_read",
+        "closed",
+        "last_progress",
+        "reads",
+        "streaming",
+        "watched",
+    )
+
     def __init__(
         self,
         engine: Engine,
@@ -131,7 +166,8 @@ class Pump:
         # socket last took something meanwhile.
         self.watched: bytes | None = None
         self.last_progress = 0.0
-        self.closed = trio.Event()  # set once the transport is
+        self.closed = False  # the transport is
+        self._closed_event: trio.Event | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""
@@ -177,7 +213,21 @@ class Pump:
                 with trio.CancelScope(shield=True):
                     await self._transport.aclose()
             finally:  # whatever a stream of the user's raises
-                self.closed.set()
+                self.closed = True
+                if self._closed_event is not None:
+                    self._closed_event.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is closed.
+
+        **Cancellation**: changes nothing.
+        """
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._closed_event is None:
+            self._closed_event = trio.Event()
+        await self._closed_event.wait()
 
     async def _read(self) -> None:
         """Read until the peer's stream ends or breaks."""
@@ -473,7 +523,7 @@ class Pump:
                 break
         self._reader_scope.cancel()
         with trio.CancelScope(shield=True):
-            await self.closed.wait()
+            await self.wait_closed()
 
     async def abort(self) -> None:
         """Close the transport of a connection that never got its scope."""

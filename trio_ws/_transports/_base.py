@@ -29,6 +29,8 @@ class Transport(abc.ABC):
     exception of the user's stream.
     """
 
+    __slots__ = ()
+
     # Whether any task may wait_readable() and read(), not the reader alone.
     callers_read = False
 

@@ -16,12 +16,15 @@ _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
+    __slots__ = ("_sock", "local_address", "remote_address")
+
     callers_read = True
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self.local_address = sock.getsockname()
+        self.remote_address = None
         with suppress(OSError):  # the peer may be gone already
             self.remote_address = sock.getpeername()
         with suppress(OSError):  # not TCP

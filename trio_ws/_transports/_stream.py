@@ -32,6 +32,8 @@ def _as_oserror(exc: Exception) -> OSError:
 class StreamTransport(Transport):
     """A stream of the user's, which is closed with the connection."""
 
+    __slots__ = ("_eof", "_error", "_received", "_stream", "_torn", "_unsent")
+
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._received: bytes | None = None

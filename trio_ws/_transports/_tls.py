@@ -22,6 +22,16 @@ from ._socket import SocketTransport
 class TLSTransport(SocketTransport):
     """A stream socket with TLS on it; needs :meth:`do_handshake` first."""
 
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_incoming",
+        "_outgoing",
+        "_tls",
+        "_unread",
+        "_unsent",
+    )
+
     def __init__(
         self,
         sock: socket.socket,
