@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import socket
@@ -16,8 +17,8 @@ import trio
 import trio.testing
 
 import trio_ws
-import trio_ws._scope
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
+from trio_ws._keepalive import Keepalive
 from trio_ws._pump import Pump
 from trio_ws._scope import ConnectionScope
 
@@ -162,12 +163,15 @@ def test_tasks_of_the_connection_are_protected(
             note("flusher")
             await super().send_all(data)
 
-    async def keepalive(*_: object) -> None:
+    def step(keepalive: Keepalive) -> None:
         note("pinger")
+        keepalive._next_ping = math.inf
 
-    monkeypatch.setattr(trio_ws._scope, "keepalive", keepalive)
+    monkeypatch.setattr(Keepalive, "step", step)
     ours, theirs = trio.testing.memory_stream_pair()
-    scope, _, peer = over(NotingStream(ours), theirs, client=client)
+    scope, _, peer = over(
+        NotingStream(ours), theirs, client=client, options={"ping_interval": 1}
+    )
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -176,7 +180,7 @@ def test_tasks_of_the_connection_are_protected(
                 protected.clear()
                 note("body")
                 await ws.send("x")
-                await trio.testing.wait_all_tasks_blocked()
+                await trio.sleep(2)
 
     run(main)
     assert protected == {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
@@ -96,52 +95,86 @@ class Pings:
         self._pending.clear()
 
 
-async def keepalive(engine: Engine, pump: Pump, pings: Pings, options: Options) -> None:
-    """Send a ping every ping_interval; fail the connection without life.
+class Keepalive:
+    """Sends a ping every ping_interval; fails a connection without life.
+
+    Whoever runs it calls ``step()`` when it is ``due``, by trio's clock.
 
     Life is any byte received since the ping, or, while the ping still waits in
     our own buffer, any byte the socket takes. While the application has paused
     reading nothing can be said, so nothing is.
     """
-    assert options.ping_interval is not None
-    timeout = inf if options.ping_timeout is None else options.ping_timeout
-    next_ping = trio.current_time() + options.ping_interval
-    silent_since = inf  # when the oldest ping without life since was sent
-    reads = taken = 0
-    held = False  # whether that ping waits in our own buffer
-    unanswered: deque[tuple[bytes, PingWaiter]] = deque()
-    while True:
-        await trio.sleep_until(min(next_ping, silent_since + timeout))
-        if engine.phase is not OPEN:
-            return
+
+    __slots__ = (
+        "_engine",
+        "_held",
+        "_next_ping",
+        "_options",
+        "_pings",
+        "_pump",
+        "_reads",
+        "_silent_since",
+        "_taken",
+        "_unanswered",
+    )
+
+    def __init__(
+        self, engine: Engine, pump: Pump, pings: Pings, options: Options
+    ) -> None:
+        self._engine = engine
+        self._pump = pump
+        self._pings = pings
+        self._options = options
+        assert options.ping_interval is not None
+        self._next_ping = trio.current_time() + options.ping_interval
+        self._silent_since = inf  # when the oldest ping without life since was sent
+        self._reads = self._taken = 0  # at that time
+        self._held = False  # whether that ping waits in our own buffer
+        self._unanswered: list[tuple[bytes, PingWaiter]] = []
+
+    @property
+    def due(self) -> float:
+        """When the next step is."""
+        return min(self._next_ping, self._given_up)
+
+    @property
+    def _given_up(self) -> float:
+        timeout = self._options.ping_timeout
+        return inf if timeout is None else self._silent_since + timeout
+
+    @enable_ki_protection
+    def step(self) -> None:
+        """Look for life; ping, or fail the connection, if it is time to."""
+        engine, pump, options = self._engine, self._pump, self._options
         now = trio.current_time()
-        if pump.reads != reads or pump.paused:
-            silent_since = inf
-        elif held and pump.progress != taken:
+        if pump.reads != self._reads or pump.paused:
+            self._silent_since = inf
+        elif self._held and pump.progress != self._taken:
             # Life all the same, of a peer that reads but slowly.
-            silent_since = max(silent_since, pump.last_progress)
-            taken = pump.progress
-            held = pump.watched is not None
-        if now >= silent_since + timeout:
+            self._silent_since = max(self._silent_since, pump.last_progress)
+            self._taken = pump.progress
+            self._held = pump.watched is not None
+        if now >= self._given_up:
             # The answer may be here, and this task only the first to run.
             pump.read_now()
-            if pump.reads == reads and engine.phase is OPEN:
+            if pump.reads == self._reads and engine.phase is OPEN:
                 pump.fail(1011, "keepalive ping timeout", _timeout(options))
                 return
-            silent_since = inf
-        if now >= next_ping and engine.phase is OPEN:
-            next_ping = now + options.ping_interval
-            payload, waiter = pings.add(None)
-            unanswered.append((payload, waiter))
-            if len(unanswered) > _REMEMBERED:
-                pings.forget(*unanswered.popleft())
+            self._silent_since = inf
+        if now >= self._next_ping and engine.phase is OPEN:
+            assert options.ping_interval is not None
+            self._next_ping = now + options.ping_interval
+            payload, waiter = self._pings.add(None)
+            self._unanswered.append((payload, waiter))
+            if len(self._unanswered) > _REMEMBERED:
+                self._pings.forget(*self._unanswered.pop(0))
             ping = engine.send_ping(payload)
             pump.flush()
             pump.keep_reading()
-            if silent_since == inf:
-                silent_since, reads = now, pump.reads
-                taken = pump.progress
-                held = pump.watch(ping)
+            if self._silent_since == inf:
+                self._silent_since, self._reads = now, pump.reads
+                self._taken = pump.progress
+                self._held = pump.watch(ping)
 
 
 def _timeout(options: Options) -> TimeoutError:

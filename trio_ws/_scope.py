@@ -25,7 +25,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._groups import exit_of, raise_as_is, reduced
-from ._keepalive import keepalive
+from ._keepalive import Keepalive
 from ._protocol._state import OPEN
 from .exceptions import ConnectionClosed, ConnectionClosedOK
 
@@ -108,10 +108,15 @@ class ConnectionScope:
     @enable_ki_protection
     async def _run_keepalive(self) -> None:
         connection = self._connection
+        engine = connection._engine
+        keepalive = Keepalive(
+            engine, connection._pump, connection._pings, self._options
+        )
         with self._pinger:
-            await keepalive(
-                connection._engine, connection._pump, connection._pings, self._options
-            )
+            while engine.phase is OPEN:
+                await trio.sleep_until(keepalive.due)
+                if engine.phase is OPEN:
+                    keepalive.step()
 
     @enable_ki_protection
     async def __aexit__(
