@@ -36,6 +36,22 @@ if TYPE_CHECKING:
 class ConnectionScope:
     """The block in which a connection lives."""
 
+    __slots__ = (
+        "_body_task",
+        "_body_told",
+        "_child_told",
+        "_clock",
+        "_closed_by_exit",
+        "_connection",
+        "_leaving",
+        "_options",
+        "_pinger",
+        "_service",
+        "_user",
+        "gave_verdict",
+        "outermost",
+    )
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._options = connection._options
@@ -96,6 +112,7 @@ class ConnectionScope:
         self._clock = trio.CancelScope()
         self._service = trio.open_nursery(strict_exception_groups=True)
         service = await self._service.__aenter__()
+        self.outermost = service.cancel_scope
         self._clock.__enter__()
         self._user = trio.open_nursery(strict_exception_groups=True)
         connection.nursery = await self._user.__aenter__()
@@ -145,6 +162,8 @@ class ConnectionScope:
             error = await exit_of(self._service, outcome)
             if error is not None:
                 outcome = reduced(error, outcome, self._loss_in)
+            elif outcome is not None:
+                return True  # Cancelled, by way of our outermost scope
             if outcome is None:
                 outcome = self._judge()
                 self.gave_verdict = outcome is not None

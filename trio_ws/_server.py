@@ -65,12 +65,26 @@ _BATCH = 64
 class _Session:
     """A connection of a server, from accept() to the end of its handler."""
 
-    __slots__ = ("connection", "reading", "scope")
+    __slots__ = ("_scope", "cancelled", "connection", "reading")
 
     def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.reading = trio.CancelScope()  # cancelled: answer without waiting
         self.connection: ServerConnection | None = None
+        # While the request is read; cancelled: answer without waiting.
+        self.reading: trio.CancelScope | None = None
+        self._scope: trio.CancelScope | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Cancel what goes on now and what follows."""
+        self.cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def goes_on_in(self, scope: trio.CancelScope) -> None:
+        """Take note of the scope that cancels what goes on now."""
+        self._scope = scope
+        if self.cancelled:
+            scope.cancel()
 
 
 def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:
@@ -226,21 +240,38 @@ class Server:
         """Start to serve one connection."""
         session = _Session()
         self._sessions.add(session)  # before its task runs: aclose() may come first
-        if self._closing:  # or may have come in this turn of the loop
-            session.reading.cancel()
         handlers.start_soon(self._serve, session, make)
 
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
-        """Serve one connection, whatever happens to it; harm no other."""
+        """Serve one connection, whatever happens to it; harm no other.
+
+        What lives as long as this does counts where there are many connections:
+        the handler is called from here, not from a coroutine further down.
+        """
         try:
-            with session.scope:
-                connection = await self._open(session, make)
-                if connection is not None:
-                    session.connection = connection
-                    await self._handle(connection)
-        except Exception:
-            # A group of which the scope took Cancelled away.
-            self.logger.exception("connection handler failed")
+            connection = await self._open(session, make)
+            del make
+            if connection is None:
+                return
+            session.connection = connection
+            scope = ConnectionScope(connection)
+            try:
+                async with scope:
+                    session.goes_on_in(scope.outermost)
+                    if self._goodbye is not None:
+                        # Its handshake and our aclose() have crossed.
+                        await connection.aclose(*self._goodbye)
+                    else:
+                        await self._handler(connection)
+            except Exception as exc:
+                if scope.gave_verdict:
+                    # The handler was never told, so it didn't fail.
+                    self.logger.info("connection lost: %s", exc)
+                elif not (
+                    isinstance(exc, ConnectionClosedOK)
+                    and exc._connection is connection
+                ):
+                    self.logger.exception("connection handler failed")
         finally:
             self._sessions.discard(session)
             if self._idle is not None and not self._sessions:
@@ -254,10 +285,16 @@ class Server:
         problem: Exception
         try:
             transport = make()
-            with trio.move_on_after(options.open_seconds):
+            with trio.move_on_after(options.open_seconds) as opening:
+                session.goes_on_in(opening)
+                session.reading = trio.CancelScope()
+                if self._closing:
+                    session.reading.cancel()
                 return await open_connection(
                     transport, options, self.logger, session.reading, self._refuse
                 )
+            if session.cancelled:
+                return None
             problem = OpenTimeoutError(f"not open after {options.open_timeout} s")
         except Rejected as exc:
             self.logger.info("connection rejected: %s", exc)
@@ -267,6 +304,8 @@ class Server:
         except Exception:  # a create_connection that fails
             self.logger.exception("opening handshake failed")
             return None
+        finally:
+            session.reading = None
         self.logger.info(
             "opening handshake failed: %s: %s", type(problem).__name__, problem
         )
@@ -276,25 +315,6 @@ class Server:
         if not self._closing:
             return None
         return plain_response(503, "Server is shutting down.\n")
-
-    async def _handle(self, connection: ServerConnection) -> None:
-        """Run the handler in the connection's scope."""
-        scope = ConnectionScope(connection)
-        try:
-            async with scope:
-                if self._goodbye is not None:
-                    # Its handshake and our aclose() have crossed.
-                    await connection.aclose(*self._goodbye)
-                else:
-                    await self._handler(connection)
-        except Exception as exc:
-            if scope.gave_verdict:
-                # The handler was never told, so it didn't fail.
-                self.logger.info("connection lost: %s", exc)
-            elif isinstance(exc, ConnectionClosedOK) and exc._connection is connection:
-                pass
-            else:
-                self.logger.exception("connection handler failed")
 
     # -- Closing -------------------------------------------------------------
 
@@ -327,7 +347,8 @@ class Server:
         self._closing = True
         self._accepting.cancel()
         for session in self._sessions:
-            session.reading.cancel()
+            if session.reading is not None:
+                session.reading.cancel()
         if self._idle is None:
             self._idle = trio.Event()
         if not self._sessions:
@@ -342,13 +363,13 @@ class Server:
                         scope.deadline = trio.current_time() + timeout
                     await self._idle.wait()
                 for session in list(self._sessions):
-                    session.scope.cancel()
+                    session.cancel()
             if self._sessions:
                 await self._idle.wait()
             await self._done.wait()
         except BaseException:
             for session in list(self._sessions):
-                session.scope.cancel()
+                session.cancel()
             raise
 
     async def _close_connections(
