@@ -117,6 +117,8 @@ async def open_server(
     log_response(logger, ">", response)
     await _write_all(transport, response.serialize())
     connection._accepted(response, handshake)
+    request.headers._pack()
+    response.headers._pack()
     return connection
 
 

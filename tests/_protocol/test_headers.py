@@ -100,6 +100,42 @@ def test_a_copy_changes_on_its_own() -> None:
     assert copy != headers
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.text("aB-", min_size=1),
+            st.text('a:, \t"\x80\x85\xa0\xff').map(lambda text: text.strip(" \t")),
+        )
+    )
+)
+def test_packed_headers_are_the_same_once_looked_at(
+    items: list[tuple[str, str]],
+) -> None:
+    looks: list[Callable[[Headers], object]] = [
+        *(len, list, str, repr, Headers.copy, Headers.clear, Headers.serialize),
+        lambda headers: headers.get_all("a"),
+        lambda headers: headers.get("B", "none"),
+        lambda headers: list(headers.raw_items()),
+        lambda headers: headers.__setitem__("C", "1"),
+        Headers._pack,
+    ]
+    for look in looks:
+        known, packed = Headers(items), Headers(items)
+        packed._pack()
+        try:
+            expected = look(known)
+        except MultipleValuesError:
+            continue
+        assert look(packed) == expected
+        assert packed == known
+        assert list(packed.raw_items()) == list(known.raw_items())
+
+
+def test_headers_have_no_other_attributes() -> None:
+    with pytest.raises(AttributeError, match="missing"):
+        Headers().missing  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_equality_heeds_order_of_values_but_not_case_of_names() -> None:
     assert Headers([("A", "1"), ("B", "2")]) == Headers([("b", "2"), ("a", "1")])
     assert Headers(A="1") != {"a": "1"}

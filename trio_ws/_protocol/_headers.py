@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ._errors import InvalidHeaderFormat
 from ._frames import escape
@@ -55,20 +55,28 @@ class Headers(MutableMapping[str, str]):
     raises ValueError, so that no CR, LF or NUL can reach the wire from here.
     """
 
-    __slots__ = ("_items", "_values")
+    __slots__ = ("_items", "_packed", "_values")
+
+    # The wire's order and spelling, and an index by lower-cased name.
+    _items: list[tuple[str, str]]
+    _values: dict[str, list[str]]
+    _packed: str  # both, while there is neither
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
-        # The wire's order and spelling, and an index by lower-cased name.
-        self._items: list[tuple[str, str]] = []
-        self._values: dict[str, list[str]] = {}
+        self._items = []
+        self._values = {}
         self.update(*args, **kwargs)
 
     @classmethod
     def from_valid(cls, items: list[tuple[str, str]]) -> Headers:
         """Make headers of names and values that a parser has checked already."""
-        headers = cls()
-        headers._items = items
-        values = headers._values
+        headers = cls.__new__(cls)
+        headers._fill(items)
+        return headers
+
+    def _fill(self, items: list[tuple[str, str]]) -> None:
+        self._items = items
+        values = self._values = {}
         for name, value in items:
             # setdefault(..., []) would make a list a header more.
             key = name.lower()
@@ -76,7 +84,27 @@ class Headers(MutableMapping[str, str]):
                 values[key].append(value)
             else:
                 values[key] = [value]
-        return headers
+
+    def _pack(self) -> None:
+        """Take a sixth of the memory until somebody looks again.
+
+        For the headers of the opening handshake, which are kept as long as the
+        connection.
+        """
+        self._packed = str(self)
+        del self._items, self._values
+
+    if not TYPE_CHECKING:  # it would make any attribute a known one
+
+        def __getattr__(self, name: str) -> object:
+            # Reached where a slot is empty: the headers are packed.
+            if name not in ("_items", "_values"):
+                raise AttributeError(name)
+            lines = self._packed.split("\r\n")[:-2]
+            parts = [line.partition(": ") for line in lines]
+            self._fill([(part[0], part[2]) for part in parts])
+            del self._packed
+            return getattr(self, name)
 
     def __getitem__(self, name: str) -> str:
         values = self._values[name.lower()]
