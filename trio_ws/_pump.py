@@ -404,11 +404,7 @@ class Pump:
                 self._calls += 1
                 if self._read_some() == 0 or engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
-                if (
-                    engine.messages
-                    or self._reading is not CALLER
-                    or self._has_incoming
-                ):
+                if engine.messages or self._reading is not CALLER or self._has_incoming:
                     return
         finally:
             if self._reading is CALLER:
@@ -557,7 +553,7 @@ class Pump:
         now = perf_counter()
         burst = now - self._last_write < _BURST
         self._last_write = now
-        if not outbox.size and not burst and isinstance(frame, bytes):
+        if not burst and type(frame) is bytes and not outbox.size:
             self._write_alone(frame)
             return
         outbox.push(frame)

@@ -34,6 +34,9 @@ class Transport(abc.ABC):
     # Whether any task may wait_readable() and read(), not the reader alone.
     callers_read = False
 
+    # How many bytes of what write() took are still in our hands.
+    unsent: int
+
     local_address: Any = None
     remote_address: Any = None
 
@@ -61,11 +64,6 @@ class Transport(abc.ABC):
 
         Raises OSError.
         """
-
-    @property
-    @abc.abstractmethod
-    def unsent(self) -> int:
-        """How many bytes of what write() took are still in our hands."""
 
     @abc.abstractmethod
     async def wait_writable(self) -> None:

@@ -16,13 +16,14 @@ _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
-    __slots__ = ("_sock", "local_address", "remote_address")
+    __slots__ = ("_sock", "local_address", "remote_address", "unsent")
 
     callers_read = True
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self.unsent = 0
         self.local_address = sock.getsockname()
         self.remote_address = None
         with suppress(OSError):  # the peer may be gone already
@@ -64,10 +65,6 @@ class SocketTransport(Transport):
             return self._sock.sendmsg(buffers[:_IOV_MAX])
         except (BlockingIOError, InterruptedError):
             return 0
-
-    @property
-    def unsent(self) -> int:
-        return 0
 
     async def wait_writable(self) -> None:
         try:

@@ -32,12 +32,13 @@ def _as_oserror(exc: Exception) -> OSError:
 class StreamTransport(Transport):
     """A stream of the user's, which is closed with the connection."""
 
-    __slots__ = ("_eof", "_error", "_received", "_stream", "_torn", "_unsent")
+    __slots__ = ("_eof", "_error", "_received", "_stream", "_torn", "_unsent", "unsent")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._received: bytes | None = None
         self._unsent = b""
+        self.unsent = 0
         self._error: OSError | None = None  # of receiving, until read() tells it
         self._eof = False
         self._torn = False  # a send was cut short: what follows would be garbage
@@ -67,12 +68,8 @@ class StreamTransport(Transport):
         if self._torn:
             raise ConnectionError("stream is torn by a send that was cut short")
         self._unsent = b"".join(buffers)[:_SEND_SIZE]
-        return len(self._unsent)
-
-    @property
-    def unsent(self) -> int:
-        # Of a send that was cut short nobody knows how much is lost.
-        return len(self._unsent) or self._torn
+        self.unsent = len(self._unsent)
+        return self.unsent
 
     async def wait_writable(self) -> None:
         if not self._unsent:
@@ -89,6 +86,8 @@ class StreamTransport(Transport):
             error = _as_oserror(exc)
         finally:
             self._unsent = b""
+            # Of a send that was cut short nobody knows how much is lost.
+            self.unsent = int(self._torn)
         if error is not None:
             raise error
 

@@ -147,19 +147,17 @@ class TLSTransport(SocketTransport):
         return taken
 
     def _write_ciphertext(self) -> None:
-        while True:
-            if not self._unsent:
-                if not self._outgoing.pending:
+        # Whatever TLS does, this comes after it, so that unsent is right.
+        try:
+            while self._unsent or self._outgoing.pending:
+                if not self._unsent:
+                    self._unsent = memoryview(self._outgoing.read())
+                sent = super().write([self._unsent])
+                if not sent:
                     return
-                self._unsent = memoryview(self._outgoing.read())
-            sent = super().write([self._unsent])
-            if not sent:
-                return
-            self._unsent = self._unsent[sent:]
-
-    @property
-    def unsent(self) -> int:
-        return len(self._unsent) + self._outgoing.pending
+                self._unsent = self._unsent[sent:]
+        finally:
+            self.unsent = len(self._unsent) + self._outgoing.pending
 
     def shutdown(self) -> bool:
         # close_notify is written; the peer's is not waited for, since the
