@@ -14,7 +14,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Iterable,
-    Mapping,
 )
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -25,6 +24,7 @@ from ._keepalive import Pings
 from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._frames import (
+    BINARY,
     CONT,
     OK_CODES,
     CloseCode,
@@ -37,9 +37,8 @@ from ._sending import (
     Data,
     FragmentedMessage,
     Turn,
-    as_async,
     control_payload,
-    not_a_message,
+    fragments_of,
     prepared,
 )
 from ._story import Story
@@ -342,26 +341,24 @@ class Connection(trio.abc.Channel[str | bytes]):
         middle of an iterable the connection is closed, with 1011: the peer
         can't be told to forget the beginning. The same if the iterable raises.
         """
-        if isinstance(message, (bytes, str, bytearray, memoryview)):
+        # The other of two calls that decide what a message costs.
+        if type(message) is bytes and text is None:
+            opcode, payload = BINARY, message
+        elif isinstance(message, (str, bytes, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
-            if self._pacer.is_due():
-                await self._pacer.rest()
-            else:
-                await checkpoint_if_cancelled()
-            if self._turn is None and self._pump.has_room:
-                self._hand_over(opcode, payload, compress=compress)
-                return
+        else:
+            await self._send_fragments(fragments_of(message), text, compress)
+            return
+        if self._pacer.is_due():
+            await self._pacer.rest()
+        else:
+            await checkpoint_if_cancelled()
+        if self._turn is None and self._pump.has_room:
+            self._hand_over(opcode, payload, compress=compress)
+        else:
             async with Turn(self):
                 await self._pump.wait_room()
                 self._hand_over(opcode, payload, compress=compress)
-        elif isinstance(message, AsyncIterable):
-            await self._send_fragments(message, text, compress)
-        elif isinstance(message, Mapping):  # its keys are hardly what is meant
-            raise not_a_message(message)
-        elif isinstance(message, Iterable):
-            await self._send_fragments(as_async(message), text, compress)
-        else:
-            raise not_a_message(message)
 
     def send_nowait(
         self, message: Data, *, text: bool | None = None, compress: bool = True

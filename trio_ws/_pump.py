@@ -105,6 +105,7 @@ class Pump:
         "_nursery",
         "_on_end",
         "_options",
+        "_outbox",
         "_pacer",
         "_pings",
         "_reader_scope",
@@ -114,6 +115,7 @@ class Pump:
         "_room",
         "_shut",
         "_transport",
+        "_write_limit",
         "callers_read",
         "closed",
         "last_progress",
@@ -133,8 +135,10 @@ class Pump:
         on_end: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._outbox = engine.outbox
         self._transport = transport
         self._options = options
+        self._write_limit = options.write_limit
         self._client = client
         self._pings = pings
         self._on_end = on_end
@@ -533,7 +537,7 @@ class Pump:
 
     @property
     def _flushed(self) -> bool:
-        return not self._engine.outbox.size and not self._transport.unsent
+        return not self._outbox.size and not self._transport.unsent
 
     @enable_ki_protection
     def write(self, frame: Encoded) -> None:
@@ -542,7 +546,7 @@ class Pump:
         Frames that follow each other quickly are gathered; the flusher writes
         them on the next turn of the loop at the latest.
         """
-        outbox = self._engine.outbox
+        outbox = self._outbox
         if self._flushing:
             waited = outbox.size
             outbox.push(frame)
@@ -564,7 +568,7 @@ class Pump:
 
     def _write_alone(self, frame: bytes) -> None:
         """Write a frame past the outbox, in which nothing waits."""
-        outbox = self._engine.outbox
+        outbox = self._outbox
         self._holds_data = True
         try:
             count = self._transport.write((frame,))
@@ -593,7 +597,7 @@ class Pump:
             self._start_flusher()
 
     def _write_some(self) -> None:
-        outbox = self._engine.outbox
+        outbox = self._outbox
         try:
             while not self._broken:
                 if self._transport.unsent:
@@ -650,7 +654,7 @@ class Pump:
 
     @enable_ki_protection
     async def _run_flusher(self) -> None:
-        outbox = self._engine.outbox
+        outbox = self._outbox
         with trio.CancelScope(shield=True) as self._flusher_scope:
             while True:
                 self._write_some()
@@ -680,20 +684,19 @@ class Pump:
     def _stalled(self) -> TimeoutError:
         seconds = self._options.stall_timeout
         return TimeoutError(
-            f"peer took none of {self._engine.outbox.size} waiting bytes in "
+            f"peer took none of {self._outbox.size} waiting bytes in "
             f"{seconds} s (ping_interval + ping_timeout)"
         )
 
     @property
     def has_room(self) -> bool:
         """Whether a message is accepted (R5)."""
-        waits = self._engine.outbox.size + self._transport.unsent
-        return waits < self._options.write_limit
+        return self._outbox.size + self._transport.unsent < self._write_limit
 
     @property
     def progress(self) -> int:
         """A number that changes whenever the socket takes something."""
-        return self._engine.outbox.taken - self._transport.unsent
+        return self._outbox.taken - self._transport.unsent
 
     def watch(self, ping: bytes) -> bool:
         """Note until when a ping waits in our hands; return whether it does."""
@@ -701,7 +704,7 @@ class Pump:
         return self.watched is not None
 
     def _holds(self, ping: bytes) -> bool:
-        return self._engine.outbox.waits(ping) or self._transport.unsent > 0
+        return self._outbox.waits(ping) or self._transport.unsent > 0
 
     async def wait_room(self) -> None:
         """Wait until a message is accepted or the connection ends.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -63,8 +63,6 @@ def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
     A payload that can change is copied. Raises TypeError for what is neither,
     UnicodeError for text that isn't UTF-8.
     """
-    if type(message) is bytes and text is None:
-        return BINARY, message
     if isinstance(message, str):
         return (BINARY if text is False else TEXT), message.encode()
     if not isinstance(message, (bytes, bytearray, memoryview)):
@@ -118,6 +116,19 @@ def control_payload(data: str | bytes) -> bytes:
     return data
 
 
-async def as_async(fragments: Iterable[Data]) -> AsyncIterator[Data]:
+def fragments_of(message: object) -> AsyncIterable[Data]:
+    """Return the fragments of a message that is sent in fragments.
+
+    Raises TypeError for what isn't a message.
+    """
+    if isinstance(message, AsyncIterable):
+        return message
+    # The keys of a mapping are hardly what is meant.
+    if isinstance(message, Iterable) and not isinstance(message, Mapping):
+        return _one_by_one(message)
+    raise not_a_message(message)
+
+
+async def _one_by_one(fragments: Iterable[Data]) -> AsyncIterator[Data]:
     for fragment in fragments:
         yield fragment
