@@ -265,6 +265,7 @@ class Pump:
             quick
             and self.callers_read
             and self._engine.phase is OPEN
+            and self._engine.violation is None
             and not self._pings.waiting
         ):
             self._reading = STANDBY

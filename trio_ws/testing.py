@@ -67,6 +67,9 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
             for connection in self._opened:
                 await connection._pump.abort()
             raise_as_is(reduced(error, None))
+        for connection in self._opened:
+            # The order of things must not depend on how quickly they follow.
+            connection._pump.callers_read = False
         self._client_scope = ConnectionScope(self._client_connection)
         self._server_scope = ConnectionScope(self._server_connection)
         await self._client_scope.__aenter__()
