@@ -215,13 +215,14 @@ class Connection(trio.abc.Channel[str | bytes]):
             self._begin_receiving()
         self._receiving = True
         try:
-            if self._pacer.is_due():
-                await self._pacer.rest()
-            else:
-                await checkpoint_if_cancelled()
-            if self._stream is not None:
-                self._leave_stream()
             engine = self._engine
+            if engine.messages or engine.phase is not OPEN or self._stream is not None:
+                if self._pacer.is_due():
+                    await self._pacer.rest()
+                else:
+                    await checkpoint_if_cancelled()
+                if self._stream is not None:
+                    self._leave_stream()
             while not engine.messages:
                 if engine.phase is not OPEN:
                     raise self._closed()

@@ -41,8 +41,11 @@ if TYPE_CHECKING:
 # Writes that follow each other faster than this are gathered.
 _BURST = 20e-6
 
-# Receive calls that follow each other faster than this, in seconds, read.
+# Receive calls that follow each other faster than this, in seconds, read. For so
+# long at a time the reader naps meanwhile, and by so much more it may be late for
+# what comes when they stop.
 _QUICK = 0.02
+_NAP = 0.05
 
 # How long a connection that failed goes on discarding what the peer sends, so
 # that its close frame arrives.
@@ -273,7 +276,7 @@ class Pump:
     async def _stand_by(self) -> None:
         """Sleep while receivers read, until they don't any more, or not quickly."""
         self._called = trio.Event()
-        wait = _QUICK
+        wait = _NAP
         while self._reading is not KEEPER:
             calls = self._calls
             with trio.move_on_after(wait):
