@@ -25,7 +25,7 @@ from trio_ws import (
     ConnectionClosedError,
     ConnectionClosedOK,
     _pace,
-    _pump,
+    _writing,
     accept,
     connect,
 )
@@ -96,7 +96,7 @@ def connected(nursery: trio.Nursery, peer: RawPeer, **options: Any) -> connect:
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(_pump, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_writing, "perf_counter", lambda: now[0])
     return now
 
 

@@ -7,8 +7,7 @@ Theory of operation. Two tasks, at most, touch the transport of a connection:
   for whatever reason, it closes the transport. It reads on after the closing
   handshake, discarding, until the peer ends its stream or the deadline of its
   cancel scope is over, so that no reset destroys a close frame under way.
-* the *flusher* lives only while something waits that the socket wouldn't take,
-  or that was held back to be gathered with what follows.
+* the *flusher* lives only while something waits to be written; see ``_writing``.
 
 Everything else is synchronous and can be called from any task: write, flush,
 close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
@@ -22,7 +21,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from math import inf
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,15 +29,12 @@ from trio.lowlevel import enable_ki_protection
 from ._options import Options
 from ._pace import current_pacer
 from ._protocol._engine import Engine
-from ._protocol._outbox import Encoded
 from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
-from ._transports import READ_SIZE, WRITE_SIZE, Transport
+from ._transports import READ_SIZE, Transport
+from ._writing import Writer
 
 if TYPE_CHECKING:
     from ._keepalive import Pings
-
-# Writes that follow each other faster than this are gathered.
-_BURST = 20e-6
 
 # Receive calls that follow each other faster than this, in seconds, read. For so
 # long at a time the reader naps meanwhile, and by so much more it may be late for
@@ -87,44 +82,28 @@ CALLER = Reading.CALLER
 LAST_CALLER = Reading.LAST_CALLER
 
 
-class Pump:
+class Pump(Writer):
     """The tasks of a connection, and what they and its callers wait for."""
 
     __slots__ = (
-        "_broken",
         "_called",
         "_calls",
         "_client",
         "_closed_event",
         "_delivered",
-        "_ended",
-        "_engine",
-        "_flusher_done",
-        "_flusher_scope",
-        "_flushing",
         "_full",
-        "_holds_data",
-        "_last_write",
-        "_nursery",
         "_on_end",
-        "_options",
-        "_outbox",
         "_pacer",
         "_pings",
         "_reader_scope",
         "_reading",
         "_receiver",
         "_reset",
-        "_room",
         "_shut",
-        "_transport",
-        "_write_limit",
         "callers_read",
         "closed",
-        "last_progress",
         "reads",
         "streaming",
-        "watched",
     )
 
     def __init__(
@@ -137,11 +116,7 @@ class Pump:
         pings: Pings,
         on_end: Callable[[], None],
     ) -> None:
-        self._engine = engine
-        self._outbox = engine.outbox
-        self._transport = transport
-        self._options = options
-        self._write_limit = options.write_limit
+        super().__init__(engine, transport, options)
         self._client = client
         self._pings = pings
         self._on_end = on_end
@@ -149,19 +124,10 @@ class Pump:
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
-        self._ended = False
-        self._nursery: trio.Nursery | None = None
         self._reader_scope = trio.CancelScope(shield=True)
-        self._flusher_scope: trio.CancelScope | None = None
-        self._flushing = False  # the flusher runs, or will on the next turn
-        self._flusher_done: trio.Event | None = None
         self._shut = False  # our stream has been ended
-        self._holds_data = False  # what the transport took last may be data
-        self._broken = False  # nothing can be written any more
         self._reset: ConnectionResetError | None = None  # that a write met with
-        self._last_write = 0.0
         self._receiver: trio.lowlevel.Task | None = None
-        self._room: trio.Event | None = None
         self._reading = KEEPER
         self._called: trio.Event | None = None  # wakes the keeper that waits for it
         self._delivered = -inf  # when the keeper last brought a receiver something
@@ -169,10 +135,6 @@ class Pump:
         self._full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
-        # For the keepalive: a ping while it waits in our hands, and when the
-        # socket last took something meanwhile.
-        self.watched: bytes | None = None
-        self.last_progress = 0.0
         self.closed = False  # the transport is
         self._closed_event: trio.Event | None = None
 
@@ -537,88 +499,7 @@ class Pump:
         """Do so in a finaliser, perhaps after the end of the trio run."""
         self._transport.discard()
 
-    # -- Writing -------------------------------------------------------------
-
-    @property
-    def _flushed(self) -> bool:
-        return not self._outbox.size and not self._transport.unsent
-
-    @enable_ki_protection
-    def write(self, frame: Encoded) -> None:
-        """Take over a data frame: at once if nothing waits, else soon.
-
-        Frames that follow each other quickly are gathered; the flusher writes
-        them on the next turn of the loop at the latest.
-        """
-        outbox = self._outbox
-        if self._flushing:
-            waited = outbox.size
-            outbox.push(frame)
-            # Where as much waited before, the socket had taken nothing more.
-            if waited < WRITE_SIZE <= outbox.size:
-                self._write_some()
-            return
-        now = perf_counter()
-        burst = now - self._last_write < _BURST
-        self._last_write = now
-        if not burst and type(frame) is bytes and not outbox.size:
-            self._write_alone(frame)
-            return
-        outbox.push(frame)
-        if burst and outbox.size < WRITE_SIZE:
-            self._start_flusher()
-        else:
-            self.flush()
-
-    def _write_alone(self, frame: bytes) -> None:
-        """Write a frame past the outbox, in which nothing waits."""
-        outbox = self._outbox
-        self._holds_data = True
-        try:
-            count = self._transport.write((frame,))
-        except OSError as exc:
-            outbox.push(frame)
-            self._write_failed(exc)
-            return
-        if count == len(frame) and not self._transport.unsent:
-            outbox.taken += count
-            self._holds_data = False
-            return
-        outbox.push(frame)
-        outbox.consume(count)
-        self._start_flusher()
-
-    @enable_ki_protection
-    def flush(self) -> None:
-        """Write what the transport takes now; leave the rest to the flusher."""
-        if self._broken:
-            return
-        self._write_some()
-        if self._flushed:
-            if self._ended:
-                self._after_flush()
-        elif not self._broken:
-            self._start_flusher()
-
-    def _write_some(self) -> None:
-        outbox = self._outbox
-        try:
-            while not self._broken:
-                if self._transport.unsent:
-                    self._transport.write(())
-                    if self._transport.unsent:
-                        break
-                self._holds_data = self._engine.data_waits
-                if not outbox.size:
-                    break
-                count = self._transport.write(outbox.gather(WRITE_SIZE))
-                if not count:
-                    break
-                outbox.consume(count)
-        except OSError as exc:
-            self._write_failed(exc)
-        if self._room is not None and self.has_room:
-            self._wake_room()
+    # -- What writing leads to -----------------------------------------------
 
     def _write_failed(self, exc: OSError) -> None:
         # What the peer said before it went, its close frame perhaps, is read
@@ -650,77 +531,3 @@ class Pump:
                 or isinstance(self._engine.cause, TimeoutError)
             ):
                 self._reader_scope.cancel()
-
-    def _start_flusher(self) -> None:
-        if not self._flushing and self._nursery is not None:
-            self._flushing = True
-            self._nursery.start_soon(self._run_flusher)
-
-    @enable_ki_protection
-    async def _run_flusher(self) -> None:
-        outbox = self._outbox
-        with trio.CancelScope(shield=True) as self._flusher_scope:
-            while True:
-                self._write_some()
-                if self.watched is not None and not self._holds(self.watched):
-                    self.watched = None
-                if self._flushed or self._broken:
-                    break
-                before = outbox.taken
-                # A deadline for each wait: any byte taken starts it anew (R8).
-                with trio.move_on_after(self._options.stall_timeout) as wait:
-                    try:
-                        await self._transport.wait_writable()
-                    except OSError as exc:
-                        self._write_failed(exc)
-                if not wait.cancelled_caught:
-                    if self.watched is not None:
-                        self.last_progress = trio.current_time()
-                elif outbox.taken == before:
-                    self.fail(1011, "write timeout", self._stalled())
-        self._flusher_scope = None
-        self._flushing = False
-        if self._flusher_done is not None:
-            self._flusher_done.set()
-        if self._ended and self._flushed:
-            self._after_flush()
-
-    def _stalled(self) -> TimeoutError:
-        seconds = self._options.stall_timeout
-        return TimeoutError(
-            f"peer took none of {self._outbox.size} waiting bytes in "
-            f"{seconds} s (ping_interval + ping_timeout)"
-        )
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a message is accepted (R5)."""
-        return self._outbox.size + self._transport.unsent < self._write_limit
-
-    @property
-    def progress(self) -> int:
-        """A number that changes whenever the socket takes something."""
-        return self._outbox.taken - self._transport.unsent
-
-    def watch(self, ping: bytes) -> bool:
-        """Note until when a ping waits in our hands; return whether it does."""
-        self.watched = ping if self._holds(ping) else None
-        return self.watched is not None
-
-    def _holds(self, ping: bytes) -> bool:
-        return self._outbox.waits(ping) or self._transport.unsent > 0
-
-    async def wait_room(self) -> None:
-        """Wait until a message is accepted or the connection ends.
-
-        One task at a time. **Cancellation**: nothing is lost.
-        """
-        while self._engine.phase is OPEN and not self.has_room:
-            self.keep_reading()  # the peer may read no more before we do
-            self._room = trio.Event()
-            await self._room.wait()
-
-    def _wake_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
