@@ -113,6 +113,7 @@ dist: $(READY_BUILD) ## build sdist and wheel, then install and import each
 clean: ## remove the environments and all that was built
 	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -f trio_ws/_protocol/*.c trio_ws/_protocol/*.so
 	find trio_ws tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # make_venv DIR, PACKAGES

@@ -10,6 +10,7 @@ from ._connection import (
 )
 from ._listening import open_systemd_listeners
 from ._options import ClientOptions, Options, ServerOptions
+from ._protocol._codec import codec
 from ._protocol._frames import Close, CloseCode
 from ._protocol._headers import Headers, HeadersLike
 from ._protocol._http import Request, Response
@@ -91,6 +92,7 @@ __all__ = [
     "__version__",
     "accept",
     "broadcast",
+    "codec",
     "connect",
     "open_server",
     "open_systemd_listeners",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import subprocess
@@ -12,19 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests._protocol import wire
+from tests._protocol import pure, wire
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol import _codec
-from trio_ws._protocol._codec import (
+from trio_ws._protocol._codec import Decoder, Item, encode
+from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
+from trio_ws._protocol._frames import (
     MAX_SHORT_FRAGMENTS,
     SHORT_FRAGMENT,
     SPLIT_SIZE,
-    Decoder,
-    Item,
-    apply_mask,
-    encode,
 )
-from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
 
 BOTH = pytest.mark.parametrize("masked", [False, True], ids=["server", "client"])
 
@@ -60,6 +57,10 @@ def in_message(target: Decoder) -> bool:
     return target.in_message
 
 
+def xor(data: bytes, mask: bytes) -> bytes:
+    return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
+
+
 def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
     return made if isinstance(made, bytes) else b"".join(made)
 
@@ -67,13 +68,29 @@ def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
 # Masking
 
 
-@pytest.mark.parametrize("size", [*range(10), 1022, 1023, 1024, 1025, 1026, 1027, 4099])
-def test_apply_mask(size: int) -> None:
+# In long data the compiled code masks 64 and 8 bytes at a time, Python each
+# fourth byte.
+@pytest.mark.parametrize(
+    "size", [*range(20), *range(60, 75), *range(1020, 1030), 4099, SPLIT_SIZE + 1]
+)
+def test_masking(size: int) -> None:
     data = bytes(i * 7 % 256 for i in range(size))
-    expected = bytes(byte ^ KEY[i % 4] for i, byte in enumerate(data))
-    assert apply_mask(data, KEY) == expected
-    assert apply_mask(expected, KEY) == data
-    assert apply_mask(data, bytes(4)) == data
+    made = joined(encode(BINARY, data, True, True))
+    head, sent_key, payload = made[: -size - 4], made[-size - 4 :][:4], made[-size:]
+    assert head == wire.header(BINARY, size, key=b"")
+    assert (payload if size else b"") == xor(data, sent_key)
+    for start in range(9):
+        # Wherever in what is read it may stand.
+        stream = frame(PING, b"p" * start, masked=True)
+        stream += frame(BINARY, data, masked=True)
+        target = decoder(masked=True)
+        assert target.feed(stream) == [(PING, b"p" * start), data]
+
+
+def test_a_key_of_zero() -> None:
+    stream = wire.frame(TEXT, b"a", key=bytes(4)) + frame(TEXT, b"b", masked=True)
+    assert decoder(masked=True).feed(stream) == ["a", "b"]
+    assert feed_bytes(decoder(masked=True), stream) == ["a", "b"]
 
 
 def test_each_frame_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +103,6 @@ def test_each_frame_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
         return pools[-1][:size]
 
     monkeypatch.setattr(os, "urandom", urandom)
-    monkeypatch.setattr(_codec, "_keys", [])
     keys = [joined(encode(TEXT, b"", True, True))[2:] for _ in range(3000)]
     assert len(set(keys)) == 3000
     assert 1 < len(pools) < 10  # a thousand keys or so a system call
@@ -138,7 +154,7 @@ def test_encode_lengths(size: int, header: str) -> None:
     masked_head = bytes([head[0], head[1] | 0x80]) + head[2:]
     assert made[: len(head)] == masked_head
     sent_key = made[len(head) : len(head) + 4]
-    assert apply_mask(made[len(head) + 4 :], sent_key) == payload
+    assert xor(made[len(head) + 4 :], sent_key) == payload
 
 
 @pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
@@ -584,47 +600,62 @@ def test_only_short_fragments_of_one_message_are_counted() -> None:
 # Costs
 
 
-class _Counting(bytearray):
-    """A bytearray that counts what is added to it, for all its kind."""
+# Counted in Python, of which the compiled code is made.
 
-    added = 0
 
-    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
-        type(self).added += len(other)
-        return super().__iadd__(other)
+class _Counting(io.BytesIO):
+    """Counts what is written, to all of its kind."""
+
+    written = 0
+
+    def write(self, data: Any) -> int:
+        type(self).written += len(data)
+        return super().write(data)
 
 
 @pytest.mark.parametrize("total", [30_000, 60_000])
 def test_many_fragments_cost_what_they_bring(
     total: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Counting.added = 0
-    monkeypatch.setattr(_codec, "bytearray", _Counting, raising=False)
+    _Counting.written = 0
+    monkeypatch.setattr(io, "BytesIO", _Counting)
     payload = b"x" * SHORT_FRAGMENT
-    target = decoder(masked=True)
+    target = pure.load("_codec").Decoder(masked=True, max_size=None)
     assert target.feed(frame(BINARY, payload, fin=False, masked=True)) == []
     target.feed(frame(CONT, payload, fin=False, masked=True) * (total - 2))
     (message,) = target.feed(frame(CONT, payload, masked=True))
     assert message == payload * total
-    # Each byte is added to the message once.
-    assert _Counting.added == total * SHORT_FRAGMENT
+    # Each byte is added to the message once, and the many are one part of it.
+    assert _Counting.written == total * SHORT_FRAGMENT
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_short_and_long_fragments_stay_in_order(opcode: int) -> None:
+    parts = [b"%d," % i * size for i, size in enumerate([1, 2, 900, 3, 700, 800, 1])]
+    stream = b"".join(frame(CONT, part, fin=False) for part in parts)
+    target = decoder()
+    assert target.feed(frame(opcode, fin=False) + stream) == []
+    expected = b"".join(parts)
+    (message,) = target.feed(frame(CONT, b"end"))
+    assert message in (expected + b"end", expected.decode() + "end")
 
 
 def _fed_and_unmasked(
     monkeypatch: pytest.MonkeyPatch, stream: bytes, piece: int
-) -> tuple[list[Item], int, int]:
+) -> tuple[list[Any], int, int]:
     """Feed in pieces; return the items, bytes unmasked, and the most kept back."""
     unmasked = most = 0
-    original = apply_mask
+    masking = pure.load("_masking")
+    original = masking.masked
 
-    def counting(data: bytes, mask: bytes) -> bytes:
+    def counting(data: bytes, start: int, stop: int, mask: int) -> Any:
         nonlocal unmasked
-        unmasked += len(data)
-        return original(data, mask)
+        unmasked += stop - start
+        return original(data, start, stop, mask)
 
-    monkeypatch.setattr(_codec, "apply_mask", counting)
-    target = decoder(masked=True)
-    items: list[Item] = []
+    monkeypatch.setattr(masking, "masked", counting)
+    target = pure.load("_codec").Decoder(masked=True, max_size=None)
+    items: list[Any] = []
     for i in range(0, len(stream), piece):
         items += target.feed(stream[i : i + piece])
         most = max(most, len(target._left))

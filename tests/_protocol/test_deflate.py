@@ -96,7 +96,7 @@ def incoming(
     side: Engine, opcode: int, payload: bytes, *, fin: bool = True, rsv: int = RSV1
 ) -> bytes:
     """Make a frame as the peer of ``side`` would."""
-    key = KEY if side.decoder._masked else None
+    key = None if side.client else KEY
     return wire.frame(opcode, payload, fin=fin, rsv=rsv, key=key)
 
 
@@ -107,7 +107,7 @@ def joined(encoded: bytes | tuple[bytes, bytes]) -> bytes:
 def sent_frames(side: Engine, *encoded: bytes | tuple[bytes, bytes]) -> list[PeerFrame]:
     """Read what ``side`` made by another parser."""
     stream = b"".join(map(joined, encoded))
-    return wire.parse_extended(stream, masked=not side.decoder._masked)
+    return wire.parse_extended(stream, masked=side.client)
 
 
 def compressed(data: bytes, *, level: int = 6, bits: int = 15) -> bytes:

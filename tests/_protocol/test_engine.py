@@ -11,10 +11,9 @@ import pytest
 from tests._protocol import wire
 from tests._protocol.test_codec import VIOLATIONS
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._codec import SPLIT_SIZE
-from trio_ws._protocol._engine import Engine, message_size
+from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._frames import Close
+from trio_ws._protocol._frames import SPLIT_SIZE, Close
 from trio_ws._protocol._outbox import MAX_PONGS
 from trio_ws._protocol._state import (
     CLOSE_DONE,
@@ -46,7 +45,7 @@ def incoming(
     side: Engine, opcode: int, payload: bytes = b"", *, fin: bool = True
 ) -> bytes:
     """Make a frame as the peer of ``side`` would."""
-    key = KEY if side.decoder._masked else None
+    key = None if side.client else KEY
     return wire.frame(opcode, payload, fin=fin, key=key)
 
 
@@ -68,7 +67,7 @@ def take(side: Engine, count: int | None = None) -> bytes:
 
 def frames_of(side: Engine, stream: bytes) -> list[tuple[int, bytes]]:
     """Read what ``side`` sent by another parser."""
-    read = wire.parse_stream(stream, masked=not side.decoder._masked)
+    read = wire.parse_stream(stream, masked=side.client)
     return [(int(frame.opcode), bytes(frame.data)) for frame in read]
 
 
@@ -80,9 +79,9 @@ def send(side: Engine, payload: bytes, opcode: int = BINARY, fin: bool = True) -
     side.outbox.push(side.data_frame(opcode, payload, fin))
 
 
-def to_phase(wanted: Phase, *, client: bool = False) -> Engine:
+def to_phase(wanted: Phase, *, client: bool = False, trace: Any = None) -> Engine:
     """Bring a connection to a phase, its outbox empty."""
-    side = engine(client=client)
+    side = Engine(client=client, max_size=None, trace_received=trace)
     if wanted is CLOSE_SENT:
         side.close(1000, "")
     elif wanted in (CLOSE_DONE, CLOSED):
@@ -99,12 +98,6 @@ def to_phase(wanted: Phase, *, client: bool = False) -> Engine:
 REACHABLE = [OPEN, CLOSE_SENT, CLOSE_DONE, FAILED, CLOSED]
 
 
-def test_message_size() -> None:
-    assert message_size(b"\xff" * 3) == 3
-    assert message_size("abc") == 3
-    assert message_size("é€😀") == 2 + 3 + 4
-
-
 # Receiving
 
 
@@ -114,7 +107,7 @@ def test_messages_wait_in_order(client: bool) -> None:
     side.receive(incoming(side, TEXT, "é".encode()) + incoming(side, BINARY, b"\xff"))
     side.receive(incoming(side, TEXT, b"a", fin=False) + incoming(side, CONT, b"bc"))
     assert list(side.messages) == ["é", b"\xff", "abc"]
-    assert side.queued == 2 + 1 + 3
+    assert side.queued == 1 + 1 + 3  # bytes or characters
     assert [side.pop(), side.pop(), side.pop()] == ["é", b"\xff", "abc"]
     assert side.queued == 0
     assert phase(side) is OPEN
@@ -166,9 +159,9 @@ def test_a_ping_before_a_close_frame_is_answered_before_it() -> None:
 
 @pytest.mark.parametrize("left", [CLOSE_DONE, FAILED, CLOSED])
 def test_whoever_is_deaf_hears_nothing(left: Phase) -> None:
-    side = to_phase(left)
     traced: list[Any] = []
-    side.decoder._trace = lambda *frame: traced.append(frame)
+    side = to_phase(left, trace=lambda *frame: traced.append(frame))
+    traced.clear()
     side.receive(incoming(side, TEXT, b"a") + incoming(side, PING) + b"\xff" * 100)
     assert phase(side) is left
     assert not side.messages

@@ -638,7 +638,7 @@ def test_one_that_only_looks_sees_every_frame() -> None:
 def incoming(
     side: Engine, opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0
 ) -> bytes:
-    key = KEY if side.decoder._masked else None
+    key = None if side.client else KEY
     return wire.frame(opcode, payload, fin=fin, rsv=rsv, key=key)
 
 

@@ -18,10 +18,10 @@ from hypothesis.stateful import (
 
 from tests._protocol import wire
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._codec import SPLIT_SIZE, Decoder, Item, encode
+from trio_ws._protocol._codec import Decoder, Item, encode
 from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._frames import is_sendable
+from trio_ws._protocol._frames import SPLIT_SIZE, is_sendable
 from trio_ws._protocol._state import (
     CLOSE_DONE,
     CLOSE_SENT,
@@ -131,7 +131,7 @@ def outcome(engine: Engine) -> tuple[Any, ...]:
     size = engine.outbox.size
     stream = b"".join(engine.outbox.gather(2**30))
     assert len(stream) == size
-    masked = not engine.decoder._masked
+    masked = engine.client
     sent = [
         (int(frame.opcode), bytes(frame.data))
         for frame in wire.parse_stream(stream, masked=masked)

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """Bytes to messages and back: the hot path (RFC 6455, section 5).
 
 :class:`Decoder` parses everything it is given in one call. A whole message in
@@ -6,87 +7,84 @@ rest goes through the message under construction. The state is two small
 records, the frame whose payload is still incomplete and the message whose
 fragments are, so that feeding byte by byte costs no more than feeding all at
 once: nothing is ever scanned twice.
+
+Where there is a C compiler, Cython makes an extension module of this file, with
+the types in ``_codec.pxd``.
 """
 
 from __future__ import annotations
 
 import codecs
-import functools
+import io
 import os
+import struct
 from collections.abc import Callable, Sequence
-from typing import Final
+from types import FunctionType
+from typing import Final, Literal
 
+from . import _masking
 from ._deflate import PerMessageDeflate
 from ._errors import PayloadTooBig, ProtocolError
 from ._extensions import Extension, Frame
-from ._frames import CLOSE, CONT, MAX_CONTROL_PAYLOAD, OPCODE_NAMES, TEXT, CloseCode
+from ._frames import (
+    CLOSE,
+    CONT,
+    MAX_CONTROL_PAYLOAD,
+    MAX_SHORT_FRAGMENTS,
+    OPCODE_NAMES,
+    SHORT_FRAGMENT,
+    SPLIT_SIZE,
+    TEXT,
+    CloseCode,
+)
 from ._outbox import Encoded
-
-# Fragments are joined as they come, so what their number can cost is time:
-# this many of one message may be too short to be worth a frame of their own.
-SHORT_FRAGMENT: Final = 16
-MAX_SHORT_FRAGMENTS: Final = 4096
-
-# A payload of at least this size isn't copied behind its header.
-SPLIT_SIZE: Final = 16 * 1024
 
 # The trace of a frame that comes in pieces shows this many bytes of it.
 TRACED: Final = 100
+
+# Parts of a message that are shorter are joined as they come.
+_SMALL_PART: Final = 1024
+
+# No frame is longer (RFC 6455, section 5.2).
+_MAX_LENGTH: Final = 2**63 - 1
 
 Control = tuple[int, bytes]
 Item = str | bytes | Control | ProtocolError
 Trace = Callable[[int, bytes, int, bool], None]
 
-# ---------------------------------------------------------------------------
-# Masking (RFC 6455, section 5.3)
-# ---------------------------------------------------------------------------
 
-_KEYS_AT_ONCE: Final = 1024
-_keys: list[bytes] = []
+def codec() -> Literal["compiled", "python"]:
+    """Tell whether frames are made and parsed by compiled code or by Python.
 
-
-def _new_key() -> bytes:
-    # RFC 6455, section 5.3: "derived from a strong source of entropy". One
-    # system call a thousand keys instead of one a key.
-    try:
-        return _keys.pop()
-    except IndexError:
-        pool = os.urandom(4 * _KEYS_AT_ONCE)
-        _keys.extend(pool[i : i + 4] for i in range(4, len(pool), 4))
-        return pool[:4]
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX alone has fork
-    # A child must not mask with the keys that its parent will use.
-    os.register_at_fork(after_in_child=_keys.clear)
-
-
-def apply_mask(data: bytes, key: bytes) -> bytes:
-    """XOR ``data`` with the four bytes of ``key``, over and over."""
-    # The two fastest ways that pure Python has: one XOR of two long integers
-    # for short data, a table look-up for each quarter of long data.
-    size = len(data)
-    if size < _LONG_DATA:
-        mask = (key * (size // 4 + 1))[:size]
-        number = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
-        return number.to_bytes(size, "little")
-    masked = bytearray(size)
-    for i in range(4):
-        masked[i::4] = data[i::4].translate(_xor_table(key[i]))
-    return bytes(masked)
-
-
-_LONG_DATA: Final = 1024
-
-
-@functools.cache
-def _xor_table(byte: int) -> bytes:
-    return bytes(byte ^ other for other in range(256))
+    Both do the same. The code is compiled where trio_ws was installed with a C
+    compiler at hand; ``TRIO_WS_PURE=1`` in the environment when trio_ws is
+    imported makes it Python all the same.
+    """
+    return "python" if isinstance(codec, FunctionType) else "compiled"
 
 
 # ---------------------------------------------------------------------------
 # Messages to bytes
 # ---------------------------------------------------------------------------
+
+_KEYS_AT_ONCE: Final = 1024
+_keys: list[int] = []
+
+
+def _new_key() -> int:
+    # RFC 6455, section 5.3: "derived from a strong source of entropy". One
+    # system call a thousand keys instead of one a key.
+    try:
+        return _keys.pop()
+    except IndexError:
+        keys = struct.unpack(f"<{_KEYS_AT_ONCE}I", os.urandom(4 * _KEYS_AT_ONCE))
+        _keys.extend(keys[1:])
+        return int(keys[0])
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX alone has fork
+    # A child must not mask with the keys that its parent will use.
+    os.register_at_fork(after_in_child=_keys.clear)
 
 
 def encode(
@@ -96,22 +94,25 @@ def encode(
 
     ``reserved`` are the bits that extensions use, as in the first byte.
     """
+    if type(payload) is not bytes:
+        payload = bytes(payload)  # an extension of the user's may make others
     size = len(payload)
     first = opcode | reserved | 0x80 if fin else opcode | reserved
     second = 0x80 if masked else 0
+    key = _new_key() if masked else -1
     if size < 126:
-        header = bytes((first, second | size))
-    elif size < 0x10000:
-        header = bytes((first, second | 126, size >> 8, size & 0xFF))
+        return _masking.joined(first << 8 | second | size, 2, payload, key)
+    if size < 0x10000:
+        head = (first << 8 | second | 126) << 16 | size
+        if size < SPLIT_SIZE:
+            return _masking.joined(head, 4, payload, key)
+        header = _masking.joined(head, 4, b"", key)
     else:
-        header = bytes((first, second | 127)) + size.to_bytes(8, "big")
-    if masked:
-        key = _new_key()
-        header += key
-        payload = apply_mask(payload, key)
-    if size < SPLIT_SIZE:
-        return header + payload
-    return header, payload
+        extended = size.to_bytes(8, "big")
+        header = _masking.joined(first << 8 | second | 127, 2, extended, -1)
+        if masked:
+            header += key.to_bytes(4, "little")
+    return header, _masking.masked(payload, 0, size, key) if masked else payload
 
 
 # ---------------------------------------------------------------------------
@@ -139,26 +140,29 @@ class Decoder:
     """
 
     __slots__ = (
-        "_data",
         "_discarding",
         "_extensions",
         "_fin",
         "_key",
         "_left",
         "_length",
+        "_limit",
         "_masked",
         "_max_size",
         "_message",
         "_missing",
         "_opcode",
+        "_parts",
+        "_pending",
         "_raw",
         "_reserved",
         "_seen",
         "_short_fragments",
         "_size",
+        "_small_parts",
         "_trace",
         "_transform",
-        "_utf8",
+        "_waiting",
         "deflate",
     )
 
@@ -171,6 +175,7 @@ class Decoder:
     ) -> None:
         self._masked = masked
         self._max_size = max_size
+        self._limit = _MAX_LENGTH if max_size is None else min(max_size, _MAX_LENGTH)
         self._trace = trace
         self._extensions: Sequence[Extension] = ()
         self.deflate: PerMessageDeflate | None = None
@@ -180,18 +185,20 @@ class Decoder:
         self._length = 0
         self._opcode = 0
         self._fin = False
-        self._key = b""  # rotated so that it starts at the next byte
+        self._key = 0  # rotated so that it starts at the next byte; 0 masks nothing
         self._seen = b""  # the beginning of its payload, for the trace
         self._transform = False  # it is for the extensions, once complete:
         self._reserved = 0  # with these bits of its first byte
-        self._raw = bytearray()  # and this much of its payload
+        self._raw: io.BytesIO | None = None  # and this much of its payload
         # The message whose frames are incomplete.
         self._message = 0  # TEXT or BINARY; 0 between messages
-        self._data = bytearray()  # what came of it and wasn't taken
+        self._parts: list[str | bytes] = []  # what wasn't taken of it
+        self._small_parts: io.StringIO | io.BytesIO | None = None  # behind those
+        self._pending = b""  # behind those, the beginning of a character
+        self._waiting = 0  # the size of all three, in bytes
         self._size = 0  # what its frames hold so far
         self._short_fragments = 0
         self._discarding = False
-        self._utf8: codecs.IncrementalDecoder | None = None
 
     def extend(self, extensions: Sequence[Extension]) -> None:
         """Let frames go through these extensions, which are in their order."""
@@ -209,6 +216,8 @@ class Decoder:
         looked at, and nothing more may be fed.
         """
         items: list[Item] = []
+        if type(data) is not bytes:  # a stream of the user's may have others
+            data = bytes(data)
         if self._left:
             data = self._left + data
             self._left = b""
@@ -232,70 +241,82 @@ class Decoder:
         while end - position >= 2:
             first = data[position]
             second = data[position + 1]
-            self._check_header(first, second)
+            # Data frames without reserved bits need no closer look.
+            if first & 0x7C or first & 0x03 == 0x03 or (second >= 0x80) != masked:
+                self._check_header(first, second)
             start = position + 2
             length = second & 0x7F
             if length >= 126:
                 start += 2 if length == 126 else 8
                 if end < start:
                     break
-                length = int.from_bytes(data[position + 2 : start], "big")
-                if length >> 63:
-                    raise ProtocolError(
-                        "frame length: expected less than 2**63; the top bit is set"
-                    )
-                if length < 126 or (length < 0x10000 and start - position == 10):
-                    raise ProtocolError(
-                        f"frame length: expected the shortest encoding; "
-                        f"got {start - position - 2} bytes for {length}"
-                    )
+                length = self._extended_length(data, position + 2, start)
             if first & 0x08:
-                stop = start + length + (4 if masked else 0)
-                if end < stop:
+                if end - start < length + (4 if masked else 0):
                     break
-                if masked:
-                    key = data[start : start + 4]
-                    payload = apply_mask(data[start + 4 : stop], key)
-                else:
-                    payload = data[start:stop]
-                self._add_control(first, payload, items)
+                position = self._add_control(data, start, first, length, items)
                 if first & 0x0F == CLOSE:
                     return
-                position = stop
                 continue
             # Before the payload is waited for, so that a message too big is
             # refused by its header.
-            transform = self._is_for_extensions(first)
-            self._check_data(first, length, transform)
+            transform = self._is_for_extensions(first) if self._extensions else False
+            if self._message or not first & 0x0F or length > self._limit or transform:
+                self._check_data(first, length, transform)
             if masked:
-                if end < start + 4:
+                if end - start < 4:
                     break
-                key = data[start : start + 4]
+                self._key = _masking.key_at(data, start)
                 start += 4
-            stop = start + length
-            if first & 0x80 and first & 0x0F and stop <= end and not transform:
-                # A whole message in one frame.
-                payload = data[start:stop]
-                if masked:
-                    payload = apply_mask(payload, key)
-                if self._trace is not None:
-                    self._trace(first & 0x0F, payload, length, True)
-                if first & 0x0F == TEXT:
-                    try:
-                        items.append(payload.decode())
-                    except UnicodeDecodeError as exc:
-                        raise _invalid_utf8(exc, 0) from exc
-                else:
-                    items.append(payload)
-                position = stop
+            if (
+                not first & 0x80
+                or not first & 0x0F
+                or length > end - start
+                or transform
+            ):
+                self._begin(first, length, transform)
+                position = self._add_payload(data, start, items)
+                if self._missing:
+                    return
                 continue
-            if masked:
-                self._key = key
-            self._begin(first, length, transform)
-            position = self._add_payload(data, start, items)
-            if self._missing:
-                return
-        self._left = data[position:]
+            # A whole message in one frame.
+            position = start + length
+            if self._trace is not None:
+                payload = _masking.masked(data, start, position, self._key)
+                self._trace(first & 0x0F, payload, length, True)
+            if first & 0x0F != TEXT:
+                items.append(_masking.masked(data, start, position, self._key))
+                continue
+            try:
+                if masked:
+                    items.append(
+                        _masking.masked(data, start, position, self._key).decode()
+                    )
+                else:
+                    items.append(data[start:position].decode())
+            except UnicodeDecodeError as exc:
+                raise _invalid_utf8(exc, 0) from exc
+        if position < end:
+            self._left = data[position:]
+
+    def _extended_length(self, data: bytes, start: int, stop: int) -> int:
+        """Read a length of 2 or 8 bytes (section 5.2)."""
+        if stop - start == 2:
+            length = data[start] << 8 | data[start + 1]
+            if length >= 126:
+                return length
+        else:
+            length = int.from_bytes(data[start:stop], "big")
+            if length > _MAX_LENGTH:
+                raise ProtocolError(
+                    "frame length: expected less than 2**63; the top bit is set"
+                )
+            if length >= 0x10000:
+                return length
+        raise ProtocolError(
+            f"frame length: expected the shortest encoding; "
+            f"got {stop - start} bytes for {length}"
+        )
 
     def _check_header(self, first: int, second: int) -> None:
         """Check the first two bytes of a frame (section 5.2)."""
@@ -323,8 +344,6 @@ class Decoder:
 
     def _is_for_extensions(self, first: int) -> bool:
         """Tell whether a data frame with this first byte concerns extensions."""
-        if not self._extensions:
-            return False
         if self.deflate is None or first & 0x70:
             return True
         return first & 0x0F == CONT and self.deflate.decoding
@@ -337,11 +356,22 @@ class Decoder:
                     "new message in the middle of a fragmented one; expected a "
                     "continuation frame"
                 )
-            size = length
+            before = 0
         else:
             if not self._message:
                 raise ProtocolError("continuation frame without a message to continue")
-            size = self._size + length
+            before = self._size
+        if length > self._limit - before:
+            self._check_size(before, length, transform)
+        if self._short_fragments >= MAX_SHORT_FRAGMENTS and length < SHORT_FRAGMENT:
+            raise PayloadTooBig(
+                f"message with more than {MAX_SHORT_FRAGMENTS} fragments of less "
+                f"than {SHORT_FRAGMENT} bytes",
+                CloseCode.MESSAGE_TOO_BIG,
+            )
+
+    def _check_size(self, before: int, length: int, transform: bool) -> None:
+        size = before + length
         # What an extension made can be larger than what it is of: by an eighth
         # and a bit where zlib compresses with little memory, in vain.
         slack = size // 4 + 64 if transform else 0
@@ -351,67 +381,88 @@ class Decoder:
                 f"{self._max_size} bytes",
                 CloseCode.MESSAGE_TOO_BIG,
             )
-        if self._short_fragments >= MAX_SHORT_FRAGMENTS and length < SHORT_FRAGMENT:
-            raise PayloadTooBig(
-                f"message with more than {MAX_SHORT_FRAGMENTS} fragments of less "
-                f"than {SHORT_FRAGMENT} bytes",
-                CloseCode.MESSAGE_TOO_BIG,
-            )
 
     def _begin(self, first: int, length: int, transform: bool) -> None:
         """Begin a frame that is incomplete, or a fragment."""
         if first & 0x0F:
             self._message = first & 0x0F
             self._size = 0
-            self._short_fragments = 0
-            if self._message == TEXT:
-                self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._opcode = first & 0x0F
         self._fin = first & 0x80 != 0
         self._transform = transform
-        self._reserved = first & 0x70
+        if transform:
+            self._reserved = first & 0x70
+            self._raw = io.BytesIO()
         if length < SHORT_FRAGMENT:
             self._short_fragments += 1
         self._length = self._missing = length
 
     def _add_payload(self, data: bytes, start: int, items: list[Item]) -> int:
         """Add to the frame under way what came of it; return where that ends."""
-        chunk = data[start : start + self._missing]
-        size = len(chunk)
-        if self._masked:
-            chunk = apply_mask(chunk, self._key)
-            turn = size % 4
-            self._key = self._key[turn:] + self._key[:turn]
+        size = min(self._missing, len(data) - start)
+        stop = start + size
+        chunk = _masking.masked(data, start, stop, self._key)
+        shift = 8 * (size & 3)
+        self._key = (self._key >> shift | self._key << 32 - shift) & 0xFFFFFFFF
         self._missing -= size
-        if self._transform:
-            self._raw += chunk
+        if self._raw is not None:
+            self._raw.write(chunk)
             if self._missing:
-                return start + size
-            chunk = self._transformed(
-                self._opcode, bytes(self._raw), self._fin, self._reserved
-            )
-            self._raw = bytearray()
+                return stop
+            raw, self._raw = self._raw.getvalue(), None
+            chunk = self._transformed(self._opcode, raw, self._fin, self._reserved)
             self._length = len(chunk)
-        final = not self._missing and self._fin
-        if self._utf8 is not None:
-            # What is wrong is known as soon as it is here, not when the
-            # message is complete (Autobahn's cases 6.4.*).
-            pending = len(self._utf8.getstate()[0])
-            try:
-                self._utf8.decode(chunk, final)
-            except UnicodeDecodeError as exc:
-                raise _invalid_utf8(exc, self._size - pending) from exc
-        self._size += len(chunk)
-        if not self._discarding:
-            self._data += chunk
+        self._add_to_message(chunk)
         if self._trace is not None:
             self._seen += chunk[: TRACED - len(self._seen)]
             if not self._missing:
                 self._trace(self._opcode, self._seen, self._length, self._fin)
                 self._seen = b""
-        if final:
+        if self._fin and not self._missing:
             self._complete(items)
-        return start + size
+        return stop
+
+    def _add_to_message(self, chunk: bytes) -> None:
+        piece: str | bytes = chunk
+        self._waiting += len(chunk)
+        if self._message == TEXT:
+            # What is wrong is known as soon as it is here, not when the
+            # message is complete (Autobahn's cases 6.4.*).
+            final = self._fin and not self._missing
+            before = len(self._pending)
+            if before:
+                chunk = self._pending + chunk
+            try:
+                piece, used = codecs.utf_8_decode(chunk, "strict", final)
+            except UnicodeDecodeError as exc:
+                raise _invalid_utf8(exc, self._size - before) from exc
+            self._pending = chunk[used:]
+            self._size -= before
+        self._size += len(chunk)
+        if self._discarding:
+            return
+        if len(piece) < _SMALL_PART:
+            if self._small_parts is None:
+                self._small_parts = (
+                    io.StringIO(newline="") if self._message == TEXT else io.BytesIO()
+                )
+            self._small_parts.write(piece)  # type: ignore[arg-type]  # of its kind
+        else:
+            self._flush_small_parts()
+            self._parts.append(piece)
+
+    def _flush_small_parts(self) -> None:
+        if self._small_parts is not None:
+            self._parts.append(self._small_parts.getvalue())
+            self._small_parts = None
+
+    def _take(self) -> str | bytes:
+        """Take what came of the message under construction and wasn't taken."""
+        self._flush_small_parts()
+        parts, self._parts = self._parts, []
+        if self._message == TEXT:
+            return "".join(parts)  # type: ignore[arg-type]  # of its kind
+        return b"".join(parts)  # type: ignore[arg-type]  # of its kind
 
     def _transformed(
         self, opcode: int, payload: bytes, fin: bool, reserved: int
@@ -438,28 +489,35 @@ class Decoder:
                 f"max_size, {self._max_size} bytes",
                 CloseCode.MESSAGE_TOO_BIG,
             )
-        return frame.data
+        return bytes(frame.data)
 
     def _complete(self, items: list[Item]) -> None:
         """Hand over the message whose last frame is complete."""
         if self._discarding:
             self._discarding = False
-        elif self._message == TEXT:
-            items.append(self._data.decode())
         else:
-            items.append(bytes(self._data))
+            items.append(self._take())
         self._message = 0
-        self._data = bytearray()
-        self._utf8 = None
+        self._waiting = 0
         self._short_fragments = 0
 
-    def _add_control(self, first: int, payload: bytes, items: list[Item]) -> None:
+    def _add_control(
+        self, data: bytes, start: int, first: int, length: int, items: list[Item]
+    ) -> int:
+        """Add a control frame, which is complete; return where it ends."""
+        key = 0
+        if self._masked:
+            key = _masking.key_at(data, start)
+            start += 4
+        stop = start + length
+        payload = _masking.masked(data, start, stop, key)
         opcode = first & 0x0F
         if self._extensions and (self.deflate is None or first & 0x70):
             payload = self._transformed(opcode, payload, True, first & 0x70)
         if self._trace is not None:
             self._trace(opcode, payload, len(payload), True)
         items.append((opcode, payload))
+        return stop
 
     # -- The message under construction, for those who read it piece by piece --
 
@@ -471,27 +529,20 @@ class Decoder:
     @property
     def partial_size(self) -> int:
         """How many bytes of the message under construction wait to be taken."""
-        return len(self._data)
+        return 0 if self._discarding else self._waiting
 
     def take_partial(self) -> str | bytes:
         """Take what came of the message under construction; may be empty.
 
         What is left of it is the item that feed() returns when it completes.
         """
-        data = self._data
-        if self._message != TEXT:
-            self._data = bytearray()
-            return bytes(data)
-        assert self._utf8 is not None
-        # A character whose bytes haven't all come stays.
-        keep = len(data) - len(self._utf8.getstate()[0])
-        self._data = data[keep:]
-        return data[:keep].decode()
+        self._waiting = len(self._pending)
+        return self._take()
 
     def discard_partial(self) -> None:
         """Forget the message under construction, and what is still to come of it."""
         self._discarding = self.in_message
-        self._data = bytearray()
+        self._parts, self._small_parts = [], None
 
     def _expected(self) -> str:
         """Say what the bytes that are left are the beginning of."""

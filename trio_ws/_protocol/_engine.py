@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """One side of a WebSocket connection, without any input or output.
 
 Bytes go in by :meth:`Engine.receive`, messages wait in :attr:`Engine.messages`,
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ._codec import Control, Decoder, Trace, encode
+from ._codec import Control, Decoder, Item, Trace, encode
 from ._deflate import PerMessageDeflate
 from ._errors import ProtocolError
 from ._extensions import Extension, Frame
@@ -29,22 +30,15 @@ from ._outbox import Encoded, Outbox
 from ._state import CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, Event, Phase
 
 
-def message_size(message: str | bytes) -> int:
-    """Return the size of a message in bytes, a text's in UTF-8."""
-    if isinstance(message, str) and not message.isascii():
-        return len(message.encode())
-    return len(message)
-
-
 class Engine:
     """The protocol from the end of the opening handshake on."""
 
     __slots__ = (
-        "_client",
         "_close_frame",
         "_extensions",
         "_trace_sent",
         "cause",
+        "client",
         "decoder",
         "lost_data",
         "messages",
@@ -66,7 +60,7 @@ class Engine:
         trace_received: Trace | None = None,
         trace_sent: Trace | None = None,
     ) -> None:
-        self._client = client
+        self.client = client
         self._extensions: Sequence[Extension] = ()
         self._trace_sent = trace_sent
         self.phase: Phase = OPEN
@@ -76,7 +70,8 @@ class Engine:
             trace=trace_received,
         )
         self.outbox = Outbox()
-        # Whole messages that came and weren't taken, and their size in bytes.
+        # Whole messages that came and weren't taken, and their size: bytes, or
+        # characters, whose number is known without encoding them again.
         self.messages: deque[str | bytes] = deque()
         self.queued = 0
         self.on_pong: Callable[[bytes], None] | None = None
@@ -110,12 +105,25 @@ class Engine:
         """Take in bytes of the peer: queue messages, answer control frames."""
         if self.phase in DEAF or self.violation is not None:
             return
-        for item in self.decoder.feed(data):
+        items = self.decoder.feed(data)
+        size = 0
+        for item in items:
+            if type(item) is not str and type(item) is not bytes:
+                self._receive_others(items)
+                return
+            size += len(item)
+        # After our own close frame nobody waits for messages.
+        if self.phase is OPEN:
+            self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
+            self.queued += size
+
+    def _receive_others(self, items: list[Item]) -> None:
+        """Take in items that aren't all messages."""
+        for item in items:
             if type(item) is str or type(item) is bytes:
-                # After our own close frame nobody waits for messages.
                 if self.phase is OPEN:
                     self.messages.append(item)
-                    self.queued += message_size(item)
+                    self.queued += len(item)
             elif type(item) is tuple:
                 self._receive_control(item)
             else:
@@ -176,7 +184,7 @@ class Engine:
     def pop(self) -> str | bytes:
         """Take the oldest message."""
         message = self.messages.popleft()
-        self.queued -= message_size(message)
+        self.queued -= len(message)
         return message
 
     def discard_messages(self) -> None:
@@ -210,7 +218,7 @@ class Engine:
                 or deflate.bits_for(payload)
             ):
                 return self._extended(Frame(opcode, payload, fin), compress)
-        return encode(opcode, payload, fin, self._client)
+        return encode(opcode, payload, fin, self.client)
 
     def shared_frame(
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
@@ -223,7 +231,7 @@ class Engine:
         comes after it can't refer to what came before.
         """
         deflate = self.decoder.deflate
-        if self._client or (self._extensions and deflate is None):
+        if self.client or (self._extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
         if self.phase is not OPEN:
             self._step(Event.SEND_DATA)
@@ -246,7 +254,7 @@ class Engine:
             if compress or not isinstance(extension, PerMessageDeflate):
                 frame = extension.encode(frame)
         reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
-        return encode(frame.opcode, frame.data, frame.fin, self._client, reserved)
+        return encode(frame.opcode, frame.data, frame.fin, self.client, reserved)
 
     def send_ping(self, payload: bytes) -> bytes:
         """Queue a ping and return its frame, for Outbox.waits()."""
@@ -322,7 +330,7 @@ class Engine:
         frame = (
             self._extended(Frame(opcode, payload), compress=False)
             if self._extensions
-            else encode(opcode, payload, True, self._client)
+            else encode(opcode, payload, True, self.client)
         )
         assert type(frame) is bytes  # a control frame is never large
         return frame

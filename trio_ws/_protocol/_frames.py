@@ -27,6 +27,14 @@ OPCODE_NAMES = {
 # bytes or less".
 MAX_CONTROL_PAYLOAD = 125
 
+# Fragments are joined as they come, so what their number can cost is time:
+# this many of one message may be too short to be worth a frame of their own.
+SHORT_FRAGMENT = 16
+MAX_SHORT_FRAGMENTS = 4096
+
+# A payload of at least this size isn't copied behind its header.
+SPLIT_SIZE = 16 * 1024
+
 
 class CloseCode(enum.IntEnum):
     """Close codes (RFC 6455, section 7.4, and the IANA registry)."""

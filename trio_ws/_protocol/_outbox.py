@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """What waits for the socket, in the order in which it goes out.
 
 First the frame under way, of which the socket has taken a part: nothing may

@@ -1,0 +1,114 @@
+cimport cython
+from libc.stdint cimport uint32_t
+
+from . cimport _masking
+
+cdef int CLOSE, CONT, MAX_CONTROL_PAYLOAD, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT
+cdef int SPLIT_SIZE, TEXT, TRACED, _SMALL_PART
+cdef long long _MAX_LENGTH
+cdef list _keys
+
+cdef uint32_t _new_key() except? 0
+
+@cython.locals(
+    data=bytes,
+    size=Py_ssize_t,
+    first="unsigned int",
+    second="unsigned int",
+    head="unsigned int",
+    key="long long",
+)
+cpdef encode(int opcode, payload, bint fin, bint masked, int reserved=*)
+
+cdef class Decoder:
+    cdef bint _discarding
+    cdef object _extensions
+    cdef bint _fin
+    cdef uint32_t _key
+    cdef bytes _left
+    cdef long long _length
+    cdef long long _limit
+    cdef bint _masked
+    cdef object _max_size
+    cdef int _message
+    cdef long long _missing
+    cdef int _opcode
+    cdef list _parts
+    cdef bytes _pending
+    cdef object _raw
+    cdef int _reserved
+    cdef bytes _seen
+    cdef int _short_fragments
+    cdef long long _size
+    cdef object _small_parts
+    cdef object _trace
+    cdef bint _transform
+    cdef long long _waiting
+    cdef public object deflate
+
+    cpdef extend(self, extensions)
+
+    cpdef list feed(self, data)
+
+    @cython.locals(
+        masked=bint,
+        end=Py_ssize_t,
+        first=int,
+        second=int,
+        start=Py_ssize_t,
+        length="long long",
+        transform=bint,
+    )
+    cdef _parse(self, bytes data, Py_ssize_t position, list items)
+
+    cdef long long _extended_length(
+        self, bytes data, Py_ssize_t start, Py_ssize_t stop
+    ) except -1
+
+    cdef _check_header(self, int first, int second)
+
+    cdef bint _is_for_extensions(self, int first) except -1
+
+    @cython.locals(before="long long")
+    cdef _check_data(self, int first, long long length, bint transform)
+
+    cdef _check_size(self, before, length, bint transform)
+
+    cdef _begin(self, int first, long long length, bint transform)
+
+    @cython.locals(
+        size=Py_ssize_t, stop=Py_ssize_t, shift="unsigned int", chunk=bytes
+    )
+    cdef Py_ssize_t _add_payload(
+        self, bytes data, Py_ssize_t start, list items
+    ) except -1
+
+    @cython.locals(before=Py_ssize_t, final=bint)
+    cdef _add_to_message(self, bytes chunk)
+
+    cdef _flush_small_parts(self)
+
+    @cython.locals(parts=list)
+    cdef _take(self)
+
+    cdef bytes _transformed(self, int opcode, bytes payload, bint fin, int reserved)
+
+    cdef _complete(self, list items)
+
+    @cython.locals(key=uint32_t, stop=Py_ssize_t, payload=bytes, opcode=int)
+    cdef Py_ssize_t _add_control(
+        self,
+        bytes data,
+        Py_ssize_t start,
+        int first,
+        Py_ssize_t length,
+        list items,
+    ) except -1
+
+    cpdef take_partial(self)
+
+    cpdef discard_partial(self)
+
+    cpdef str where(self)
+
+    cdef str _expected(self)

@@ -1,0 +1,83 @@
+# The functions of _masking.py for compiled code, which calls these instead.
+# What they read and write is checked against the sizes of the objects.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    /* Words are read and written by memcpy, since neither side is aligned;
+       compilers make single instructions of that. */
+    static void trio_ws_xor(
+        char *restrict target, const char *restrict source, Py_ssize_t size,
+        uint32_t key)
+    {
+        unsigned char bytes[8];
+        uint64_t mask, words[8];
+        for (int i = 0; i < 8; i++)
+            bytes[i] = (unsigned char)(key >> 8 * (i & 3));
+        memcpy(&mask, bytes, 8);
+        for (; size >= 64; size -= 64, target += 64, source += 64) {
+            memcpy(words, source, 64);
+            for (int i = 0; i < 8; i++)
+                words[i] ^= mask;
+            memcpy(target, words, 64);
+        }
+        for (; size >= 8; size -= 8, target += 8, source += 8) {
+            memcpy(words, source, 8);
+            words[0] ^= mask;
+            memcpy(target, words, 8);
+        }
+        for (int i = 0; i < size; i++)
+            target[i] = (char)(source[i] ^ bytes[i]);
+    }
+    """
+    void xor "trio_ws_xor"(
+        char* target, const char* source, Py_ssize_t size, uint32_t key
+    ) noexcept nogil
+
+
+cdef inline uint32_t key_at(bytes data, Py_ssize_t position) except? 0:
+    if position < 0 or len(data) - position < 4:
+        raise IndexError("masking key beyond the end")
+    cdef const unsigned char* key
+    key = <const unsigned char*>PyBytes_AS_STRING(data) + position
+    return key[0] | key[1] << 8 | key[2] << 16 | <uint32_t>key[3] << 24
+
+
+cdef inline bytes masked(
+    bytes data, Py_ssize_t start, Py_ssize_t stop, uint32_t key
+):
+    if not 0 <= start <= stop <= len(data):
+        raise IndexError("payload beyond the end")
+    cdef bytes result
+    if key == 0:
+        if start == 0 and stop == len(data):
+            return data
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, stop - start)
+    result = PyBytes_FromStringAndSize(NULL, stop - start)
+    xor(PyBytes_AS_STRING(result), PyBytes_AS_STRING(data) + start, stop - start, key)
+    return result
+
+
+cdef inline bytes joined(uint32_t head, int count, bytes payload, long long key):
+    if not 0 <= count <= 4:
+        raise IndexError("head of more than four bytes")
+    cdef Py_ssize_t start = count if key < 0 else count + 4
+    cdef Py_ssize_t size = len(payload)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, start + size)
+    cdef char* target = PyBytes_AS_STRING(result)
+    cdef int i
+    for i in range(count):
+        target[i] = <char>(head >> 8 * (count - 1 - i))
+    if key < 0:
+        memcpy(target + start, PyBytes_AS_STRING(payload), size)
+    else:
+        for i in range(4):
+            target[count + i] = <char>(key >> 8 * i)
+        xor(target + start, PyBytes_AS_STRING(payload), size, <uint32_t>key)
+    return result

@@ -1,0 +1,19 @@
+cpdef Py_ssize_t frame_size(object frame) except -1
+
+cdef class Outbox:
+    cdef list _under_way
+    cdef object _data_frame
+    cdef object _control
+    cdef object _pongs
+    cdef object _data
+    cdef public long long size
+    cdef public long long taken
+
+    cpdef push(self, frame)
+    cpdef push_control(self, bytes frame)
+    cpdef put_pong(self, bytes frame)
+    cpdef bint holds_data(self, close_frame)
+    cpdef drop(self)
+    cpdef list gather(self, Py_ssize_t limit)
+    cpdef consume(self, Py_ssize_t count)
+    cdef tuple _next(self)
