@@ -4,16 +4,21 @@ import os
 
 from setuptools import Extension, setup
 
-# The same files work as they are where there is no C compiler, or it fails.
-MODULES = [] if os.environ.get("TRIO_WS_PURE") else ["_codec", "_engine", "_outbox"]
+MODULES = ["_codec", "_engine", "_outbox"]
 
 setup(
     ext_modules=[
         Extension(
             f"trio_ws._protocol.{name}",
             [f"trio_ws/_protocol/{name}.py"],
-            optional=True,
+            extra_compile_args=["-g0"],
+            # The same files work as they are where there is no C compiler, or it
+            # fails. In CI it may not.
+            optional=os.environ.get("TRIO_WS_REQUIRE") != "all",
         )
         for name in MODULES
-    ]
+        if not os.environ.get("TRIO_WS_PURE")
+    ],
+    # No generated files beside the sources.
+    options={"build_ext": {"cython_c_in_temp": True}},
 )
