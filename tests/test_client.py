@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,10 +146,39 @@ async def test_a_context_is_made_where_none_is_given(
 async def test_nobody_listens() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-        with pytest.raises(OSError, match="all attempts to connect"):
+        host, port = sock.getsockname()
+        with pytest.raises(ConnectionRefusedError) as caught:
             async with connect(f"ws://127.0.0.1:{port}/"):
                 raise AssertionError("entered")
+        assert caught.value.__notes__ == [f"connecting to {(host, port)}"]
+        with pytest.raises(OSError, match="all attempts to connect"):
+            async with connect(f"ws://localhost:{port}/"):
+                raise AssertionError("entered")
+
+
+async def test_cancelled_while_it_connects(nursery: trio.Nursery) -> None:
+    async def enter(scope: trio.CancelScope) -> None:
+        with scope:
+            async with connect(f"ws://127.0.0.1:{listening.getsockname()[1]}/"):
+                raise AssertionError("entered")
+        done.set()
+
+    done = trio.Event()
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.listen(0)
+        for _ in range(3):  # more than the backlog holds, so the next one waits
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listening.getsockname())
+        before = sockets()
+        scope = trio.CancelScope()
+        nursery.start_soon(enter, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sockets() > before or not before
+        scope.cancel()
+        await done.wait()
+        assert sockets() == before
 
 
 async def test_over_a_unix_socket(tmp_path: Path, nursery: trio.Nursery) -> None:

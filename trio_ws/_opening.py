@@ -12,9 +12,8 @@ import trio
 
 from ._connection import ClientConnection, Connection, Opened, ServerConnection
 from ._options import ClientOptions, ServerOptions
-from ._protocol._handshake import ServerHandshake, plain_response
+from ._protocol._handshake import ClientHandshake, ServerHandshake, plain_response
 from ._protocol._http import Request, Response
-from ._protocol._uri import WebSocketURI
 from ._story import log_request, log_response
 from ._transports import TLSTransport, Transport
 from .exceptions import InvalidHandshake
@@ -33,7 +32,7 @@ class Rejected(InvalidHandshake):
 
 async def open_client(
     transport: Transport,
-    uri: WebSocketURI,
+    handshake: ClientHandshake,
     options: ClientOptions,
     logger: logging.Logger,
 ) -> ClientConnection:
@@ -42,7 +41,6 @@ async def open_client(
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    handshake = options.handshake(uri)
     broken: ConnectionError | None = None
     try:
         await _write_all(transport, handshake.request_bytes)
@@ -229,7 +227,7 @@ async def _respond(
 
 async def _write_all(transport: Transport, data: bytes) -> None:
     """Write all of ``data``. **Cancellation**: a part of it may be written."""
-    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint_if_cancelled()
     rest = memoryview(data)
     while rest or transport.unsent:
         rest = rest[transport.write((rest,) if rest else ()) :]

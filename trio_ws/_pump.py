@@ -179,8 +179,7 @@ class Pump(Writer):
             if self._flusher_scope is not None:
                 self._flusher_scope.cancel()
             try:
-                with trio.CancelScope(shield=True):
-                    await self._transport.aclose()
+                await self._transport.aclose()
             finally:  # whatever a stream of the user's raises
                 self.closed = True
                 if self._closed_event is not None:

@@ -88,5 +88,5 @@ class Transport(abc.ABC):
     async def aclose(self) -> None:
         """Close at once; those who wait return.
 
-        **Cancellation**: closes all the same.
+        **Cancellation**: none.
         """

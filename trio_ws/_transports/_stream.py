@@ -105,5 +105,8 @@ class StreamTransport(Transport):
         return True
 
     async def aclose(self) -> None:
-        with suppress(trio.BrokenResourceError, OSError):
+        with (
+            suppress(trio.BrokenResourceError, OSError),
+            trio.CancelScope(shield=True),
+        ):
             await trio.aclose_forcefully(self._stream)
