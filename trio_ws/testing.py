@@ -66,6 +66,9 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         if error is not None:
             for connection in self._opened:
                 await connection._pump.abort()
+            if isinstance(error, ExceptionGroup):
+                # If both sides failed, the second did over what the first answered.
+                raise_as_is(error.exceptions[0])
             raise_as_is(reduced(error, None))
         for connection in self._opened:
             # The order of things must not depend on how quickly they follow.
