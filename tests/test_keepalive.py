@@ -18,8 +18,13 @@ from trio_ws import (
     ConcurrencyError,
     ConnectionClosedError,
     ConnectionClosedOK,
+    ServerConnection,
+    State,
     connect,
+    open_server,
 )
+from trio_ws._keepalive import Pings
+from trio_ws._pump import CALLER, PAUSED, STANDBY, Reading
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:
@@ -481,6 +486,71 @@ async def test_a_peer_that_reads_slowly_is_alive(
         # Then it stops.
         await time_of_loss(ws)
         assert trio.current_time() - start <= 40.001
+
+
+@pytest.mark.parametrize("reading", ["standby", "caller", "paused", "keeper"])
+async def test_the_keepalive_interrupts_nothing(
+    reading: str,
+    mock_clock: MockClock,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Over a socket, where receivers read, too.
+    pongs: list[bytes] = []
+    answered = trio.Event()
+
+    def acknowledge(pings: Pings, payload: bytes) -> None:
+        pongs.append(payload)
+        answered.set()
+
+    async def serve_much(ws: ServerConnection) -> None:
+        async for message in ws:
+            for number in range(int(message)):
+                await ws.send(str(number))
+
+    async def until(state: Reading) -> None:
+        while ws._pump._reading is not state:
+            await trio.lowlevel.checkpoint()
+
+    async def receive() -> None:
+        received.extend([await ws.recv() for _ in expected])
+        done.set()
+
+    monkeypatch.setattr(Pings, "acknowledge", acknowledge)
+    received: list[str | bytes] = []
+    expected = [str(number) for number in range(100)]
+    if reading == "paused":
+        expected[:0] = expected[:5]
+    done = trio.Event()
+    async with open_server(serve_much, 0, host="127.0.0.1") as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with connect(uri, ping_interval=10, max_queue=4) as ws:
+            if reading in ("standby", "caller"):
+                for _ in range(3):  # in no time: the clock stands still
+                    await ws.send("1")
+                    assert await ws.recv() == "0"
+                await until(STANDBY)
+            if reading == "caller":
+                nursery.start_soon(receive)
+                await until(CALLER)
+            elif reading == "paused":
+                await ws.send("5")
+                while len(ws._engine.messages) < 5:
+                    await trio.lowlevel.checkpoint()
+                await ws.send("100")
+                await until(PAUSED)
+            for _ in range(3):
+                mock_clock.jump(10)
+                await trio.testing.wait_all_tasks_blocked()
+            assert ws.state is State.OPEN
+            if reading != "paused":
+                await answered.wait()
+                await ws.send("100")
+            if reading != "caller":
+                nursery.start_soon(receive)
+            await done.wait()
+            assert received == expected
+            await answered.wait()
 
 
 # What a log says

@@ -155,7 +155,7 @@ class Keepalive:
             self._taken = pump.progress
             self._held = pump.watched is not None
         if now >= self._given_up:
-            # The answer may be here, and this task only the first to run.
+            # The answer may be here, and the clock only have been first.
             pump.read_now()
             if pump.reads == self._reads and engine.phase is OPEN:
                 pump.fail(1011, "keepalive ping timeout", _timeout(options))

@@ -5,8 +5,9 @@ Theory of operation. Two tasks, at most, touch the transport of a connection:
 * the *reader* lives as long as the transport. It parses all that it reads,
   wakes whoever waits for it, and never waits for writing. When its loop ends,
   for whatever reason, it closes the transport. It reads on after the closing
-  handshake, discarding, until the peer ends its stream or the deadline of its
-  cancel scope is over, so that no reset destroys a close frame under way.
+  handshake, discarding, until the peer ends its stream or the deadline is over,
+  so that no reset destroys a close frame under way. The keepalive takes its steps
+  in this task, too: they interrupt its waiting for a socket, which loses nothing.
 * the *flusher* lives only while something waits to be written; see ``_writing``.
 
 Everything else is synchronous and can be called from any task: write, flush,
@@ -21,20 +22,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._keepalive import Keepalive, Pings
 from ._options import Options
 from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
 from ._transports import READ_SIZE, Transport
 from ._writing import Writer
-
-if TYPE_CHECKING:
-    from ._keepalive import Pings
 
 # Receive calls that follow each other faster than this, in seconds, read. For so
 # long at a time the reader naps meanwhile, and by so much more it may be late for
@@ -90,10 +88,13 @@ class Pump(Writer):
         "_calls",
         "_client",
         "_closed_event",
+        "_cut",
+        "_deadline",
         "_delivered",
         "_full",
         "_on_end",
         "_pacer",
+        "_pinger_scope",
         "_pings",
         "_reader_scope",
         "_reading",
@@ -124,7 +125,10 @@ class Pump(Writer):
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
-        self._reader_scope = trio.CancelScope(shield=True)
+        self._reader_scope: trio.CancelScope | None = None
+        self._deadline = inf  # of closing: then the reader ends
+        self._cut = False  # it ends as soon as it can
+        self._pinger_scope: trio.CancelScope | None = None
         self._shut = False  # our stream has been ended
         self._reset: ConnectionResetError | None = None  # that a write met with
         self._receiver: trio.lowlevel.Task | None = None
@@ -141,7 +145,13 @@ class Pump(Writer):
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""
         self._nursery = nursery
-        nursery.start_soon(self._run_reader)
+        keepalive = None
+        if self._options.ping_interval is not None:
+            keepalive = Keepalive(self._engine, self, self._pings, self._options)
+        if keepalive is not None and not self._transport.callers_read:
+            nursery.start_soon(self._run_keepalive, keepalive)
+            keepalive = None
+        nursery.start_soon(self._run_reader, keepalive)
 
     # -- Reading -------------------------------------------------------------
     #
@@ -166,16 +176,38 @@ class Pump(Writer):
         return self._reading is PAUSED
 
     @enable_ki_protection
-    async def _run_reader(self) -> None:
+    async def _run_keepalive(self, keepalive: Keepalive) -> None:
+        """Run the keepalive in a task of its own, beside a stream of the user's.
+
+        Nobody knows whether its receive_some() can be interrupted without loss.
+        """
+        with trio.CancelScope(shield=True) as self._pinger_scope:
+            while self._engine.phase is OPEN:
+                await trio.sleep_until(keepalive.due)
+                if self._engine.phase is OPEN:
+                    keepalive.step()
+
+    @enable_ki_protection
+    async def _run_reader(self, keepalive: Keepalive | None) -> None:
         try:
-            with self._reader_scope:
-                await self._read()
-                if self._flushing and not self._broken:
-                    # A peer that has ended its stream may still read.
-                    self._flusher_done = trio.Event()
-                    await self._flusher_done.wait()
+            # A second task for the keepalive would be a fifth of the memory of an
+            # idle connection. While closing, the deadline is that of closing.
+            while not self._cut and trio.current_time() < self._deadline:
+                due = inf if keepalive is None else keepalive.due
+                with trio.CancelScope(shield=True) as self._reader_scope:
+                    self._reader_scope.deadline = self._deadline if self._ended else due
+                    await self._read()
+                    if self._flushing and not self._broken:
+                        # A peer that has ended its stream may still read.
+                        self._flusher_done = trio.Event()
+                        await self._flusher_done.wait()
+                    break
+                if keepalive is not None and self._engine.phase is OPEN:
+                    keepalive.step()
         finally:
             self._settle()
+            if self._pinger_scope is not None:
+                self._pinger_scope.cancel()
             if self._flusher_scope is not None:
                 self._flusher_scope.cancel()
             try:
@@ -200,7 +232,9 @@ class Pump(Writer):
     async def _read(self) -> None:
         """Read until the peer's stream ends or breaks."""
         while True:
-            if self._reading is STANDBY:
+            if self._reading is PAUSED:
+                await self._pause()
+            elif self._reading is not KEEPER:
                 await self._stand_by()
             if self._engine.violation is not None:
                 for _ in range(_ANSWER_TURNS):
@@ -425,9 +459,14 @@ class Pump(Writer):
 
     def _set_deadline(self, seconds: float | None) -> None:
         if seconds is not None:
-            deadline = trio.current_time() + seconds
-            if deadline < self._reader_scope.deadline:
-                self._reader_scope.deadline = deadline
+            self._deadline = min(self._deadline, trio.current_time() + seconds)
+        if self._reader_scope is not None:
+            self._reader_scope.deadline = self._deadline
+
+    def _end_reading(self) -> None:
+        self._cut = True
+        if self._reader_scope is not None:
+            self._reader_scope.cancel()
 
     def _lost(self, exc: OSError) -> None:
         """Take note that the transport is broken."""
@@ -438,7 +477,7 @@ class Pump(Writer):
         else:
             self._engine.lose(exc)
         self.changed()
-        self._reader_scope.cancel()
+        self._end_reading()
 
     def _settle(self) -> None:
         """Settle the state when the reader ends, which closes the transport."""
@@ -452,7 +491,7 @@ class Pump(Writer):
         self.changed()
 
     def _unanswered(self) -> OSError:
-        if trio.current_time() < self._reader_scope.deadline:
+        if trio.current_time() < self._deadline:
             return ConnectionAbortedError("closed without waiting for the peer")
         seconds = self._options.close_timeout
         return TimeoutError(f"closing took longer than {seconds} s")
@@ -486,7 +525,7 @@ class Pump(Writer):
         for _ in range(_GOODBYE_DRAIN):
             if self._broken or not self.read_now():
                 break
-        self._reader_scope.cancel()
+        self._end_reading()
         with trio.CancelScope(shield=True):
             await self.wait_closed()
 
@@ -529,4 +568,4 @@ class Pump(Writer):
                 or phase is CLOSE_DONE
                 or isinstance(self._engine.cause, TimeoutError)
             ):
-                self._reader_scope.cancel()
+                self._end_reading()

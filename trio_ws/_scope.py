@@ -1,6 +1,6 @@
 """The scope of a connection: what it owns, how a loss ends it, what leaves it.
 
-    service nursery            reader, flusher, pinger: shielded, ended by us
+    service nursery            reader, flusher: shielded, ended by us
       cancel scope of ours     its deadline is the clock of a loss
         ws.nursery             the user's tasks
           the body
@@ -25,7 +25,6 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._groups import exit_of, raise_as_is, reduced
-from ._keepalive import Keepalive
 from ._protocol._state import OPEN
 from .exceptions import ConnectionClosed, ConnectionClosedOK
 
@@ -45,7 +44,6 @@ class ConnectionScope:
         "_connection",
         "_leaving",
         "_options",
-        "_pinger",
         "_service",
         "_user",
         "gave_verdict",
@@ -116,24 +114,8 @@ class ConnectionScope:
         self._clock.__enter__()
         self._user = trio.open_nursery(strict_exception_groups=True)
         connection.nursery = await self._user.__aenter__()
-        self._pinger = trio.CancelScope(shield=True)
         connection._pump.start(service)
-        if self._options.ping_interval is not None:
-            service.start_soon(self._run_keepalive)
         connection._pump.changed()
-
-    @enable_ki_protection
-    async def _run_keepalive(self) -> None:
-        connection = self._connection
-        engine = connection._engine
-        keepalive = Keepalive(
-            engine, connection._pump, connection._pings, self._options
-        )
-        with self._pinger:
-            while engine.phase is OPEN:
-                await trio.sleep_until(keepalive.due)
-                if engine.phase is OPEN:
-                    keepalive.step()
 
     @enable_ki_protection
     async def __aexit__(
@@ -156,7 +138,6 @@ class ConnectionScope:
                 # Cancelled or KeyboardInterrupt: the connection is closed all the same.
                 if outcome is None or not isinstance(closing, trio.Cancelled):
                     outcome = closing
-            self._pinger.cancel()
             # What the service tasks raised is added: KeyboardInterrupt, or a bug of
             # ours, which must not pass unseen, nor hide an error of the user's.
             error = await exit_of(self._service, outcome)

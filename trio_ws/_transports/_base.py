@@ -31,7 +31,8 @@ class Transport(abc.ABC):
 
     __slots__ = ()
 
-    # Whether any task may wait_readable() and read(), not the reader alone.
+    # Whether any task may wait_readable() and read(), not the reader alone, and
+    # whether that can be interrupted.
     callers_read = False
 
     # How many bytes of what write() took are still in our hands.
