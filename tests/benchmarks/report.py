@@ -1,0 +1,317 @@
+"""From what was measured to tables, and to what was aimed at."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from .peers import (
+    AIOHTTP,
+    PICOWS,
+    PICOWS_CORE,
+    PURE,
+    RAW_SOCKETS,
+    RAW_TRIO,
+    TRIO_WS,
+    UVLOOP,
+    WEBSOCKETS,
+    WEBSOCKETS_TRIO,
+)
+
+MEMORY, FAIRNESS, PROFILES = "memory", "fairness", "profiles"
+EXTRA = (MEMORY, FAIRNESS, PROFILES)
+
+Results = Mapping[str, Any]
+
+
+def about(peers: dict[str, dict[str, str]], rounds: int) -> dict[str, Any]:
+    """Say what was measured, and on what."""
+    packages = {"trio": version("trio")}
+    for found in peers.values():
+        packages |= found
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "peers": peers,
+        "packages": packages,
+        "rounds": rounds,
+    }
+
+
+# Tables --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    note: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def number(value: float) -> str:
+    """Three digits that say something."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{1 if value >= 10 else 2}f}"
+
+
+NOTES = {
+    "round trip": "Both ends in one process, on one loop.",
+    "one way, client to server": "Pipelined; both ends in one process, on one loop. "
+    "Raw sockets have no loop.",
+    "one way, server to client": "Pipelined; both ends in one process, on one loop. "
+    "Raw sockets have no loop.",
+    "saturated server": "Of the server alone, for each message and its echo. The "
+    "load generator, a process of its own, has one message under way on each "
+    "connection.",
+    "compressed JSON": "A round trip, both ends in one process; no message is the "
+    "same as the one before it.",
+    "TLS round trip": "Both ends in one process, on one loop.",
+    "connect, upgrade, close": "Both ends in one process, on one loop. Raw streams "
+    "connect, exchange 200 bytes each way, and close.",
+    "broadcast": "Of the server, for one message to all. Raw sockets: as many calls "
+    "of send().",
+    "growth with connections": "Of the server, for each message and its echo.",
+    "growth with messages": "One way, 32 B, for each message.",
+    "growth with size": "One way, for each message.",
+    "growth with pieces": "Of a server that echoes it.",
+}
+
+
+def timed(group: str, cases: Mapping[str, Any], key: str, title: str) -> Table:
+    names = list(dict.fromkeys(name for found in cases.values() for name in found))
+    rows = []
+    for name in names:
+        row = [name]
+        for found in cases.values():
+            times = found.get(name, {}).get(key)
+            row.append(
+                f"{number(statistics.median(times))} ({number(min(times))})"
+                if times
+                else ""
+            )
+        rows.append(row)
+    return Table(title, NOTES[group], ["", *cases], rows)
+
+
+def tables(results: Results) -> Iterator[Table]:
+    for group, cases in results["results"].items():
+        yield timed(group, cases, "cpu", f"{group}: microseconds of CPU")
+    if MEMORY in results:
+        cases = results[MEMORY]
+        names = list(dict.fromkeys(name for found in cases.values() for name in found))
+        yield Table(
+            "memory: KiB an idle connection",
+            "Resident memory of the server's process.",
+            ["", *cases],
+            [
+                [
+                    name,
+                    *(
+                        number(found[name]) if name in found else ""
+                        for found in cases.values()
+                    ),
+                ]
+                for name in names
+            ],
+        )
+    if FAIRNESS in results:
+        cases = results[FAIRNESS]
+        names = list(dict.fromkeys(name for found in cases.values() for name in found))
+        yield Table(
+            "fairness: how late a sleep of 2 ms wakes beside a firehose, in ms",
+            "Median / 99 % / maximum; 32 B messages.",
+            ["", *cases],
+            [
+                [
+                    name,
+                    *(
+                        " / ".join(
+                            number(found[name][key])
+                            for key in ("median", "99 %", "maximum")
+                        )
+                        if name in found
+                        else ""
+                        for found in cases.values()
+                    ),
+                ]
+                for name in names
+            ],
+        )
+    if PROFILES in results:
+        cases = results[PROFILES]
+        packages = list(
+            dict.fromkeys(name for found in cases.values() for name in found)
+        )
+        yield Table(
+            "profiles: share of CPU, in %",
+            "By the frame that runs.",
+            ["", *packages],
+            [
+                [case, *(f"{100 * found.get(name, 0):.0f}" for name in packages)]
+                for case, found in cases.items()
+            ],
+        )
+    for group, cases in results["results"].items():
+        yield timed(group, cases, "wall", f"{group}: microseconds of wall time")
+
+
+# What was aimed at ---------------------------------------------------------------
+
+
+class Missing(Exception):
+    """Not measured."""
+
+
+@dataclass(frozen=True)
+class Target:
+    text: str
+    bound: float
+    measured: Callable[[Results], float]
+    at_least: bool = False
+
+    def row(self, results: Results) -> list[str]:
+        sign = "at least" if self.at_least else "at most"
+        bound = f"{sign} {self.bound:g}"
+        try:
+            value = self.measured(results)
+        except Missing:
+            return [self.text, bound, "not measured", ""]
+        met = value >= self.bound if self.at_least else value <= self.bound
+        return [self.text, bound, f"{value:.2f}", "met" if met else "**not met**"]
+
+
+def cpu(results: Results, group: str, case: str, name: str) -> float:
+    try:
+        return statistics.median(results["results"][group][case][name]["cpu"])
+    except KeyError:
+        raise Missing from None
+
+
+def kib(case: str) -> Callable[[Results], float]:
+    def measured(results: Results) -> float:
+        try:
+            return float(results[MEMORY][case][TRIO_WS])
+        except KeyError:
+            raise Missing from None
+
+    return measured
+
+
+def ratio(
+    group: str, case: str, to: str, of: str = TRIO_WS, *, inverse: bool = False
+) -> Callable[[Results], float]:
+    def measured(results: Results) -> float:
+        one, other = (cpu(results, group, case, name) for name in (of, to))
+        return other / one if inverse else one / other
+
+    return measured
+
+
+def targets() -> Iterator[Target]:
+    for case in "32 B", "1 KiB":
+        for to, bound in (RAW_TRIO, 0.8), (WEBSOCKETS_TRIO, 0.3):
+            yield Target(
+                f"round trip {case} / {to}", bound, ratio("round trip", case, to)
+            )
+        yield Target(
+            f"round trip {case} / {WEBSOCKETS + UVLOOP}",
+            1.0,
+            ratio("round trip", case, WEBSOCKETS + UVLOOP),
+        )
+    for group in "one way, client to server", "one way, server to client":
+        for case, to, bound in (
+            ("32 B", PICOWS + UVLOOP, 0.45),
+            ("32 B", PICOWS_CORE + UVLOOP, 0.45),
+            ("32 B", AIOHTTP + UVLOOP, 0.35),
+            ("64 KiB", PICOWS + UVLOOP, 0.6),
+            ("64 KiB", PICOWS_CORE + UVLOOP, 0.6),
+        ):
+            yield Target(f"{group}, {case} / {to}", bound, ratio(group, case, to))
+        yield Target(
+            f"{group}, 1 MiB: of what {RAW_SOCKETS} carry",
+            0.9,
+            ratio(group, "1 MiB", RAW_SOCKETS, inverse=True),
+            at_least=True,
+        )
+    case = "32 connections, 64 B"
+    for to, bound in (PICOWS, 1.2), (WEBSOCKETS_TRIO, 0.2):
+        yield Target(
+            f"saturated server / {to}", bound, ratio("saturated server", case, to)
+        )
+    for case, bound in (
+        ("plain", 14),
+        ("deflate, unused", 14),
+        ("deflate, both contexts used", 60),
+    ):
+        yield Target(f"idle connection, {case}, KiB", bound, kib(case))
+    yield Target(
+        f"connect, upgrade, close / {WEBSOCKETS_TRIO}",
+        0.6,
+        ratio("connect, upgrade, close", "once", WEBSOCKETS_TRIO),
+    )
+    for case in "32 B", "64 KiB":
+        yield Target(
+            f"TLS round trip {case} / trio.SSLStream",
+            0.7,
+            ratio("TLS round trip", case, RAW_TRIO),
+        )
+    yield Target(
+        "broadcast to 10,000 / as many calls of send()",
+        1.3,
+        ratio("broadcast", "10,000 connections, 64 B", RAW_SOCKETS),
+    )
+    for group, case in (
+        *(("round trip", case) for case in ("32 B", "1 KiB", "64 KiB", "1 MiB")),
+        *(
+            (f"one way, {way}", case)
+            for way in ("client to server", "server to client")
+            for case in ("32 B", "64 KiB", "1 MiB")
+        ),
+    ):
+        yield Target(
+            f"pure Python, {group}, {case} / {WEBSOCKETS_TRIO}",
+            1.0,
+            ratio(group, case, WEBSOCKETS_TRIO, PURE),
+        )
+
+
+def target_table(results: Results) -> Table:
+    return Table(
+        "targets",
+        "Ratios of medians of CPU.",
+        ["", "bound", "measured", ""],
+        [target.row(results) for target in targets()],
+    )
+
+
+# Markdown ------------------------------------------------------------------------
+
+
+def markdown(results: Results) -> str:
+    found = results["about"]
+    packages = ", ".join(f"{name} {text}" for name, text in found["packages"].items())
+    parts = [
+        f"{found['date']}, {found['python']}, {found['system']}\n\n{packages}\n\n"
+        f"Median (minimum) of {found['rounds']} interleaved rounds; compression off "
+        f"unless it is measured; keepalive as each library has it by default. "
+        f"{found['minutes']} minutes."
+    ]
+    for table in (*tables(results), target_table(results)):
+        lines = [f"### {table.title}", "", table.note, "", cells(table.head)]
+        lines.append(cells(["---"] * len(table.head)))
+        lines += [cells(row) for row in table.rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def cells(row: list[str]) -> str:
+    return f"| {' | '.join(row)} |"

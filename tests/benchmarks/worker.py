@@ -1,0 +1,231 @@
+"""The process of one peer: does what the driver asks for, when it is its turn.
+
+Requests come on stdin and answers go to stdout, a line of JSON each. While it waits
+for its turn it blocks, with its connections open and its loop standing still.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from . import sampling
+from .load import Load
+from .peers import PEERS, End, Options, Peer, Spec, Unsupported
+from .texts import ROW, json_texts
+from .workloads import WORKLOADS, Workload
+
+LOAD = Load()
+
+
+def answer(result: object) -> None:
+    print(json.dumps(result), flush=True)
+
+
+def my_turn() -> bool:
+    """Wait for it; False: there will be none."""
+    return sys.stdin.readline() == "go\n"
+
+
+def find(group: str, case: str) -> Workload:
+    for workload in WORKLOADS:
+        if (workload.group, workload.case) == (group, case):
+            return workload
+    raise LookupError((group, case))
+
+
+# Time ----------------------------------------------------------------------------
+
+
+async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
+    """Answer with the count, then, each turn, with microseconds an operation."""
+    workload = find(group, case)
+    try:
+        running = workload.start(peer, LOAD)
+        async with running as drive:
+            count = 1
+            while True:  # this is the warm-up, too
+                started = time.perf_counter()
+                await drive(count)
+                took = time.perf_counter() - started
+                if took > seconds / 4 or count >= workload.at_least > 1:
+                    break
+                count *= 2
+            count = max(math.ceil(count * seconds / took), workload.at_least)
+            answer({"count": count})
+            while my_turn():
+                gc.collect()
+                wall, cpu = time.perf_counter(), time.process_time()
+                await drive(count)
+                cpu = (time.process_time() - cpu) / count * 1e6
+                wall = (time.perf_counter() - wall) / count * 1e6
+                answer({"cpu": cpu, "wall": wall})
+    except Unsupported:
+        answer({"unsupported": True})
+        return
+    answer({"over": True})
+
+
+async def profile(peer: Peer, group: str, case: str, seconds: float) -> None:
+    """Answer with whose code the CPU time was in: shares of 1."""
+    async with find(group, case).start(peer, LOAD) as drive:
+        await drive(100)
+        with sampling.Sampler() as sampler:
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                await drive(100)
+    answer(sampler.shares())
+
+
+# Memory --------------------------------------------------------------------------
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+async def memory(peer: Peer, connections: int, deflate: bool, use: bool) -> None:
+    """Answer with KiB an idle connection."""
+    text = json_texts(1, 1024 // ROW)[0]
+
+    async def more(count: int) -> None:
+        def ask() -> None:
+            LOAD.ask("open", port=port, count=count, upgrade=peer.upgrades,
+                     deflate=deflate)
+            if use:
+                LOAD.ask("deflated", text=text)
+
+        await peer.in_thread(ask)
+        await peer.sleep(0.1)
+
+    async with peer.echo_server(Options(1024, deflate=deflate)) as port:
+        await more(100)  # what is made once is not part of it
+        before = resident()
+        await more(connections)
+        used = resident() - before
+        await peer.in_thread(lambda: LOAD.ask("close"))
+    answer({"kib": used / connections / 1024})
+
+
+# Fairness ------------------------------------------------------------------------
+
+NAP = 0.002
+
+
+async def lateness(
+    peer: Peer, connections: int, receiving: bool, seconds: float
+) -> None:
+    """Answer with how late a short sleep wakes beside a firehose: milliseconds."""
+    size = 32
+    message = bytes(size)
+    late: list[float] = []
+    count = 0
+
+    async def receive(end: End) -> None:
+        nonlocal count
+        while True:
+            assert await end.recv() == message
+            count += 1
+
+    async def send(end: End) -> None:
+        nonlocal count
+        while True:
+            await end.send(message)
+            count += 1
+
+    async def nap() -> None:
+        end = time.perf_counter() + 0.8 * seconds
+        await peer.sleep(0.1 * seconds)  # until it flows
+        while (started := time.perf_counter()) < end:
+            await peer.sleep(NAP)
+            late.append((time.perf_counter() - started - NAP) * 1000)
+
+    async def flow() -> None:
+        what = "flood" if receiving else "drain"
+        await peer.in_thread(lambda: LOAD.ask(what, seconds=seconds, size=size))
+        await peer.in_thread(lambda: LOAD.ask("close"))
+
+    handler = receive if receiving else send
+    async with peer.server(handler, Options(size)) as port:
+        await peer.in_thread(lambda: LOAD.ask("open", port=port, count=connections))
+        await peer.both(flow, nap)
+    late.sort()
+    answer(
+        {
+            "median": statistics.median(late),
+            "99 %": late[int(len(late) * 0.99)],
+            "maximum": late[-1],
+            "messages a second": count / seconds,
+        }
+    )
+
+
+# The process ---------------------------------------------------------------------
+
+
+def about(spec: Spec) -> dict[str, str]:
+    """Return versions, and what is compiled."""
+    found = {}
+    for package in spec.packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a checkout
+            module: Any = importlib.import_module(package)
+            found[package] = module.__version__
+    for name, module_name in {
+        "trio_ws": "trio_ws._protocol._codec",
+        "websockets": "websockets.speedups",
+        "aiohttp": "aiohttp._websocket.reader_c",
+    }.items():
+        if name in found:
+            try:
+                where = importlib.import_module(module_name).__file__ or ""
+            except ImportError:
+                where = ".py"
+            found[name] += " pure" if where.endswith(".py") else " compiled"
+    return found
+
+
+def main() -> None:
+    spec = PEERS[sys.argv[1]]
+    if not spec.isal:
+        sys.modules["isal"] = None  # type: ignore[assignment]
+    # A connection of the load generator ends without goodbye.
+    logging.disable()
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 15, 1 << 15))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        peer = spec.make()
+    except ImportError as error:
+        answer({"missing": str(error)})
+        return
+    answer({"about": about(spec), "pid": os.getpid()})
+    functions = {
+        function.__name__: function
+        for function in (measure, profile, memory, lateness)
+    }
+    while line := sys.stdin.readline():
+        what, arguments = json.loads(line)
+        peer.run(lambda: functions[what](peer, **arguments))  # noqa: B023
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""What is measured: each workload by its group, its case, and who takes part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from .load import Load
+from .peers import (
+    AIOHTTP,
+    PEERS,
+    PICOWS,
+    PICOWS_CORE,
+    PURE,
+    RAW_SOCKETS,
+    RAW_TRIO,
+    TRIO_WEBSOCKET,
+    TRIO_WS,
+    UVLOOP,
+    WEBSOCKETS,
+    WEBSOCKETS_TRIO,
+    WITH_ISAL,
+    Drive,
+    Options,
+    Peer,
+)
+from .texts import ROW, json_texts
+
+Start = Callable[[Peer, Load], AbstractAsyncContextManager[Drive]]
+
+
+@dataclass(frozen=True)
+class Workload:
+    group: str
+    case: str
+    start: Start
+    peers: tuple[str, ...]
+    #: In processes that have done nothing before, and do nothing after it.
+    fresh: bool = False
+    #: How often at least in a round; otherwise as often as fits its time.
+    at_least: int = 1
+    #: How many rounds at most.
+    rounds: int = 1000
+
+
+def name_of(size: int) -> str:
+    for unit, name in (1 << 20, "MiB"), (1 << 10, "KiB"):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+# In one process, on one loop -----------------------------------------------------
+
+
+def round_trip(size: int, *, tls: bool = False) -> Start:
+    def start(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
+        return peer.round_trips(Options(size, tls=tls), [os.urandom(size)])
+
+    return start
+
+
+def one_way(size: int, *, from_client: bool) -> Start:
+    def start(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
+        options = Options(size, max_size=size if size > 1 << 20 else None)
+        return peer.one_way(options, os.urandom(size), from_client=from_client)
+
+    return start
+
+
+def compressed(size: int) -> Start:
+    def start(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
+        texts = json_texts(64, size // ROW)
+        return peer.round_trips(Options(size, deflate=True), texts)
+
+    return start
+
+
+def connects(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
+    return peer.connects(Options(200))
+
+
+# A server in this process, clients in the load generator -------------------------
+
+
+def saturated(connections: int) -> Start:
+    @asynccontextmanager
+    async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
+        size = 64
+
+        async def drive(count: int) -> None:
+            await peer.in_thread(
+                lambda: load.ask("echo", count=count, size=size, masked=peer.upgrades)
+            )
+
+        async with peer.echo_server(Options(size)) as port:
+            await peer.in_thread(
+                lambda: load.ask(
+                    "open", port=port, count=connections, upgrade=peer.upgrades
+                )
+            )
+            yield drive
+            await peer.in_thread(lambda: load.ask("close"))
+
+    return start
+
+
+def broadcast(connections: int) -> Start:
+    @asynccontextmanager
+    async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
+        size = 64
+        # The load generator answers no pings.
+        options = Options(size, keepalive=False)
+
+        async def drive(count: int) -> None:
+            for _ in range(count):
+                await send(bytes(size))
+            await peer.in_thread(
+                lambda: load.ask("read", count=count, size=size, masked=peer.upgrades)
+            )
+
+        async with peer.broadcasting(options) as (port, send):
+            await peer.in_thread(
+                lambda: load.ask(
+                    "open", port=port, count=connections, upgrade=peer.upgrades
+                )
+            )
+            await peer.sleep(0.1)  # the server may be behind its last answers
+            yield drive
+            await peer.in_thread(lambda: load.ask("close"))
+
+    return start
+
+
+def pieces(count: int, size: int, step: int = 0) -> Start:
+    @asynccontextmanager
+    async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
+        async def drive(times: int) -> None:
+            for _ in range(times):
+                await peer.in_thread(
+                    lambda: load.ask("pieces", count=count, size=size, step=step)
+                )
+
+        async with peer.echo_server(Options(count * size)) as port:
+            await peer.in_thread(lambda: load.ask("open", port=port, count=1))
+            yield drive
+            await peer.in_thread(lambda: load.ask("close"))
+
+    return start
+
+
+# All of them ---------------------------------------------------------------------
+
+SIZES = (32, 1 << 10, 1 << 16, 1 << 20)
+ALL = tuple(peer for peer in PEERS if peer not in (RAW_SOCKETS, WITH_ISAL))
+DEFLATING = (
+    TRIO_WS,
+    PURE,
+    WITH_ISAL,
+    WEBSOCKETS_TRIO,
+    WEBSOCKETS,
+    WEBSOCKETS + UVLOOP,
+    AIOHTTP,
+    AIOHTTP + UVLOOP,
+    PICOWS,
+    PICOWS + UVLOOP,
+)
+
+ROUND_TRIP = "round trip"
+FROM_CLIENT, FROM_SERVER = "one way, client to server", "one way, server to client"
+SATURATED, JSON, TLS = "saturated server", "compressed JSON", "TLS round trip"
+CONNECT, BROADCAST = "connect, upgrade, close", "broadcast"
+BY_CONNECTIONS, BY_MESSAGES = "growth with connections", "growth with messages"
+BY_SIZE, BY_PIECES = "growth with size", "growth with pieces"
+
+WORKLOADS = [
+    *(Workload(ROUND_TRIP, name_of(size), round_trip(size), ALL) for size in SIZES),
+    *(
+        Workload(
+            FROM_CLIENT if from_client else FROM_SERVER,
+            name_of(size),
+            one_way(size, from_client=from_client),
+            (RAW_SOCKETS, *ALL),
+        )
+        for from_client in (True, False)
+        for size in SIZES
+        if size != 1 << 10
+    ),
+    Workload(SATURATED, "32 connections, 64 B", saturated(32), ALL, at_least=1000),
+    *(
+        Workload(JSON, name_of(size), compressed(size), DEFLATING)
+        for size in (1 << 10, 1 << 12, 1 << 14)
+    ),
+    *(
+        Workload(TLS, name_of(size), round_trip(size, tls=True), ALL)
+        for size in (32, 1 << 16)
+    ),
+    Workload(CONNECT, "once", connects, ALL),
+    *(
+        Workload(
+            BROADCAST,
+            f"{connections:,} connections, 64 B",
+            broadcast(connections),
+            (RAW_SOCKETS, TRIO_WS, PURE, WEBSOCKETS, WEBSOCKETS + UVLOOP),
+            fresh=True,
+        )
+        for connections in (1000, 10_000)
+    ),
+    *(
+        Workload(
+            BY_CONNECTIONS,
+            f"{connections:,}",
+            saturated(connections),
+            (TRIO_WS,),
+            fresh=True,
+            at_least=max(2000, 3 * connections),
+            rounds=3,
+        )
+        for connections in (1, 10, 100, 1000, 5000)
+    ),
+    *(
+        Workload(
+            BY_MESSAGES,
+            f"{messages:,}",
+            one_way(32, from_client=True),
+            (TRIO_WS,),
+            at_least=messages,
+            rounds=3 if messages < 10**6 else 1,
+        )
+        for messages in (1000, 10_000, 100_000, 10**6)
+    ),
+    *(
+        Workload(
+            BY_SIZE,
+            name_of(size),
+            one_way(size, from_client=True),
+            (TRIO_WS,),
+            rounds=3,
+        )
+        for size in (1 << exponent for exponent in range(10, 25, 2))
+    ),
+    *(
+        Workload(BY_PIECES, case, pieces(*numbers), (TRIO_WS,), rounds=3)
+        for case, numbers in {
+            "6,000 fragments of 16 B": (6000, 16),
+            "60,000 fragments of 16 B": (60_000, 16),
+            "4 KiB byte by byte": (1, 1 << 12, 1),
+            "64 KiB byte by byte": (1, 1 << 16, 1),
+        }.items()
+    ),
+]
