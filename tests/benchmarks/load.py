@@ -58,9 +58,7 @@ class Load:
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(
-            json.dumps([what, arguments]), file=self._process.stdin, flush=True
-        )
+        print(json.dumps([what, arguments]), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the load generator failed at {what!r}")
@@ -98,12 +96,14 @@ def header(size: int, opcode: int, mask: int) -> bytes:
 class Clients:
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
+        self.newest: list[socket.socket] = []
         self.window = 15  # bits, that the server allows
 
     def open(
         self, port: int, count: int, upgrade: bool = True, deflate: bool = False
     ) -> None:
         """Connect so many more, and shake hands."""
+        start = len(self.sockets)
         while count > 0:
             new = [
                 socket.create_connection((HOST, port), LIMIT)
@@ -120,6 +120,7 @@ class Clients:
                     self._read_response(sock, deflate)
             self.sockets += new
             count -= len(new)
+        self.newest = self.sockets[start:]
 
     def _read_response(self, sock: socket.socket, deflate: bool) -> None:
         response = b""
@@ -180,25 +181,25 @@ class Clients:
             assert data == expected, "wrong data"
 
     def deflated(self, text: str) -> None:
-        """Send a compressed message on each connection, read its echo."""
-        for sock in self.sockets:
+        """Send a compressed message on each new connection, read its echo."""
+        for sock in self.newest:
             compress = zlib.compressobj(wbits=-self.window)
             data = compress.compress(text.encode())
             data += compress.flush(zlib.Z_SYNC_FLUSH)
             sock.sendall(client_frame(data.removesuffix(b"\0\0\xff\xff"), opcode=0xC1))
-        for sock in self.sockets:
-            sock.settimeout(LIMIT)
+        for sock in self.newest:
             opcode, size = sock.recv(2, socket.MSG_WAITALL)
             assert opcode == 0xC1, "the server doesn't compress"
             if size == 126:
                 size = int.from_bytes(sock.recv(2, socket.MSG_WAITALL))
             data = sock.recv(size, socket.MSG_WAITALL) + b"\0\0\xff\xff"
-            assert zlib.decompress(data, wbits=-15).decode() == text, "wrong data"
+            data = zlib.decompressobj(wbits=-15).decompress(data)
+            assert data.decode() == text, "wrong data"
 
     def flood(self, seconds: float, size: int) -> int:
         """Send messages of zeros as fast as the server takes them."""
         frames = client_frame(bytes(size)) * (1 + 65536 // size)
-        sent = {sock: 0 for sock in self.sockets}
+        sent = dict.fromkeys(self.sockets, 0)
 
         def step(sock: socket.socket) -> None:
             sent[sock] += sock.send(memoryview(frames)[sent[sock] % len(frames) :])
@@ -213,7 +214,7 @@ class Clients:
         """Read what a server sends without end: messages of zeros."""
         frame = server_frame(bytes(size))
         frames = frame * (2 + 65536 // size)
-        came = {sock: 0 for sock in self.sockets}
+        came = dict.fromkeys(self.sockets, 0)
 
         def step(sock: socket.socket) -> None:
             data = sock.recv(65536)

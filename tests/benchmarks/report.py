@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -81,87 +80,76 @@ NOTES = {
     "of send().",
     "growth with connections": "Of the server, for each message and its echo.",
     "growth with messages": "One way, 32 B, for each message.",
-    "growth with size": "One way, for each message.",
-    "growth with pieces": "Of a server that echoes it.",
+    "growth with size": "One way, for each KiB of a message.",
+    "growth with pieces": "Of a server that receives a message and echoes it whole; "
+    "for each fragment, or byte.",
 }
 
 
-def timed(group: str, cases: Mapping[str, Any], key: str, title: str) -> Table:
-    names = list(dict.fromkeys(name for found in cases.values() for name in found))
-    rows = []
-    for name in names:
-        row = [name]
-        for found in cases.values():
-            times = found.get(name, {}).get(key)
-            row.append(
-                f"{number(statistics.median(times))} ({number(min(times))})"
-                if times
-                else ""
-            )
-        rows.append(row)
-    return Table(title, NOTES[group], ["", *cases], rows)
+def timed(group: str, cases: Mapping[str, Any]) -> Table:
+    def cell(times: Mapping[str, list[float]]) -> str:
+        cpu, wall = times["cpu"], times["wall"]
+        return (
+            f"{number(statistics.median(cpu))} ({number(min(cpu))})"
+            f" / {number(statistics.median(wall))}"
+        )
+
+    return matrix(f"{group}: microseconds", NOTES[group], cases, cell)
+
+
+def matrix(
+    title: str, note: str, cases: Mapping[str, Any], cell: Callable[[Any], str]
+) -> Table:
+    """Make a table of what there is for some cases and some peers."""
+    names = dict.fromkeys(name for found in cases.values() for name in found)
+    return Table(
+        title,
+        note,
+        ["", *cases],
+        [
+            [
+                name,
+                *(
+                    cell(found[name]) if name in found else ""
+                    for found in cases.values()
+                ),
+            ]
+            for name in names
+        ],
+    )
 
 
 def tables(results: Results) -> Iterator[Table]:
     for group, cases in results["results"].items():
-        yield timed(group, cases, "cpu", f"{group}: microseconds of CPU")
+        yield timed(group, cases)
     if MEMORY in results:
-        cases = results[MEMORY]
-        names = list(dict.fromkeys(name for found in cases.values() for name in found))
-        yield Table(
+        yield matrix(
             "memory: KiB an idle connection",
             "Resident memory of the server's process.",
-            ["", *cases],
-            [
-                [
-                    name,
-                    *(
-                        number(found[name]) if name in found else ""
-                        for found in cases.values()
-                    ),
-                ]
-                for name in names
-            ],
+            results[MEMORY],
+            number,
         )
     if FAIRNESS in results:
-        cases = results[FAIRNESS]
-        names = list(dict.fromkeys(name for found in cases.values() for name in found))
-        yield Table(
-            "fairness: how late a sleep of 2 ms wakes beside a firehose, in ms",
-            "Median / 99 % / maximum; 32 B messages.",
-            ["", *cases],
-            [
-                [
-                    name,
-                    *(
-                        " / ".join(
-                            number(found[name][key])
-                            for key in ("median", "99 %", "maximum")
-                        )
-                        if name in found
-                        else ""
-                        for found in cases.values()
-                    ),
-                ]
-                for name in names
-            ],
+        yield matrix(
+            "fairness: milliseconds that a sleep of 2 ms wakes late beside a firehose",
+            "Median / 99 % / maximum; messages of 32 B.",
+            results[FAIRNESS],
+            lambda found: " / ".join(
+                number(found[key]) for key in ("median", "99 %", "maximum")
+            ),
         )
     if PROFILES in results:
         cases = results[PROFILES]
-        packages = list(
-            dict.fromkeys(name for found in cases.values() for name in found)
-        )
+        owners = dict.fromkeys(name for found in cases.values() for name in found)
         yield Table(
-            "profiles: share of CPU, in %",
+            "profiles of trio_ws: % of CPU",
             "By the frame that runs.",
-            ["", *packages],
+            ["", *owners],
             [
-                [case, *(f"{100 * found.get(name, 0):.0f}" for name in packages)]
+                [case, *(f"{100 * found.get(name, 0):.0f}" for name in owners)]
                 for case, found in cases.items()
             ],
         )
-    for group, cases in results["results"].items():
-        yield timed(group, cases, "wall", f"{group}: microseconds of wall time")
 
 
 # What was aimed at ---------------------------------------------------------------
@@ -301,9 +289,9 @@ def markdown(results: Results) -> str:
     packages = ", ".join(f"{name} {text}" for name, text in found["packages"].items())
     parts = [
         f"{found['date']}, {found['python']}, {found['system']}\n\n{packages}\n\n"
-        f"Median (minimum) of {found['rounds']} interleaved rounds; compression off "
-        f"unless it is measured; keepalive as each library has it by default. "
-        f"{found['minutes']} minutes."
+        f"Medians of {found['rounds']} interleaved rounds; compression off "
+        f"unless it is measured; keepalive as each library has it by default. CPU "
+        f"median (minimum) / wall time. {found['minutes']} minutes."
     ]
     for table in (*tables(results), target_table(results)):
         lines = [f"### {table.title}", "", table.note, "", cells(table.head)]

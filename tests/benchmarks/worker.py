@@ -70,8 +70,9 @@ async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
                 gc.collect()
                 wall, cpu = time.perf_counter(), time.process_time()
                 await drive(count)
-                cpu = (time.process_time() - cpu) / count * 1e6
-                wall = (time.perf_counter() - wall) / count * 1e6
+                each = 1e6 / count / workload.per
+                cpu = (time.process_time() - cpu) * each
+                wall = (time.perf_counter() - wall) * each
                 answer({"cpu": cpu, "wall": wall})
     except Unsupported:
         answer({"unsupported": True})
@@ -106,8 +107,9 @@ async def memory(peer: Peer, connections: int, deflate: bool, use: bool) -> None
 
     async def more(count: int) -> None:
         def ask() -> None:
-            LOAD.ask("open", port=port, count=count, upgrade=peer.upgrades,
-                     deflate=deflate)
+            LOAD.ask(
+                "open", port=port, count=count, upgrade=peer.upgrades, deflate=deflate
+            )
             if use:
                 LOAD.ask("deflated", text=text)
 
@@ -136,6 +138,7 @@ async def lateness(
     message = bytes(size)
     late: list[float] = []
     count = 0
+    over = False
 
     async def receive(end: End) -> None:
         nonlocal count
@@ -150,21 +153,22 @@ async def lateness(
             count += 1
 
     async def nap() -> None:
-        end = time.perf_counter() + 0.8 * seconds
-        await peer.sleep(0.1 * seconds)  # until it flows
-        while (started := time.perf_counter()) < end:
+        while not over:
+            started = time.perf_counter()
             await peer.sleep(NAP)
             late.append((time.perf_counter() - started - NAP) * 1000)
 
     async def flow() -> None:
+        nonlocal over
         what = "flood" if receiving else "drain"
         await peer.in_thread(lambda: LOAD.ask(what, seconds=seconds, size=size))
+        over = True
         await peer.in_thread(lambda: LOAD.ask("close"))
 
     handler = receive if receiving else send
     async with peer.server(handler, Options(size)) as port:
         await peer.in_thread(lambda: LOAD.ask("open", port=port, count=connections))
-        await peer.both(flow, nap)
+        await peer.both(nap, flow)
     late.sort()
     answer(
         {
@@ -219,8 +223,7 @@ def main() -> None:
         return
     answer({"about": about(spec), "pid": os.getpid()})
     functions = {
-        function.__name__: function
-        for function in (measure, profile, memory, lateness)
+        function.__name__: function for function in (measure, profile, memory, lateness)
     }
     while line := sys.stdin.readline():
         what, arguments = json.loads(line)

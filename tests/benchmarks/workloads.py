@@ -12,11 +12,9 @@ from .peers import (
     AIOHTTP,
     PEERS,
     PICOWS,
-    PICOWS_CORE,
     PURE,
     RAW_SOCKETS,
     RAW_TRIO,
-    TRIO_WEBSOCKET,
     TRIO_WS,
     UVLOOP,
     WEBSOCKETS,
@@ -43,6 +41,8 @@ class Workload:
     at_least: int = 1
     #: How many rounds at most.
     rounds: int = 1000
+    #: How many of what is counted one operation has.
+    per: int = 1
 
 
 def name_of(size: int) -> str:
@@ -213,7 +213,7 @@ WORKLOADS = [
             BY_CONNECTIONS,
             f"{connections:,}",
             saturated(connections),
-            (TRIO_WS,),
+            (RAW_TRIO, TRIO_WS),
             fresh=True,
             at_least=max(2000, 3 * connections),
             rounds=3,
@@ -236,18 +236,26 @@ WORKLOADS = [
             BY_SIZE,
             name_of(size),
             one_way(size, from_client=True),
-            (TRIO_WS,),
+            (RAW_SOCKETS, TRIO_WS),
             rounds=3,
+            per=size >> 10,
         )
         for size in (1 << exponent for exponent in range(10, 25, 2))
     ),
     *(
-        Workload(BY_PIECES, case, pieces(*numbers), (TRIO_WS,), rounds=3)
-        for case, numbers in {
-            "6,000 fragments of 16 B": (6000, 16),
-            "60,000 fragments of 16 B": (60_000, 16),
-            "4 KiB byte by byte": (1, 1 << 12, 1),
-            "64 KiB byte by byte": (1, 1 << 16, 1),
-        }.items()
+        Workload(
+            BY_PIECES,
+            case,
+            pieces(count, size, step),
+            (TRIO_WS,),
+            rounds=3,
+            per=per,
+        )
+        for case, count, size, step, per in (
+            ("6,000 fragments of 16 B", 6000, 16, 0, 6000),
+            ("60,000 fragments of 16 B", 60_000, 16, 0, 60_000),
+            ("4 KiB byte by byte", 1, 1 << 12, 1, 1 << 12),
+            ("64 KiB byte by byte", 1, 1 << 16, 1, 1 << 16),
+        )
     ),
 ]

@@ -279,7 +279,9 @@ PEERS = {
     PURE: Spec("trio_ws", "TrioWs", ("trio_ws",), environment={"TRIO_WS_PURE": "1"}),
     WITH_ISAL: Spec("trio_ws", "TrioWs", ("trio_ws", "isal"), isal=True),
     WEBSOCKETS_TRIO: Spec("websockets", "WebsocketsTrio", ("websockets",)),
-    TRIO_WEBSOCKET: Spec("trio_websocket", "TrioWebsocket", ("trio-websocket", "wsproto")),
+    TRIO_WEBSOCKET: Spec(
+        "trio_websocket", "TrioWebsocket", ("trio-websocket", "wsproto")
+    ),
     WEBSOCKETS: _asyncio("websockets", "WebsocketsAsyncio", ("websockets",)),
     WEBSOCKETS + UVLOOP: _uvloop(
         "websockets", "WebsocketsAsyncio", ("websockets", "uvloop")
@@ -287,7 +289,9 @@ PEERS = {
     AIOHTTP: _asyncio("aiohttp", "Aiohttp", ("aiohttp",)),
     AIOHTTP + UVLOOP: _uvloop("aiohttp", "Aiohttp", ("aiohttp", "uvloop")),
     PICOWS: _asyncio("picows", "PicowsAsync", ("picows", "aiofastnet")),
-    PICOWS + UVLOOP: _uvloop("picows", "PicowsAsync", ("picows", "aiofastnet", "uvloop")),
+    PICOWS + UVLOOP: _uvloop(
+        "picows", "PicowsAsync", ("picows", "aiofastnet", "uvloop")
+    ),
     PICOWS_CORE: _asyncio("picows", "PicowsCore", ("picows", "aiofastnet")),
     PICOWS_CORE + UVLOOP: _uvloop(
         "picows", "PicowsCore", ("picows", "aiofastnet", "uvloop")

@@ -8,8 +8,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from . import HOST, Drive, End, Handler, Message, Options, TrioPeer, Unsupported
-from . import WrongData
+from . import (
+    HOST,
+    Drive,
+    End,
+    Handler,
+    Message,
+    Options,
+    TrioPeer,
+    Unsupported,
+    WrongData,
+)
 
 
 class RawSockets(TrioPeer):
@@ -56,6 +65,7 @@ class RawSockets(TrioPeer):
             receiver = socket.create_connection(listener.getsockname())
             sender, _ = listener.accept()
         with receiver, sender:
+            sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             receiver.setblocking(False)
             sender.setblocking(False)
             yield drive
