@@ -118,6 +118,11 @@ class Outbox:
         """Take note that the socket took ``count`` bytes of what gather() gave."""
         self.taken += count
         self.size -= count
+        if not self.size:  # of many small frames, one by one would cost more
+            self._under_way.clear()
+            self._data_frame = None
+            self.drop()
+            return
         parts = self._under_way
         while count:
             if not parts:
