@@ -1,7 +1,9 @@
 # Everything runs in environments that make builds for itself from python3 -m
 # venv and pip; no compiler and no root are needed. They are made anew when
-# pyproject.toml, PYTHON or TRIO changes.
+# pyproject.toml, PYTHON or TRIO changes. Where there is a C compiler, the codec
+# is compiled, in place, and compiled again when its sources change.
 #
+#   make test-only TRIO_WS_PURE=1                 with the codec in Python
 #   make test PYTHON=python3.13 VENV=.venv313     with another Python
 #   make test TRIO=0.28.0 VENV=.venv-trio         with a given trio
 
@@ -21,6 +23,9 @@ ARGS ?=
 CASES ?=
 
 PIP = python -m pip install --quiet --disable-pip-version-check
+# What has to be compiled again when it changes.
+CODEC = $(wildcard trio_ws/_protocol/*.pxd) \
+	$(patsubst %.pxd,%.py,$(wildcard trio_ws/_protocol/*.pxd))
 FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/fuzz/test_*.py), \
 	$(wildcard tests/fuzz/[!_]*.py))
 
@@ -46,13 +51,15 @@ demo: $(READY) ## run examples/demo.py
 env: $(READY) ## the environment of demo, test, lint and types, alone
 
 test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
-test: $(READY) ## all tests, with a coverage report
+test: $(READY) ## all tests, with a coverage report, the codec in Python
 	$(VENV)/bin/python -m coverage erase
-	$(VENV)/bin/python -m coverage run -m pytest $(ARGS)
+	@# It can't see compiled code.
+	TRIO_WS_PURE=1 $(VENV)/bin/python -m coverage run -m pytest $(ARGS)
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)
+	$(if $(ARGS),,$(VENV)/bin/python -m pytest tests/_protocol/test_both.py)
 
-test-only: $(READY) ## all tests, without coverage: in half the time
+test-only: $(READY) ## all tests, without coverage, compiled: in half the time
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-pure: $(READY) ## the tests of the sans-I/O core alone
@@ -93,22 +100,35 @@ bench-quick: $(READY_PEERS) ## the short benchmark
 rivals: $(READY_PEERS) ## the same measurements for other libraries
 	$(VENV_PEERS)/bin/python tests/rivals/run.py
 
-dist: $(READY_BUILD) ## build sdist and wheel, then install and import each
+# A wheel for machines like this one, and one for those that none is made for.
+dist: export TRIO_WS_REQUIRE = all
+dist: $(READY_BUILD) ## build sdist and wheels, then install and try each
 	rm -rf dist build/dist-check
+	TRIO_WS_PURE=1 $(VENV_BUILD)/bin/python -m build --outdir dist .
 	$(VENV_BUILD)/bin/python -m build --outdir dist .
 	@set -e; for file in dist/*; do \
 		rm -rf build/dist-check; \
 		$(PYTHON) -m venv build/dist-check; \
 		build/dist-check/bin/$(PIP) "$$file"; \
-		build/dist-check/bin/python -I -c 'import importlib.metadata, pathlib, sys; \
-			import trio_ws, trio_ws._version as v; \
-			here = pathlib.Path(trio_ws.__file__); \
-			assert here.is_relative_to(sys.prefix), here; \
-			assert here.with_name("py.typed").is_file(), "no py.typed"; \
-			assert importlib.metadata.version("trio_ws") == v.__version__; \
-			print("trio_ws", v.__version__, "imported from", sys.argv[1])' "$$file"; \
+		case "$$file" in *-none-any.whl) kind=python;; *) kind=compiled;; esac; \
+		$(CHECK_DIST) "$$file" $$kind; \
+		TRIO_WS_PURE=1 $(CHECK_DIST) "$$file" python; \
 	done
 	rm -rf build/dist-check
+
+CHECK_DIST = build/dist-check/bin/python -I -c 'import importlib.metadata, pathlib, sys; \
+	import trio_ws, trio_ws._version as v; \
+	here = pathlib.Path(trio_ws.__file__); \
+	assert here.is_relative_to(sys.prefix), here; \
+	assert here.with_name("py.typed").is_file(), "no py.typed"; \
+	assert len(list(here.parent.rglob("*.pxd"))) == 4, "no types of the codec"; \
+	assert not list(here.parent.rglob("*.c")), "generated files"; \
+	assert importlib.metadata.version("trio_ws") == v.__version__; \
+	assert trio_ws.codec() == sys.argv[2], trio_ws.codec(); \
+	frame = trio_ws._protocol._codec.encode(1, b"hi", True, True); \
+	decoder = trio_ws._protocol._codec.Decoder(masked=True, max_size=None); \
+	assert decoder.feed(frame) == ["hi"]; \
+	print("trio_ws", v.__version__, "imported from", *sys.argv[1:])'
 
 clean: ## remove the environments and all that was built
 	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
@@ -118,6 +138,15 @@ clean: ## remove the environments and all that was built
 
 # make_venv DIR, PACKAGES
 define make_venv
+	$(if $(filter-out $(CODEC),$?),$(call new_venv,$(1),$(2)),$(call compile,$(1)))
+	@touch $@
+endef
+
+define compile
+	$(1)/bin/$(PIP) --no-deps -e .
+endef
+
+define new_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "trio_ws needs Python 3.11 or later, and PYTHON=$(PYTHON) is not" \
 			"($$($(PYTHON) -V 2>&1 | head -n 1)). Name another one:" \
@@ -127,19 +156,18 @@ define make_venv
 			"python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/$(PIP) $(2) $(if $(TRIO),'trio==$(TRIO)')
-	@touch $@
 endef
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV),-e '.[dev]')
 
-$(READY_FUZZ): pyproject.toml
+$(READY_FUZZ): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_FUZZ),-e . atheris websockets)
 
-$(READY_PEERS): pyproject.toml
+$(READY_PEERS): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_PEERS),-e '.[test]' picows uvloop)
 
-$(READY_DOCS): pyproject.toml
+$(READY_DOCS): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_DOCS),-e '.[docs]')
 
 $(READY_BUILD): pyproject.toml

@@ -12,15 +12,21 @@ they declare, never what a clock says, so that no machine is too slow for it.
 Property tests: hypothesis runs the same examples each time in CI, and wherever
 all is required; new ones elsewhere. ``HYPOTHESIS_PROFILE`` names another
 profile: ``dev``, ``ci`` or ``thorough``.
+
+The codec: compiled or not, whichever is imported. Compiled from sources that have
+changed since, it isn't tested at all.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from trio_ws._protocol import _codec, _engine, _outbox
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,7 +55,21 @@ def _everything_required() -> bool:
     return required == "all"
 
 
+def _check_compiled_code() -> None:
+    for module in (_codec, _engine, _outbox):
+        assert module.__file__ is not None
+        used = Path(module.__file__)
+        source = used.with_name(used.name.partition(".")[0] + ".py")
+        for path in (source, *used.parent.glob("*.pxd")):
+            if path.stat().st_mtime > used.stat().st_mtime and used.suffix != ".py":
+                raise pytest.UsageError(
+                    f"{used.name} is older than {path.name}: compile it again (make"
+                    f" env), or use Python (TRIO_WS_PURE=1)"
+                )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _check_compiled_code()
     strict = _everything_required() or "CI" in os.environ
     profile = os.environ.get("HYPOTHESIS_PROFILE", "ci" if strict else "dev")
     settings.load_profile(profile)
