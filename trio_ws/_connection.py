@@ -128,7 +128,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         self.response = response
         self._engine.phase = OPEN
         self.subprotocol = handshake.subprotocol
-        self._engine.extend(handshake.extensions)
+        self._engine.extend(tuple(handshake.extensions))
         if handshake.leftover:
             self._engine.receive(handshake.leftover)
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__)
 
+# A factory has no state: one is enough for all connections.
+_CLIENT_DEFLATE = ClientPerMessageDeflateFactory()
+_SERVER_DEFLATE = ServerPerMessageDeflateFactory()
+
 # R8: how long a peer may take nothing of what waits for it where the keepalive
 # that would tell is off.
 STALL_TIMEOUT = 40.0
@@ -195,7 +199,7 @@ class ClientOptions(Options):
     def _factories(self) -> list[ClientExtensionFactory]:
         factories = list(self.extensions or ())
         if self.compression is not None and not _has_deflate(factories):
-            factories.append(ClientPerMessageDeflateFactory())
+            factories.append(_CLIENT_DEFLATE)
         return factories
 
 
@@ -251,7 +255,7 @@ class ServerOptions(Options):
     def _factories(self) -> list[ServerExtensionFactory]:
         factories = list(self.extensions or ())
         if self.compression is not None and not _has_deflate(factories):
-            factories.append(ServerPerMessageDeflateFactory())
+            factories.append(_SERVER_DEFLATE)
         return factories
 
 

@@ -135,6 +135,19 @@ class PerMessageDeflate(Extension):
     ``remote`` is the peer, ``local`` this side: what each compresses.
     """
 
+    __slots__ = (
+        "_deflater",
+        "_encoding",
+        "_ends",
+        "_inflater",
+        "_local_bits",
+        "_local_no_takeover",
+        "_remote_bits",
+        "_remote_no_takeover",
+        "_settings",
+        "decoding",
+    )
+
     name = NAME
 
     def __init__(

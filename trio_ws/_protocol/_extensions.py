@@ -29,6 +29,8 @@ class Frame:
 class Extension(abc.ABC):
     """An extension that both sides have agreed on, of one connection."""
 
+    __slots__ = ()
+
     name: str
     """As in Sec-WebSocket-Extensions."""
 
