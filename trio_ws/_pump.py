@@ -197,7 +197,7 @@ class Pump(Writer):
                 with trio.CancelScope(shield=True) as self._reader_scope:
                     self._reader_scope.deadline = self._deadline if self._ended else due
                     await self._read()
-                    if self._flushing and not self._broken:
+                    if self._flushing and not self._broken and not self._cut:
                         # A peer that has ended its stream may still read.
                         self._flusher_done = trio.Event()
                         await self._flusher_done.wait()
@@ -230,8 +230,8 @@ class Pump(Writer):
         await self._closed_event.wait()
 
     async def _read(self) -> None:
-        """Read until the peer's stream ends or breaks."""
-        while True:
+        """Read until the peer's stream ends or breaks, or nobody wants more."""
+        while not self._cut:  # a wait that is cancelled at once costs, too
             if self._reading is PAUSED:
                 await self._pause()
             elif self._reading is not KEEPER:
