@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ._codec import Control, Decoder, Item, Trace, encode
 from ._deflate import PerMessageDeflate
@@ -28,6 +29,9 @@ from ._frames import (
 )
 from ._outbox import Encoded, Outbox
 from ._state import CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, Event, Phase
+
+# Shared where no message waits, and never added to: an empty deque takes 760 bytes.
+_NOTHING: Final[deque[str | bytes]] = deque()
 
 
 class Engine:
@@ -72,7 +76,7 @@ class Engine:
         self.outbox = Outbox()
         # Whole messages that came and weren't taken, and their size: bytes, or
         # characters, whose number is known without encoding them again.
-        self.messages: deque[str | bytes] = deque()
+        self.messages: deque[str | bytes] = _NOTHING
         self.queued = 0
         self.on_pong: Callable[[bytes], None] | None = None
         # How it ended: the close frames, which of them was first, and why.
@@ -113,7 +117,9 @@ class Engine:
                 return
             size += len(item)
         # After our own close frame nobody waits for messages.
-        if self.phase is OPEN:
+        if self.phase is OPEN and items:
+            if not self.messages:
+                self.messages = deque()
             self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
             self.queued += size
 
@@ -122,6 +128,8 @@ class Engine:
         for item in items:
             if type(item) is str or type(item) is bytes:
                 if self.phase is OPEN:
+                    if not self.messages:
+                        self.messages = deque()
                     self.messages.append(item)
                     self.queued += len(item)
             elif type(item) is tuple:
@@ -185,11 +193,13 @@ class Engine:
         """Take the oldest message."""
         message = self.messages.popleft()
         self.queued -= len(message)
+        if not self.messages:
+            self.messages = _NOTHING
         return message
 
     def discard_messages(self) -> None:
         """Forget what nobody will ask for any more."""
-        self.messages.clear()
+        self.messages = _NOTHING
         self.queued = 0
         if self.decoder.in_message:
             self.decoder.discard_partial()

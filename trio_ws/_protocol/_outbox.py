@@ -11,6 +11,7 @@ the last of it. Nothing here is ever taken back but by :meth:`Outbox.drop`.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 # Answers to pings that may wait.
 MAX_PONGS = 16
@@ -18,6 +19,10 @@ MAX_PONGS = 16
 # A frame is one buffer, or two (header, payload) where copying a large payload
 # behind its header would cost more than a second buffer does.
 Encoded = bytes | tuple[bytes, bytes]
+
+# Shared where nothing waits, and never added to: an empty deque of its own would
+# take 760 bytes of each connection, and most frames are written past the outbox.
+_NOTHING: Final[deque[Encoded]] = deque()
 
 
 def frame_size(frame: Encoded) -> int:
@@ -41,14 +46,16 @@ class Outbox:
     def __init__(self) -> None:
         self._under_way: list[memoryview] = []
         self._data_frame: Encoded | None = None  # that under way, unless it is control
-        self._control: deque[bytes] = deque()
-        self._pongs: deque[bytes] = deque()
-        self._data: deque[Encoded] = deque()
+        self._control: list[bytes] = []
+        self._pongs: list[bytes] = []
+        self._data: deque[Encoded] = _NOTHING
         self.size = 0  # bytes that wait
         self.taken = 0  # bytes that the socket took, ever
 
     def push(self, frame: Encoded) -> None:
         """Queue a data frame, or the close frame that ends the data."""
+        if not self._data:
+            self._data = deque()
         self._data.append(frame)
         self.size += frame_size(frame)
 
@@ -65,7 +72,7 @@ class Outbox:
         are answered one by one, which some peers count on.
         """
         if len(self._pongs) == MAX_PONGS:
-            self.size -= len(self._pongs.popleft())
+            self.size -= len(self._pongs.pop(0))
         self._pongs.append(frame)
         self.size += len(frame)
 
@@ -88,7 +95,7 @@ class Outbox:
         """Forget all but the frame under way."""
         self._control.clear()
         self._pongs.clear()
-        self._data.clear()
+        self._data = _NOTHING
         self.size = sum(map(len, self._under_way))
 
     def gather(self, limit: int) -> list[bytes | memoryview]:
@@ -137,8 +144,8 @@ class Outbox:
     def _next(self) -> tuple[bytes, ...]:
         self._data_frame = None
         if self._control:
-            return (self._control.popleft(),)
+            return (self._control.pop(0),)
         if self._pongs:
-            return (self._pongs.popleft(),)
+            return (self._pongs.pop(0),)
         self._data_frame = frame = self._data.popleft()
         return (frame,) if isinstance(frame, bytes) else frame
