@@ -107,7 +107,9 @@ class Engine:
 
     def receive(self, data: bytes) -> None:
         """Take in bytes of the peer: queue messages, answer control frames."""
-        if self.phase in DEAF or self.violation is not None:
+        if self.phase is not OPEN and self.phase in DEAF:
+            return
+        if self.violation is not None:
             return
         items = self.decoder.feed(data)
         size = 0

@@ -11,6 +11,9 @@ from typing import Final
 
 _LONG_DATA: Final = 1024
 
+# What is read and written a dozen times had better stay in the cache.
+_PART: Final = 64 * 1024
+
 
 def key_at(data: bytes, position: int) -> int:
     """Return the masking key that stands at ``position``."""
@@ -33,10 +36,15 @@ def masked(data: bytes, start: int, stop: int, key: int) -> bytes:
         number = int.from_bytes(data[start:stop], "little") ^ _ones(words) * key
         # The mask may go beyond the end by up to three bytes.
         return number.to_bytes(4 * words, "little")[:size]
-    result = bytearray(data[start:stop])
-    for i in range(4):
-        result[i::4] = result[i::4].translate(_xor_table(key >> 8 * i & 0xFF))
-    return bytes(result)
+    tables = [_xor_table(key >> shift & 0xFF) for shift in (0, 8, 16, 24)]
+    parts: list[bytearray] = []
+    with memoryview(data) as view:
+        for at in range(start, stop, _PART):
+            part = bytearray(view[at : min(at + _PART, stop)])
+            for i, table in enumerate(tables):
+                part[i::4] = part[i::4].translate(table)
+            parts.append(part)
+    return b"".join(parts)
 
 
 @functools.cache

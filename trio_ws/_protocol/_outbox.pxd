@@ -1,3 +1,5 @@
+cimport cython
+
 cpdef Py_ssize_t frame_size(object frame) except -1
 
 cdef class Outbox:
@@ -14,6 +16,8 @@ cdef class Outbox:
     cpdef put_pong(self, bytes frame)
     cpdef bint holds_data(self, close_frame)
     cpdef drop(self)
+    @cython.locals(buffers=list, total=Py_ssize_t, size=Py_ssize_t)
     cpdef list gather(self, Py_ssize_t limit)
+    @cython.locals(parts=list)
     cpdef consume(self, Py_ssize_t count)
     cdef tuple _next(self)

@@ -104,12 +104,15 @@ class Outbox:
         More are added while together they stay below ``limit`` bytes. Nothing
         is removed: tell :meth:`consume` how many bytes were taken.
         """
-        buffers: list[bytes | memoryview] = list(self._under_way)
-        total = sum(map(len, buffers))
+        buffers: list[bytes | memoryview] = []
+        total = 0
+        for part in self._under_way:
+            buffers.append(part)
+            total += len(part)
         for control in self._control:
             buffers.append(control)
             total += len(control)
-        buffers += self._pongs
+        buffers.extend(self._pongs)
         for frame in self._data:
             size = frame_size(frame)
             if buffers and total + size > limit:
@@ -117,7 +120,7 @@ class Outbox:
             if isinstance(frame, bytes):
                 buffers.append(frame)
             else:
-                buffers += frame
+                buffers.extend(frame)
             total += size
         return buffers
 
