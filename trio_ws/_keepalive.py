@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,7 @@ class Keepalive:
         self._silent_since = inf  # when the oldest ping without life since was sent
         self._reads = self._taken = 0  # at that time
         self._held = False  # whether that ping waits in our own buffer
-        self._unanswered: list[tuple[bytes, PingWaiter]] = []
+        self._unanswered: Sequence[tuple[bytes, PingWaiter]] = ()
 
     @property
     def due(self) -> float:
@@ -165,9 +165,9 @@ class Keepalive:
             assert options.ping_interval is not None
             self._next_ping = now + options.ping_interval
             payload, waiter = self._pings.add(None)
-            self._unanswered.append((payload, waiter))
-            if len(self._unanswered) > _REMEMBERED:
-                self._pings.forget(*self._unanswered.pop(0))
+            if len(self._unanswered) == _REMEMBERED:
+                self._pings.forget(*self._unanswered[0])
+            self._unanswered = (*self._unanswered, (payload, waiter))[-_REMEMBERED:]
             ping = engine.send_ping(payload)
             pump.flush()
             pump.keep_reading()

@@ -151,7 +151,8 @@ class Pump(Writer):
         if keepalive is not None and not self._transport.callers_read:
             nursery.start_soon(self._run_keepalive, keepalive)
             keepalive = None
-        nursery.start_soon(self._run_reader, keepalive)
+        # With a name that is there: trio would make one for each task.
+        nursery.start_soon(self._run_reader, keepalive, name="trio_ws reader")
 
     # -- Reading -------------------------------------------------------------
     #
@@ -391,7 +392,9 @@ class Pump(Writer):
         if engine.messages or engine.phase is not OPEN:
             return
         if self._reading is not STANDBY:
-            await self._wait_for_reader()
+            self._receiver = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            self._pacer.waited()
             return
         # This task is here, so it reads, rather than be woken by another.
         self._reading = CALLER
@@ -415,14 +418,9 @@ class Pump(Writer):
             elif self._reading is LAST_CALLER:
                 self._wake_reader()
 
-    async def _wait_for_reader(self) -> None:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._receiver = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._receiver = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        self._pacer.waited()
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     @property
     def _has_incoming(self) -> bool:

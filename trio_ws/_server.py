@@ -240,7 +240,7 @@ class Server:
         """Start to serve one connection."""
         session = _Session()
         self._sessions.add(session)  # before its task runs: aclose() may come first
-        handlers.start_soon(self._serve, session, make)
+        handlers.start_soon(self._serve, session, make, name="trio_ws session")
 
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
         """Serve one connection, whatever happens to it; harm no other.
