@@ -10,14 +10,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_FUZZ ?= .venv-fuzz
-VENV_PEERS ?= .venv-peers
+VENV_BENCH ?= .venv-bench
 VENV_BUILD ?= .venv-build
 VENV_DOCS ?= .venv-docs
 # The version of trio to test with; empty: the newest.
 TRIO ?=
 # How long each fuzz target runs.
 SECONDS ?= 60
-# More arguments for pytest: make test ARGS="-k close -x"
+# More arguments for pytest or the benchmark: make test ARGS="-k close -x"
 ARGS ?=
 # Which Autobahn cases: make conformance CASES="1.* 7.1.*"
 CASES ?=
@@ -33,14 +33,14 @@ FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/fuzz/test_*.py), \
 KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))
 READY = $(VENV)/.made-$(KEY)
 READY_FUZZ = $(VENV_FUZZ)/.made-$(KEY)
-READY_PEERS = $(VENV_PEERS)/.made-$(KEY)
+READY_BENCH = $(VENV_BENCH)/.made-$(KEY)
 READY_BUILD = $(VENV_BUILD)/.made-$(KEY)
 READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env test test-only test-pure lint types format docs conformance fuzz \
-	bench-quick rivals dist clean
+	bench bench-quick rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -94,11 +94,14 @@ fuzz: $(READY_FUZZ) ## each target in tests/fuzz for SECONDS seconds
 			-artifact_prefix=$$work/ $$work/corpus; \
 	done
 
-bench-quick: $(READY_PEERS) ## the short benchmark
-	$(VENV_PEERS)/bin/python tests/benchmarks/quick.py
+bench: $(READY_BENCH) ## the benchmark, beside other libraries, in ten minutes
+	$(VENV_BENCH)/bin/python tests/benchmarks/run.py $(ARGS)
 
-rivals: $(READY_PEERS) ## the same measurements for other libraries
-	$(VENV_PEERS)/bin/python tests/rivals/run.py
+bench-quick: $(READY_BENCH) ## the shortest of it, in one
+	$(VENV_BENCH)/bin/python tests/benchmarks/run.py --quick $(ARGS)
+
+rivals: $(READY_BENCH) ## what other libraries do in the same situations
+	$(VENV_BENCH)/bin/python tests/rivals/run.py
 
 # A wheel for machines like this one, and one for those that none is made for.
 dist: export TRIO_WS_REQUIRE = all
@@ -164,8 +167,9 @@ $(READY): pyproject.toml setup.py $(CODEC)
 $(READY_FUZZ): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_FUZZ),-e . atheris websockets)
 
-$(READY_PEERS): pyproject.toml setup.py $(CODEC)
-	$(call make_venv,$(VENV_PEERS),-e '.[test]' picows uvloop)
+$(READY_BENCH): pyproject.toml setup.py $(CODEC)
+	$(call make_venv,$(VENV_BENCH),-e '.[speed]' aiohttp picows trio-websocket trustme \
+		uvloop websockets)
 
 $(READY_DOCS): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_DOCS),-e '.[docs]')

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.benchmarks
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import trio_ws
@@ -12,7 +13,7 @@ project = "trio_ws"
 author = "trio_ws contributors"
 version = release = trio_ws.__version__
 
-extensions = ["sphinx.ext.autodoc", "run"]
+extensions = ["sphinx.ext.autodoc", "measured", "run"]
 exclude_patterns = ["_ext", "snippets"]
 default_role = "code"
 

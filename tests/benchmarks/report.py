@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from . import charts
 from .peers import (
     AIOHTTP,
     PICOWS,
@@ -33,15 +37,26 @@ def about(peers: dict[str, dict[str, str]], rounds: int) -> dict[str, Any]:
     """Say what was measured, and on what."""
     packages = {"trio": version("trio")}
     for found in peers.values():
-        packages |= found
+        for name, text in found.items():
+            packages.setdefault(name, text)  # that of trio_ws, not of it made pure
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "processor": f"{os.cpu_count()} x {processor()}",
         "peers": peers,
         "packages": packages,
         "rounds": rounds,
     }
+
+
+def processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    name = re.search(r"^model name\s*: (.+)", text, re.M)
+    return name[1] if name else platform.machine()
 
 
 # Tables --------------------------------------------------------------------------
@@ -86,15 +101,15 @@ NOTES = {
 }
 
 
-def timed(group: str, cases: Mapping[str, Any]) -> Table:
+def timed(group: str, cases: Mapping[str, Any], brief: bool) -> Table:
     def cell(times: Mapping[str, list[float]]) -> str:
         cpu, wall = times["cpu"], times["wall"]
-        return (
-            f"{number(statistics.median(cpu))} ({number(min(cpu))})"
-            f" / {number(statistics.median(wall))}"
-        )
+        median = number(statistics.median(cpu))
+        if brief:
+            return median
+        return f"{median} ({number(min(cpu))}) / {number(statistics.median(wall))}"
 
-    return matrix(f"{group}: microseconds", NOTES[group], cases, cell)
+    return matrix(f"{group}: microseconds of CPU", NOTES[group], cases, cell)
 
 
 def matrix(
@@ -119,37 +134,90 @@ def matrix(
     )
 
 
-def tables(results: Results) -> Iterator[Table]:
-    for group, cases in results["results"].items():
-        yield timed(group, cases)
+def tables(results: Results, *, brief: bool = False) -> dict[str, Table]:
+    """Make all tables, by what stands before the colon of their titles.
+
+    A brief one has medians of CPU alone, without minima and wall time.
+    """
+    found = [timed(group, cases, brief) for group, cases in results["results"].items()]
     if MEMORY in results:
-        yield matrix(
-            "memory: KiB an idle connection",
-            "Resident memory of the server's process.",
-            results[MEMORY],
-            number,
+        found.append(
+            matrix(
+                "memory: KiB an idle connection",
+                "Resident memory of the server's process.",
+                results[MEMORY],
+                number,
+            )
         )
     if FAIRNESS in results:
-        yield matrix(
-            "fairness: milliseconds that a sleep of 2 ms wakes late beside a firehose",
-            "Median / 99 % / maximum; messages of 32 B.",
-            results[FAIRNESS],
-            lambda found: " / ".join(
-                number(found[key]) for key in ("median", "99 %", "maximum")
-            ),
+        found.append(
+            matrix(
+                "fairness: milliseconds that a sleep of 2 ms wakes late",
+                "Beside a firehose of messages of 32 B: median, 99 %, maximum.",
+                results[FAIRNESS],
+                lambda late: ", ".join(
+                    number(late[key]) for key in ("median", "99 %", "maximum")
+                ),
+            )
         )
     if PROFILES in results:
         cases = results[PROFILES]
-        owners = dict.fromkeys(name for found in cases.values() for name in found)
-        yield Table(
-            "profiles of trio_ws: % of CPU",
-            "By the frame that runs.",
-            ["", *owners],
-            [
-                [case, *(f"{100 * found.get(name, 0):.0f}" for name in owners)]
-                for case, found in cases.items()
-            ],
+        owners = dict.fromkeys(name for shares in cases.values() for name in shares)
+        found.append(
+            Table(
+                "profiles: of trio_ws, % of CPU",
+                "By the frame that runs.",
+                ["", *owners],
+                [
+                    [case, *(f"{100 * shares.get(name, 0):.0f}" for name in owners)]
+                    for case, shares in cases.items()
+                ],
+            )
         )
+    found.append(target_table(results))
+    return {table.title.partition(":")[0]: table for table in found}
+
+
+def about_text(results: Results) -> str:
+    """Say when and on what all that was measured."""
+    found = results["about"]
+    packages = ", ".join(f"{name} {text}" for name, text in found["packages"].items())
+    return (
+        f"{found['date']}, {found['processor']}, {found['system']}, "
+        f"{found['python']}, {packages}."
+    )
+
+
+def picture(
+    results: Results, group: str, case: str, *, standalone: bool = False
+) -> str:
+    """Draw one column of a table, the best on top."""
+    if group == MEMORY:
+        values = results[MEMORY][case]
+        unit = "KiB an idle connection"
+    else:
+        values = {
+            name: statistics.median(times["cpu"])
+            for name, times in results["results"][group][case].items()
+        }
+        unit = "microseconds of CPU"
+    rows = [
+        charts.Bar(name, value, number(value), ours=name.startswith(TRIO_WS))
+        for name, value in sorted(values.items(), key=lambda item: item[1])
+    ]
+    return charts.bars(f"{group}, {case}: {unit}", rows, standalone=standalone)
+
+
+def pictures(results: Results) -> Iterator[tuple[str, str]]:
+    """Draw all columns of which there are pictures; yield name and SVG."""
+    shown = dict(results["results"])
+    if MEMORY in results:
+        shown[MEMORY] = results[MEMORY]
+    for group, cases in shown.items():
+        for case, found in cases.items():
+            if len(found) > 2:
+                name = re.sub(r"\W+", "-", f"{group} {case}".lower())
+                yield name, picture(results, group, case, standalone=True)
 
 
 # What was aimed at ---------------------------------------------------------------
@@ -179,9 +247,10 @@ class Target:
 
 def cpu(results: Results, group: str, case: str, name: str) -> float:
     try:
-        return statistics.median(results["results"][group][case][name]["cpu"])
+        times: list[float] = results["results"][group][case][name]["cpu"]
     except KeyError:
         raise Missing from None
+    return statistics.median(times)
 
 
 def kib(case: str) -> Callable[[Results], float]:
@@ -274,8 +343,8 @@ def targets() -> Iterator[Target]:
 
 def target_table(results: Results) -> Table:
     return Table(
-        "targets",
-        "Ratios of medians of CPU.",
+        "targets: what was aimed at",
+        "Ratios of medians of CPU, of trio_ws unless it says otherwise.",
         ["", "bound", "measured", ""],
         [target.row(results) for target in targets()],
     )
@@ -286,14 +355,13 @@ def target_table(results: Results) -> Table:
 
 def markdown(results: Results) -> str:
     found = results["about"]
-    packages = ", ".join(f"{name} {text}" for name, text in found["packages"].items())
     parts = [
-        f"{found['date']}, {found['python']}, {found['system']}\n\n{packages}\n\n"
-        f"Medians of {found['rounds']} interleaved rounds; compression off "
-        f"unless it is measured; keepalive as each library has it by default. CPU "
-        f"median (minimum) / wall time. {found['minutes']} minutes."
+        f"{about_text(results)}\n\n"
+        f"Medians of {found['rounds']} interleaved rounds: CPU (its minimum) / wall "
+        f"time. Compression off unless it is measured, keepalive as each library has "
+        f"it by default. Took {found['minutes']} minutes."
     ]
-    for table in (*tables(results), target_table(results)):
+    for table in tables(results).values():
         lines = [f"### {table.title}", "", table.note, "", cells(table.head)]
         lines.append(cells(["---"] * len(table.head)))
         lines += [cells(row) for row in table.rows]

@@ -11,6 +11,7 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -307,8 +308,13 @@ def arguments() -> argparse.Namespace:
     add("--group", action="append", default=[], help="of workloads; the same")
     add("--case", action="append", default=[], help="of a group; the same")
     add("--rounds", type=int)
-    add("--json", type=Path, help="write all that was measured here")
-    add("--report", type=Path, help="measure nothing, report such a file")
+    add(
+        "--json",
+        type=Path,
+        default=Path("build/bench.json"),
+        help="write all that was measured here (%(default)s)",
+    )
+    add("--report", type=Path, help="measure nothing, report such a file instead")
     add("--pictures", type=Path, help="draw pictures into this folder")
     add("--profile", action="store_true", help="only tell whose code the CPU is in")
     return parser.parse_args()
@@ -332,18 +338,25 @@ def run(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 progress(f"{workload.group}, {workload.case}")
                 found = driver.measure(workload)
                 measured.setdefault(workload.group, {})[workload.case] = found
-        for group, function, amount in (
-            (report.MEMORY, memory, 500 if quick else 1500),
-            (report.FAIRNESS, fairness, 1.0),
-            (report.PROFILES, profiles, 4.0),
-        ):
-            if group in groups:
-                progress(group)
-                results[group] = function(driver, amount)  # type: ignore[operator]
+        if report.MEMORY in groups:
+            progress(report.MEMORY)
+            results[report.MEMORY] = memory(driver, 500 if quick else 1500)
+        if report.FAIRNESS in groups:
+            progress(report.FAIRNESS)
+            results[report.FAIRNESS] = fairness(driver, 1.0)
+        if report.PROFILES in groups:
+            progress(report.PROFILES)
+            results[report.PROFILES] = profiles(driver, 4.0)
     finally:
         driver.close()
     results["about"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
     return results, driver.failures
+
+
+def dumped(results: dict[str, Any]) -> str:
+    """Return JSON with the rounds of a peer on one line."""
+    text = json.dumps(results, indent=1)
+    return re.sub(r"\[[^][{}]+\]", lambda match: " ".join(match[0].split()), text)
 
 
 def main() -> int:
@@ -353,9 +366,12 @@ def main() -> int:
         results = json.loads(given.report.read_text())
     else:
         results, failures = run(given)
-    if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+        given.json.write_text(dumped(results) + "\n")
+    if given.pictures:
+        given.pictures.mkdir(parents=True, exist_ok=True)
+        for name, svg in report.pictures(results):
+            (given.pictures / f"{name}.svg").write_text(svg)
     print(report.markdown(results))
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)

@@ -24,7 +24,7 @@ _STDLIB: Final = sysconfig.get_path("stdlib")
 _INSTALLED: Final = sysconfig.get_path("purelib")
 _MAKERS: Final = re.compile(r"/trio_ws/_transports/|/trio/(_core/_io_|_socket)")
 _CALLS: Final = re.compile(
-    r"\b(send|sendmsg|recv|recv_into|poll|modify|accept|shutdown)\("
+    r"(?:\b|_)(send|sendmsg|recv|recv_into|poll|modify|accept|shutdown)\("
     r"|\bfn\(self\._sock"
 )
 # What trio is made with.

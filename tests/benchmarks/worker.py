@@ -31,7 +31,10 @@ from .workloads import WORKLOADS, Workload
 LOAD = Load()
 
 
-def answer(result: object) -> None:
+def answer(result: dict[str, Any]) -> None:
+    for key, value in result.items():
+        if isinstance(value, float):
+            result[key] = float(f"{value:.4g}")
     print(json.dumps(result), flush=True)
 
 
@@ -139,6 +142,7 @@ async def lateness(
     late: list[float] = []
     count = 0
     over = False
+    begin = peer.event()
 
     async def receive(end: End) -> None:
         nonlocal count
@@ -148,6 +152,7 @@ async def lateness(
 
     async def send(end: End) -> None:
         nonlocal count
+        await begin.wait()
         while True:
             await end.send(message)
             count += 1
@@ -160,6 +165,7 @@ async def lateness(
 
     async def flow() -> None:
         nonlocal over
+        begin.set()
         what = "flood" if receiving else "drain"
         await peer.in_thread(lambda: LOAD.ask(what, seconds=seconds, size=size))
         over = True

@@ -129,8 +129,9 @@ class PicowsCore(AsyncioPeer):
     @asynccontextmanager
     async def _connect(self, port: int, options: Options) -> AsyncIterator[Listener]:
         scheme = "wss" if options.tls else "ws"
-        transport, listener = await picows.ws_connect(
-            Listener,
+        listener = Listener()
+        transport, _ = await picows.ws_connect(
+            lambda: listener,
             f"{scheme}://{HOST}:{port}/",
             ssl_context=client_context(options.tls),
         )

@@ -52,9 +52,9 @@ class TrioWs(TrioPeer):
             ssl=client_context(options.tls),
             **keywords(options),
         ) as ws:
-            assert options.deflate == (
-                "Sec-WebSocket-Extensions" in ws.response.headers
-            )
+            assert ws.response is not None
+            agreed = "Sec-WebSocket-Extensions" in ws.response.headers
+            assert agreed == options.deflate
             yield End(ws.send, ws.recv)
 
     @asynccontextmanager

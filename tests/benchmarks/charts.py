@@ -1,0 +1,51 @@
+"""Bars, as SVG by hand: text takes the colour of the page around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, LABELS, VALUES, ROW = 720, 210, 80, 24
+OURS, THEIRS = "#2f80ed", "#9aa5b1"
+
+# In a file of its own there is no page whose colour to take.
+_STANDALONE = """<style>
+  svg { color: #1f2328; background: #ffffff }
+  @media (prefers-color-scheme: dark) { svg { color: #d1d7e0; background: #131416 } }
+</style>"""
+
+
+class Bar(NamedTuple):
+    label: str
+    value: float
+    text: str
+    ours: bool
+
+
+def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
+    """Draw a bar for each row, the longest over the whole width."""
+    longest = max(row.value for row in rows)
+    height = ROW * len(rows) + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
+        f' role="img" style="max-width: {WIDTH}px; width: 100%"'
+        ' font-family="sans-serif" font-size="13" fill="currentColor">',
+        f"<title>{escape(title)}</title>",
+        _STANDALONE if standalone else "",
+        f'<text x="{LABELS}" y="16" font-weight="bold">{escape(title)}</text>',
+    ]
+    for number, row in enumerate(rows):
+        top = 28 + ROW * number
+        length = max(1.0, (WIDTH - LABELS - VALUES) * row.value / longest)
+        weight = ' font-weight="bold"' if row.ours else ""
+        parts.append(
+            f'<text x="{LABELS - 8}" y="{top + 14}" text-anchor="end"{weight}>'
+            f"{escape(row.label)}</text>"
+            f'<rect x="{LABELS}" y="{top + 1}" width="{length:.1f}" height="{ROW - 6}"'
+            f' rx="2" fill="{OURS if row.ours else THEIRS}"/>'
+            f'<text x="{LABELS + length + 6:.1f}" y="{top + 14}"{weight}>'
+            f"{escape(row.text)}</text>"
+        )
+    parts.append("</svg>")
+    return "\n".join(part for part in parts if part) + "\n"
