@@ -4,7 +4,7 @@ from ._codec cimport Decoder, encode
 from ._outbox cimport Outbox
 
 cdef int CLOSE, CONT, PING, PONG, MAX_CONTROL_PAYLOAD
-cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE
+cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
 
 cdef class Engine:
     cdef readonly bint client

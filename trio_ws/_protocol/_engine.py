@@ -120,9 +120,10 @@ class Engine:
             size += len(item)
         # After our own close frame nobody waits for messages.
         if self.phase is OPEN and items:
-            if not self.messages:
-                self.messages = deque()
-            self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
+            if self.messages:
+                self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
+            else:
+                self.messages = deque(items)  # type: ignore[arg-type]
             self.queued += size
 
     def _receive_others(self, items: list[Item]) -> None:

@@ -1,5 +1,7 @@
 cimport cython
 
+cdef object _NOTHING, deque
+
 cpdef Py_ssize_t frame_size(object frame) except -1
 
 cdef class Outbox:
