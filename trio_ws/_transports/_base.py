@@ -13,9 +13,10 @@ from typing import Any
 
 Buffer = bytes | memoryview
 
-# One read asks for this much. Above 128 KiB malloc maps and unmaps pages for
-# every buffer; below, more system calls are needed for the same bytes.
-READ_SIZE = 64 * 1024
+# One read asks for this much: 64 KiB, a common size, with the header before it.
+# Above 128 KiB malloc maps and unmaps pages for every buffer; below, more system
+# calls are needed for the same bytes.
+READ_SIZE = 64 * 1024 + 512
 
 # One write is offered this much of small frames; a larger frame goes alone.
 WRITE_SIZE = 64 * 1024
