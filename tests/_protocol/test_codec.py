@@ -68,10 +68,18 @@ def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
 # Masking
 
 
-# In long data the compiled code masks 64 and 8 bytes at a time, Python each
-# fourth byte.
+# Compiled code masks 64 bytes at a time, then 8; Python each fourth byte of long
+# data, in parts.
 @pytest.mark.parametrize(
-    "size", [*range(20), *range(60, 75), *range(1020, 1030), 4099, SPLIT_SIZE + 1]
+    "size",
+    [
+        *range(20),
+        *range(60, 75),
+        *range(2046, 2054),
+        SPLIT_SIZE + 1,
+        *range(2**16 - 1, 2**16 + 4),
+        2**17 + 3,
+    ],
 )
 def test_masking(size: int) -> None:
     data = bytes(i * 7 % 256 for i in range(size))

@@ -1,4 +1,4 @@
-# cython: annotation_typing=False
+# cython: annotation_typing=False, nonecheck=True
 """Bytes to messages and back: the hot path (RFC 6455, section 5).
 
 :class:`Decoder` parses everything it is given in one call. A whole message in

@@ -1,4 +1,4 @@
-# cython: annotation_typing=False
+# cython: annotation_typing=False, nonecheck=True
 """One side of a WebSocket connection, without any input or output.
 
 Bytes go in by :meth:`Engine.receive`, messages wait in :attr:`Engine.messages`,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-_LONG_DATA: Final = 1024
+_LONG_DATA: Final = 2048
 
 # What is read and written a dozen times had better stay in the cache.
 _PART: Final = 64 * 1024

@@ -1,4 +1,4 @@
-# cython: annotation_typing=False
+# cython: annotation_typing=False, nonecheck=True
 """What waits for the socket, in the order in which it goes out.
 
 First the frame under way, of which the socket has taken a part: nothing may
