@@ -11,7 +11,7 @@ setup(
         Extension(
             f"trio_ws._protocol.{name}",
             [f"trio_ws/_protocol/{name}.py"],
-            extra_compile_args=["-g0"],
+            extra_compile_args=["-O3", "-g0"],
             # The same files work as they are where there is no C compiler, or it
             # fails. In CI it may not.
             optional=os.environ.get("TRIO_WS_REQUIRE") != "all",

@@ -68,8 +68,8 @@ def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
 # Masking
 
 
-# Compiled code masks 64 bytes at a time, then 8; Python each fourth byte of long
-# data, in parts.
+# Compiled code masks words of 8 bytes, and several at once; Python each fourth byte
+# of long data, in parts.
 @pytest.mark.parametrize(
     "size",
     [

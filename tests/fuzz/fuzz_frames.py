@@ -8,6 +8,7 @@ frames are those that websockets' parser sees.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import atheris
 from websockets.frames import Frame
 from websockets.streams import StreamReader
+
+# What it has tried guides it, which compiled code doesn't tell; fuzz_both.py has that.
+os.environ["TRIO_WS_PURE"] = "1"
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
     from trio_ws._protocol._codec import Decoder

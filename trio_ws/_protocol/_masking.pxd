@@ -11,29 +11,24 @@ cdef extern from *:
     #include <string.h>
 
     /* Words are read and written by memcpy, since neither side is aligned;
-       compilers make single instructions of that. */
+       compilers make single instructions of that, for several words at once. */
     static void trio_ws_xor(
         char *restrict target, const char *restrict source, Py_ssize_t size,
         uint32_t key)
     {
         unsigned char bytes[8];
-        uint64_t mask, words[8];
-        for (int i = 0; i < 8; i++)
+        uint64_t mask, word;
+        Py_ssize_t i, whole = size & ~(Py_ssize_t)7;
+        for (i = 0; i < 8; i++)
             bytes[i] = (unsigned char)(key >> 8 * (i & 3));
         memcpy(&mask, bytes, 8);
-        for (; size >= 64; size -= 64, target += 64, source += 64) {
-            memcpy(words, source, 64);
-            for (int i = 0; i < 8; i++)
-                words[i] ^= mask;
-            memcpy(target, words, 64);
+        for (i = 0; i < whole; i += 8) {
+            memcpy(&word, source + i, 8);
+            word ^= mask;
+            memcpy(target + i, &word, 8);
         }
-        for (; size >= 8; size -= 8, target += 8, source += 8) {
-            memcpy(words, source, 8);
-            words[0] ^= mask;
-            memcpy(target, words, 8);
-        }
-        for (int i = 0; i < size; i++)
-            target[i] = (char)(source[i] ^ bytes[i]);
+        for (; i < size; i++)
+            target[i] = (char)(source[i] ^ bytes[i & 3]);
     }
     """
     void xor "trio_ws_xor"(
