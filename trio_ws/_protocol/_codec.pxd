@@ -77,7 +77,11 @@ cdef class Decoder:
     cdef _begin(self, int first, long long length, bint transform)
 
     @cython.locals(
-        size=Py_ssize_t, stop=Py_ssize_t, shift="unsigned int", chunk=bytes
+        size=Py_ssize_t,
+        stop=Py_ssize_t,
+        key="unsigned long long",
+        shift="unsigned int",
+        chunk=bytes,
     )
     cdef Py_ssize_t _add_payload(
         self, bytes data, Py_ssize_t start, list items

@@ -402,8 +402,8 @@ class Decoder:
         size = min(self._missing, len(data) - start)
         stop = start + size
         chunk = _masking.masked(data, start, stop, self._key)
-        shift = 8 * (size & 3)
-        self._key = (self._key >> shift | self._key << 32 - shift) & 0xFFFFFFFF
+        key, shift = self._key, 8 * (size & 3)
+        self._key = (key >> shift | key << 32 - shift) & 0xFFFFFFFF
         self._missing -= size
         if self._raw is not None:
             self._raw.write(chunk)
