@@ -53,7 +53,8 @@ def test_the_report_has_all_of_it(results: dict[str, Any]) -> None:
     text = report.markdown(json.loads(json.dumps(results)))
     assert re.search(rf"^\| {TRIO_WS} \| [\d.,]+ \([\d.,]+\) / [\d.,]+ \|$", text, re.M)
     assert re.search(rf"round trip 32 B / {RAW_TRIO} \| at most 0.8 \| [\d.]+ \|", text)
-    assert "round trip 1 KiB / raw trio streams | at most 0.8 | not measured" in text
+    assert "round trip 1 KiB" not in text
+    assert re.search(r"Not measured: \d+\.", text)
     picture = ElementTree.fromstring(report.picture(results, ROUND_TRIP, "32 B"))
     labels = [element.text for element in picture.iter() if element.text]
     assert {TRIO_WS, RAW_TRIO} <= set(labels)
@@ -90,7 +91,7 @@ def test_a_target_is_met_or_not_or_not_measured() -> None:
     assert most.row({}) == ["x", "at most 0.5", "0.50", "met"]
     least = report.Target("x", 0.5, lambda results: 0.4, at_least=True)
     assert least.row({}) == ["x", "at least 0.5", "0.40", "**not met**"]
-    assert report.Target("x", 0.5, missing).row({})[2] == "not measured"
+    assert report.Target("x", 0.5, missing).row({})[2:] == ["", ""]
 
 
 # The profiler

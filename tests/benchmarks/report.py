@@ -240,7 +240,7 @@ class Target:
         try:
             value = self.measured(results)
         except Missing:
-            return [self.text, bound, "not measured", ""]
+            return [self.text, bound, "", ""]
         met = value >= self.bound if self.at_least else value <= self.bound
         return [self.text, bound, f"{value:.2f}", "met" if met else "**not met**"]
 
@@ -342,11 +342,15 @@ def targets() -> Iterator[Target]:
 
 
 def target_table(results: Results) -> Table:
+    rows = [target.row(results) for target in targets()]
+    measured = [row for row in rows if row[-1]]
+    missing = len(rows) - len(measured)
     return Table(
         "targets: what was aimed at",
-        "Ratios of medians of CPU, of trio_ws unless it says otherwise.",
+        "Ratios of medians of CPU, of trio_ws unless it says otherwise."
+        + (f" Not measured: {missing}." if missing else ""),
         ["", "bound", "measured", ""],
-        [target.row(results) for target in targets()],
+        measured,
     )
 
 

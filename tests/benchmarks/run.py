@@ -233,7 +233,7 @@ MEMORY = {
     "deflate, both contexts used": {"deflate": True, "use": True},
 }
 NO_DEFLATE = (RAW_TRIO, TRIO_WEBSOCKET, PICOWS_CORE)
-FAIRNESS_PEERS = (TRIO_WS, WEBSOCKETS_TRIO, WEBSOCKETS)
+FAIRNESS_PEERS = (TRIO_WS, WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
 PROFILED = [
     (workloads.ROUND_TRIP, "32 B"),
     (workloads.ROUND_TRIP, "64 KiB"),

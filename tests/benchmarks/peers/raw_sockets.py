@@ -39,11 +39,10 @@ class RawSockets(TrioPeer):
         assert isinstance(message, bytes)
         sending = memoryview(message)
         size = len(message)
-        received = bytearray(size)
-        receiving = memoryview(received)
 
         async def drive(count: int) -> None:
             sent = came = number = 0
+            received = bytearray(size)
             while number < count:
                 try:
                     while sent < size * count:
@@ -52,10 +51,12 @@ class RawSockets(TrioPeer):
                     pass
                 try:
                     while number < count:
-                        came += receiver.recv_into(receiving[came:])
+                        came += receiver.recv_into(memoryview(received)[came:])
                         if came == size:
                             if received != message:
                                 raise WrongData(f"{size} bytes differ")
+                            # Whoever hands over messages makes each anew.
+                            received = bytearray(size)
                             came = 0
                             number += 1
                 except BlockingIOError:
