@@ -198,17 +198,16 @@ def about(spec: Spec) -> dict[str, str]:
         except PackageNotFoundError:  # a checkout
             module: Any = importlib.import_module(package)
             found[package] = module.__version__
-    for name, module_name in {
-        "trio_ws": "trio_ws._protocol._codec",
+    if "trio_ws" in found:
+        library: Any = importlib.import_module("trio_ws")
+        found["trio_ws"] += f" {library.codec()}"
+    for name, speedups in {
         "websockets": "websockets.speedups",
         "aiohttp": "aiohttp._websocket.reader_c",
     }.items():
         if name in found:
-            try:
-                where = importlib.import_module(module_name).__file__ or ""
-            except ImportError:
-                where = ".py"
-            found[name] += " pure" if where.endswith(".py") else " compiled"
+            compiled = importlib.util.find_spec(speedups) is not None
+            found[name] += " compiled" if compiled else " python"
     return found
 
 
