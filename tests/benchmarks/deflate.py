@@ -11,9 +11,7 @@ compressing a message and decompressing it, the best of some rounds.
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
-import random
 import sys
 import time
 import tracemalloc
@@ -24,6 +22,7 @@ from typing import Any, NamedTuple
 # A script's path starts at its own folder, and a checkout may not be installed.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.benchmarks.texts import json_texts
 from trio_ws.extensions import (
     ClientPerMessageDeflateFactory,
     Extension,
@@ -61,26 +60,6 @@ class Cost(NamedTuple):
     time: float  # microseconds, of both ends together
 
 
-def messages(count: int) -> list[bytes]:
-    """Make messages of about 1 kB."""
-    rng = random.Random(6455)
-    return [
-        json.dumps(
-            [
-                {
-                    "symbol": "".join(rng.choices("ABCDEFGHIJ", k=4)),
-                    "price": round(rng.uniform(1, 500), 2),
-                    "volume": rng.randrange(10**6),
-                    "open": rng.random() < 0.9,
-                    "updated": f"2026-01-01T12:{number % 60:02}:00Z",
-                }
-                for _ in range(10)
-            ]
-        ).encode()
-        for number in range(count)
-    ]
-
-
 def ends(settings: dict[str, Any]) -> tuple[Extension, Extension]:
     """Negotiate; return the client's end and the server's."""
     client_factory = ClientPerMessageDeflateFactory(**settings)
@@ -104,7 +83,7 @@ def exchange(client: Extension, server: Extension, texts: list[bytes]) -> int:
 
 def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
     """Measure one set of parameters."""
-    texts = messages(200)
+    texts = [text.encode() for text in json_texts(200, rows=10)]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -125,7 +104,7 @@ def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
 
 def main() -> None:
     """Print a table."""
-    texts = messages(200)
+    texts = [text.encode() for text in json_texts(200, rows=10)]
     print(
         f"{platform.python_implementation()} {platform.python_version()},"
         f" zlib {zlib.ZLIB_RUNTIME_VERSION}"

@@ -157,43 +157,56 @@ class Driver:
     def measure(self, workload: Workload) -> dict[str, dict[str, Any]]:
         """Let all peers do it, one after the other, round after round."""
         results: dict[str, dict[str, Any]] = {}
-        what = f"{workload.group}, {workload.case}"
-        with ExitStack() as stack:
-            ready: list[Worker] = []
-            for name in workload.peers:
-                if name not in self.peers:
-                    continue
-                if workload.fresh:
-                    worker = stack.enter_context(self._fresh(name))
-                else:
-                    worker = self._worker(name)
-                try:
-                    worker.ask(
-                        "measure",
-                        group=workload.group,
-                        case=workload.case,
-                        seconds=self._seconds,
-                    )
-                    begun = worker.answer()
-                except Failed:
-                    self._failed(what, name)
-                    continue
-                if "count" in begun:
-                    ready.append(worker)
-                    results[name] = begun | {"cpu": [], "wall": []}
-            for _ in range(min(self._rounds, workload.rounds)):
-                for worker in tuple(ready):
-                    try:
-                        for key, value in worker.turn().items():
-                            results[worker.name][key].append(value)
-                    except Failed:
-                        self._failed(what, worker.name)
-                        ready.remove(worker)
-                        del results[worker.name]
-            if not workload.fresh:
-                for worker in ready:
-                    worker.stop()
+        rounds = min(self._rounds, workload.rounds)
+        sessions = max(1, min(workload.sessions, rounds // 3))
+        for number in range(sessions):
+            share = rounds * (number + 1) // sessions - rounds * number // sessions
+            with ExitStack() as stack:
+                self._session(workload, share, stack, results)
         return results
+
+    def _session(
+        self,
+        workload: Workload,
+        rounds: int,
+        stack: ExitStack,
+        results: dict[str, dict[str, Any]],
+    ) -> None:
+        what = f"{workload.group}, {workload.case}"
+        ready: list[Worker] = []
+        for name in workload.peers:
+            if name not in self.peers:
+                continue
+            if workload.sessions:
+                worker = stack.enter_context(self._fresh(name))
+            else:
+                worker = self._worker(name)
+            try:
+                worker.ask(
+                    "measure",
+                    group=workload.group,
+                    case=workload.case,
+                    seconds=self._seconds,
+                )
+                begun = worker.answer()
+            except Failed:
+                self._failed(what, name)
+                continue
+            if "count" in begun:
+                ready.append(worker)
+                results.setdefault(name, begun | {"cpu": [], "wall": []})
+        for _ in range(rounds):
+            for worker in tuple(ready):
+                try:
+                    for key, value in worker.turn().items():
+                        results[worker.name][key].append(value)
+                except Failed:
+                    self._failed(what, worker.name)
+                    ready.remove(worker)
+                    del results[worker.name]
+        if not workload.sessions:
+            for worker in ready:
+                worker.stop()
 
     def once(self, name: str, what: str, **arguments: object) -> Any:
         """Ask a process of its own."""
@@ -237,12 +250,16 @@ FAIRNESS_PEERS = (TRIO_WS, WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
 PROFILED = [
     (workloads.ROUND_TRIP, "32 B"),
     (workloads.ROUND_TRIP, "64 KiB"),
-    (workloads.FROM_CLIENT, "32 B"),
-    (workloads.FROM_CLIENT, "64 KiB"),
-    (workloads.FROM_SERVER, "1 MiB"),
+    *(
+        (group, case)
+        for group in (workloads.FROM_CLIENT, workloads.FROM_SERVER)
+        for case in ("32 B", "64 KiB", "1 MiB")
+    ),
     (workloads.SATURATED, "32 connections, 64 B"),
     (workloads.TLS, "32 B"),
+    (workloads.TLS, "64 KiB"),
     (workloads.CONNECT, "once"),
+    (workloads.BROADCAST, "10,000 connections, 64 B"),
 ]
 
 
@@ -346,7 +363,7 @@ def run(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             results[report.FAIRNESS] = fairness(driver, 1.0)
         if report.PROFILES in groups:
             progress(report.PROFILES)
-            results[report.PROFILES] = profiles(driver, 4.0)
+            results[report.PROFILES] = profiles(driver, 3.0)
     finally:
         driver.close()
     results["about"]["minutes"] = round((time.perf_counter() - started) / 60, 1)

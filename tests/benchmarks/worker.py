@@ -24,7 +24,7 @@ from typing import Any
 
 from . import sampling
 from .load import Load
-from .peers import PEERS, End, Options, Peer, Spec, Unsupported
+from .peers import PEERS, Drive, End, Options, Peer, Spec, Unsupported
 from .texts import ROW, json_texts
 from .workloads import WORKLOADS, Workload
 
@@ -57,17 +57,8 @@ async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
     """Answer with the count, then, each turn, with microseconds an operation."""
     workload = find(group, case)
     try:
-        running = workload.start(peer, LOAD)
-        async with running as drive:
-            count = 1
-            while True:  # this is the warm-up, too
-                started = time.perf_counter()
-                await drive(count)
-                took = time.perf_counter() - started
-                if took > seconds / 4 or count >= workload.at_least > 1:
-                    break
-                count *= 2
-            count = max(math.ceil(count * seconds / took), workload.at_least)
+        async with workload.start(peer, LOAD) as drive:
+            count = await calibrated(drive, seconds, workload.at_least)
             answer({"count": count})
             while my_turn():
                 gc.collect()
@@ -83,14 +74,26 @@ async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
     answer({"over": True})
 
 
+async def calibrated(drive: Drive, seconds: float, at_least: int) -> int:
+    """Find out how often fits that time, which warms up, too."""
+    count = 1
+    while True:
+        started = time.perf_counter()
+        await drive(count)
+        took = time.perf_counter() - started
+        if took > seconds / 4 or count >= at_least > 1:
+            return max(math.ceil(count * seconds / took), at_least)
+        count *= 2
+
+
 async def profile(peer: Peer, group: str, case: str, seconds: float) -> None:
     """Answer with whose code the CPU time was in: shares of 1."""
     async with find(group, case).start(peer, LOAD) as drive:
-        await drive(100)
+        count = await calibrated(drive, seconds / 50, 1)
         with sampling.Sampler() as sampler:
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
-                await drive(100)
+                await drive(count)
     answer(sampler.shares())
 
 
