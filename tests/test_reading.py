@@ -1,0 +1,613 @@
+"""Who reads: the reader, or a receiver that comes back quickly.
+
+The clock stands still unless a test moves it. So whatever happens is quick, the
+reader's naps end when a test says so, and what happens without a nap's end is
+seen to need none.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import TypeAlias
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.faults.operations import contexts
+from tests.faults.peer import trio_stream
+from tests.in_memory import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    RawPeer,
+    close_frame,
+    frame,
+)
+from trio_ws import (
+    ClientConnection,
+    Connection,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    State,
+    accept,
+    connect,
+)
+from trio_ws._pump import (
+    _NAP,
+    _QUICK,
+    CALLER,
+    KEEPER,
+    LAST_CALLER,
+    PAUSED,
+    STANDBY,
+    Reading,
+)
+from trio_ws._transports import READ_SIZE
+from trio_ws.testing import open_pair
+
+FIN = 0x80
+
+# From the last message that a receiver has read to the reader's going on: one
+# nap that had begun before, and one in which nobody reads.
+NAPS = 2 * _NAP
+
+
+class Link:
+    """A raw server, and a client of ours, over a pair of sockets."""
+
+    def __init__(self, nursery: trio.Nursery, *, tls: bool, tcp: bool) -> None:
+        if tcp:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                ours = socket.create_connection(listener.getsockname())
+                self.sock, _ = listener.accept()
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        else:
+            ours, self.sock = socket.socketpair()
+        self.stream = trio_stream(self.sock)
+        self._stack = ExitStack()
+        self._stack.callback(self.stream.socket.close)
+        self._nursery = nursery
+        self._ours = trio_stream(ours)
+        self._stack.callback(self._ours.socket.close)
+        theirs: trio.abc.Stream = self.stream
+        self._uri, self._tls = "ws://localhost/", {}
+        if tls:
+            client, server = contexts()
+            theirs = trio.SSLStream(
+                theirs, server, server_side=True, https_compatible=True
+            )
+            self._uri, self._tls = "wss://localhost/", {"ssl": client}
+        self.peer = RawPeer(client=False, streams=(self._ours, theirs))
+
+    def free(self) -> None:
+        self._stack.close()
+
+    @asynccontextmanager
+    async def connected(self, **options: object) -> AsyncIterator[ClientConnection]:
+        """Open a connection, which is closed by the peer in the end."""
+        self._nursery.start_soon(self.peer.answer)
+        async with connect(
+            self._uri,
+            stream=self._ours,
+            **self._tls,  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]
+        ) as ws:
+            try:
+                yield ws
+            except BaseException:
+                # No deadline would end the closing handshake of a test that failed.
+                self.stream.socket.close()
+                raise
+            self._nursery.start_soon(self.close)
+
+    @asynccontextmanager
+    async def standing_by(self, **options: object) -> AsyncIterator[ClientConnection]:
+        """Open a connection whose receiver is expected back."""
+        async with self.connected(**options) as ws:
+            await self.hurry(ws)
+            yield ws
+
+    async def close(self) -> None:
+        """Send a close frame, read up to the other, and end the connection."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.peer.send(CLOSE, b"\x03\xe8")
+            while (await self.peer.read() or (FIN | CLOSE, b""))[0] != FIN | CLOSE:
+                pass
+        await trio.aclose_forcefully(self.peer.stream)
+
+    def reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.stream.socket.close()
+
+    async def hurry(self, ws: ClientConnection) -> None:
+        """Exchange messages until receivers read."""
+        for _ in range(3):
+            if reading(ws) is STANDBY:
+                return
+            receiver = await receiving(self._nursery, ws)
+            await self.text("quick")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["quick"]
+        raise AssertionError("the reader doesn't step aside")
+
+    async def text(self, *messages: str) -> None:
+        for message in messages:
+            await self.peer.send(TEXT, message.encode())
+
+
+MakeLink: TypeAlias = "Callable[..., Link]"
+
+
+@pytest.fixture
+async def make_link(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> AsyncIterator[MakeLink]:
+    with ExitStack() as stack:
+
+        def make(*, tls: bool = False, tcp: bool = False) -> Link:
+            link = Link(nursery, tls=tls, tcp=tcp)
+            stack.callback(link.free)
+            return link
+
+        yield make
+
+
+@pytest.fixture
+def link(make_link: MakeLink) -> Link:
+    return make_link()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def either_link(make_link: MakeLink, request: pytest.FixtureRequest) -> Link:
+    return make_link(tls=request.param)
+
+
+def reading(ws: Connection) -> Reading:
+    return ws._pump._reading
+
+
+async def passed(clock: MockClock, seconds: float) -> None:
+    """Let time pass, and what it brings happen."""
+    clock.jump(seconds)
+    await wait_all_tasks_blocked()
+
+
+class Receiver:
+    """A task that receives, and what it got."""
+
+    def __init__(self, ws: Connection) -> None:
+        self.ws = ws
+        self.scope = trio.CancelScope()
+        self.got: list[str | bytes] = []
+        self.error: ConnectionClosed | None = None
+        self.ended = False
+
+    async def receive(self, count: float) -> None:
+        with self.scope:
+            try:
+                while len(self.got) < count:
+                    self.got.append(await self.ws.recv())
+            except ConnectionClosed as exc:
+                self.error = exc
+        self.ended = True
+
+
+async def receiving(
+    nursery: trio.Nursery, ws: Connection, count: float = 1
+) -> Receiver:
+    """Start a receiver of so many messages, and see it wait for the first."""
+    receiver = Receiver(ws)
+    nursery.start_soon(receiver.receive, count)
+    await wait_all_tasks_blocked()
+    assert not receiver.ended
+    return receiver
+
+
+async def as_caller(
+    nursery: trio.Nursery, ws: ClientConnection, count: float = 1
+) -> Receiver:
+    receiver = await receiving(nursery, ws, count)
+    assert reading(ws) is CALLER
+    return receiver
+
+
+async def as_last_caller(
+    nursery: trio.Nursery, ws: ClientConnection, clock: MockClock, count: float = 1
+) -> Receiver:
+    receiver = await as_caller(nursery, ws, count)
+    await passed(clock, _NAP)
+    assert reading(ws) is LAST_CALLER
+    return receiver
+
+
+# Who reads
+
+
+async def test_the_second_quick_message_makes_the_reader_step_aside(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+    async with link.connected() as ws:
+        # None of these is delivered to somebody who waits for it.
+        await link.text("a", "b", "c")
+        await wait_all_tasks_blocked()
+        assert [await ws.recv() for _ in range(3)] == ["a", "b", "c"]
+        assert reading(ws) is KEEPER
+        for expected in (KEEPER, STANDBY):
+            receiver = await receiving(nursery, ws)
+            assert reading(ws) is KEEPER
+            await link.text("x")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["x"]
+            assert reading(ws) is expected
+        for _ in range(3):
+            receiver = await as_caller(nursery, ws)
+            await link.text("y")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["y"]
+            assert reading(ws) is STANDBY
+
+
+async def test_slow_traffic_is_the_readers(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    async with link.connected() as ws:
+        for _ in range(10):
+            receiver = await receiving(nursery, ws)
+            await passed(mock_clock, 1.25 * _QUICK)
+            assert reading(ws) is KEEPER
+            await link.text("x")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["x"]
+            assert reading(ws) is KEEPER
+
+
+async def test_from_quick_to_slow_and_back(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        # Who waits for a nap is the last to read; then it is the reader's turn.
+        receiver = await as_last_caller(nursery, ws, mock_clock)
+        await passed(mock_clock, 10 * _NAP)
+        assert reading(ws) is LAST_CALLER
+        await link.text("x")
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+        assert reading(ws) is KEEPER
+        for _ in range(3):
+            receiver = await receiving(nursery, ws)
+            await passed(mock_clock, 2 * _QUICK)
+            await link.text("x")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["x"]
+            assert reading(ws) is KEEPER
+        receiver = await receiving(nursery, ws)
+        await link.text("x")
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+        assert reading(ws) is STANDBY
+
+
+async def test_who_reads_now_and_then_in_each_nap_goes_on_reading(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    async with link.standing_by() as ws:
+        receiver = await as_caller(nursery, ws, 20)
+        for i in range(20):
+            await passed(mock_clock, 0.6 * _NAP)
+            assert reading(ws) is CALLER
+            await link.text(str(i))
+            await wait_all_tasks_blocked()
+            assert len(receiver.got) == i + 1
+
+
+async def test_the_reader_sleeps_while_receivers_read(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    # This is what it is all for.
+    class Steps(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.names.append(task.name)
+
+    link = either_link
+    async with link.standing_by(ping_interval=None) as ws:
+        receiver = await as_caller(nursery, ws, 100)
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for _ in range(100):
+            await link.text("x")
+            await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert len(receiver.got) == 100
+        assert not [name for name in steps.names if "_run_reader" in name]
+
+
+async def test_the_reader_goes_on_if_nobody_comes(
+    either_link: Link, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        await link.text("x")
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.WouldBlock):
+            ws.recv_nowait()
+        assert reading(ws) is STANDBY
+        await passed(mock_clock, NAPS)
+        assert reading(ws) is KEEPER
+        assert ws.recv_nowait() == "x"
+        await link.text("y")
+        await wait_all_tasks_blocked()
+        assert ws.recv_nowait() == "y"
+
+
+@pytest.mark.parametrize("naps", [0.4, 0.9, 1.4, 1.9])
+async def test_a_receiver_that_comes_back_during_the_naps(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock, naps: float
+) -> None:
+    async with link.standing_by() as ws:
+        receiver = await as_caller(nursery, ws)
+        await link.text("x")
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+        await link.text("y")
+        await passed(mock_clock, naps * _NAP)
+        assert await ws.recv() == "y"
+        await link.text("z")
+        assert await ws.recv() == "z"
+
+
+async def test_only_sockets_are_read_by_receivers(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    # A stream of the user's may lose something if its receiver is cancelled.
+    peer = RawPeer(client=False)
+    nursery.start_soon(peer.answer)
+    async with connect("ws://testing/", stream=peer.theirs) as ws:
+        for _ in range(5):
+            receiver = await receiving(nursery, ws)
+            await peer.send(TEXT, b"x")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["x"]
+            assert reading(ws) is KEEPER
+        nursery.start_soon(peer.close)
+    # In tests of applications nothing may depend on what is quick.
+    ours, theirs = map(trio_stream, socket.socketpair())
+    async with open_pair(streams=(ours, theirs)) as (client, server):
+        for _ in range(5):
+            receiver = await receiving(nursery, client)
+            await server.send("x")
+            await wait_all_tasks_blocked()
+            assert receiver.got == ["x"]
+            assert reading(client) is KEEPER
+
+
+async def test_the_side_of_a_server(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    ours, theirs = map(trio_stream, socket.socketpair())
+    peer = RawPeer(client=True, streams=(ours, theirs))
+    await peer.ask()
+    async with accept(ours) as ws:
+        await peer.skip_response()
+        got = []
+        for _ in range(4):
+            await receiving(nursery, ws)
+            await peer.send(TEXT, b"x")
+            await wait_all_tasks_blocked()
+            got.append(reading(ws))
+        nursery.start_soon(peer.close)
+    assert got == [KEEPER, STANDBY, STANDBY, STANDBY]
+    await theirs.aclose()
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("next_one", ["receiver", "reader"])
+@pytest.mark.parametrize("last", [False, True], ids=["caller", "last_caller"])
+async def test_a_receiver_that_is_cancelled_loses_nothing(
+    either_link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    last: bool,
+    next_one: str,
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        for _ in range(3):
+            await link.hurry(ws)
+            receiver = (
+                await as_last_caller(nursery, ws, mock_clock)
+                if last
+                else await as_caller(nursery, ws)
+            )
+            receiver.scope.cancel()
+            await wait_all_tasks_blocked()
+            assert receiver.ended
+            assert not receiver.got
+            assert reading(ws) is (KEEPER if last else STANDBY)
+            await link.text("x", "y")
+            if next_one == "receiver":
+                assert [await ws.recv(), await ws.recv()] == ["x", "y"]
+            else:
+                await passed(mock_clock, NAPS)
+                assert reading(ws) is KEEPER
+                assert [ws.recv_nowait(), ws.recv_nowait()] == ["x", "y"]
+
+
+async def test_a_receiver_cancelled_as_a_message_comes(
+    link: Link, nursery: trio.Nursery
+) -> None:
+    # Both happen between two turns of the loop, in either order.
+    async with link.standing_by() as ws:
+        for cancelled_first in (True, False) * 3:
+            receiver = await as_caller(nursery, ws)
+            if cancelled_first:
+                receiver.scope.cancel()
+                link.sock.send(frame(TEXT, b"x"))
+            else:
+                link.sock.send(frame(TEXT, b"x"))
+                receiver.scope.deadline = trio.current_time()
+            await wait_all_tasks_blocked()
+            assert receiver.ended
+            if not receiver.got:
+                assert await ws.recv() == "x"
+            await link.hurry(ws)
+
+
+async def test_a_receiver_cancelled_at_each_byte_of_a_fragmented_message(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    data = (
+        frame(TEXT, b"one \xe2\x82", fin=False)
+        + frame(PING, b"?")
+        + frame(CONT, b"\xac", fin=False)
+        + frame(CONT, b" two")
+    )
+    async with link.standing_by() as ws:
+        for i in range(len(data)):
+            receiver = await as_caller(nursery, ws)
+            await link.peer.put(data[i : i + 1])
+            if i < len(data) - 1:
+                await wait_all_tasks_blocked()
+                receiver.scope.cancel()
+            await wait_all_tasks_blocked()
+            assert receiver.ended
+        assert receiver.got == ["one \u20ac two"]
+        # The same, and the reader comes in between.
+        for i in range(len(data)):
+            receiver = await receiving(nursery, ws)
+            await link.peer.put(data[i : i + 1])
+            if i < len(data) - 1:
+                await passed(mock_clock, i % 3 * _NAP)
+                receiver.scope.cancel()
+            await wait_all_tasks_blocked()
+            assert receiver.ended
+        assert receiver.got == ["one \u20ac two"]
+
+
+async def test_receivers_that_are_cancelled_again_and_again(
+    link: Link, mock_clock: MockClock
+) -> None:
+    # Each is a caller, none reads anything; and the reader gets its turn.
+    async with link.standing_by() as ws:
+        for _ in range(20):
+            with trio.move_on_after(_NAP / 5):
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(ws.recv)
+                    await wait_all_tasks_blocked()
+                    mock_clock.jump(_NAP / 5)
+            if reading(ws) is KEEPER:
+                break
+        else:
+            raise AssertionError("the reader never goes on")
+        await link.text("x")
+        await wait_all_tasks_blocked()
+        assert ws.recv_nowait() == "x"
+
+
+async def test_two_tasks_that_take_turns(link: Link, nursery: trio.Nursery) -> None:
+    async with link.standing_by() as ws:
+        for i in range(5):
+            first = await as_caller(nursery, ws)
+            first.scope.cancel()
+            await wait_all_tasks_blocked()
+            second = await as_caller(nursery, ws)
+            await link.text(str(i))
+            await wait_all_tasks_blocked()
+            assert second.got == [str(i)]
+            third = await as_caller(nursery, ws)
+            await link.text("again")
+            await wait_all_tasks_blocked()
+            assert third.got == ["again"]
+
+
+# The end
+
+
+@pytest.fixture(params=["standby", "caller", "last_caller"])
+def state(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def receiver_in(
+    state: str, nursery: trio.Nursery, ws: ClientConnection, clock: MockClock
+) -> Receiver:
+    """Bring about a state; return what receives in it, or will."""
+    if state == "caller":
+        return await as_caller(nursery, ws, 100)
+    if state == "last_caller":
+        return await as_last_caller(nursery, ws, clock, 100)
+    return Receiver(ws)
+
+
+LOSSES = {
+    "reset": (None, "no close frame received or sent", ConnectionResetError),
+    "eof": (None, "no close frame received or sent", EOFError),
+    "violation": (
+        frame(3),
+        r"sent 1002 \(protocol error\) unknown opcode 0x3; no close frame received",
+        Exception,
+    ),
+    "close": (
+        frame(CLOSE, b"\x03\xf3oh"),
+        r"received 1011 \(internal error\) oh; then sent 1011",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("messages", [0, 3])
+async def test_loss(
+    make_link: MakeLink,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    loss: str,
+    messages: int,
+) -> None:
+    link = make_link(tcp=True)
+    data, match, cause = LOSSES[loss]
+    expected = [str(i) for i in range(messages)]
+    async with link.connected(ping_interval=None) as ws:
+        await link.hurry(ws)
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        link.sock.send(b"".join(frame(TEXT, m.encode()) for m in expected))
+        if loss == "reset":
+            # What has come and isn't read is lost with a reset.
+            await wait_all_tasks_blocked()
+            link.reset()
+        elif loss == "eof":
+            link.sock.shutdown(socket.SHUT_WR)
+        else:
+            assert data is not None
+            link.sock.send(data)
+        if state == "standby":
+            await receiver.receive(100)
+        else:
+            await wait_all_tasks_blocked()
+        assert receiver.ended
+        if not (loss == "reset" and state == "standby"):
+            assert receiver.got == expected
+        with pytest.raises(ConnectionClosedError, match=match) as caught:
+            await ws.recv()
+        assert isinstance(caught.value.__cause__, cause or type(None))
+        assert str(receiver.error) == str(caught.value)
+    assert ws.state is State.CLOSED
