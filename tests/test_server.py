@@ -725,6 +725,7 @@ async def test_a_client_is_told_503() -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.aclose)
+            await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(InvalidStatus, match="HTTP 503"):
                 async with connect("ws://testing/", stream=stream):
                     raise AssertionError("entered")
