@@ -39,13 +39,16 @@ def broadcast(
     cache: dict[int, Encoded] = {}
     left_out: list[Connection] = []
     for connection in connections:
-        if not isinstance(connection, Connection):
-            raise TypeError(f"connections: expected connections; got {connection!r}")
-        engine, pump = connection._engine, connection._pump
+        try:
+            engine, pump = connection._engine, connection._pump
+        except AttributeError:  # isinstance() of an abstract class costs more
+            raise TypeError(
+                f"connections: expected connections; got {connection!r}"
+            ) from None
         if engine.phase is not OPEN:
             continue
         if connection._turn is None and pump.has_room:
-            pump.write(engine.shared_frame(opcode, payload, cache))
+            pump.write_now(engine.shared_frame(opcode, payload, cache))
         else:
             left_out.append(connection)
             if slow == "close":

@@ -25,7 +25,7 @@ from ._options import ServerOptions, ServerOptionsDict, check_seconds, make_opti
 from ._protocol._frames import close_payload
 from ._protocol._handshake import plain_response
 from ._protocol._http import Response
-from ._protocol._state import State
+from ._protocol._state import OPEN, State
 from ._scope import ConnectionScope
 from ._transports import (
     Transport,
@@ -125,9 +125,10 @@ class Server:
     def connections(self) -> set[ServerConnection]:
         """The connections that are open now."""
         return {
-            session.connection
+            connection
             for session in self._sessions
-            if session.connection is not None and session.connection.state is State.OPEN
+            if (connection := session.connection) is not None
+            and connection._engine.phase is OPEN
         }
 
     @property

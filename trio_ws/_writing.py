@@ -108,18 +108,24 @@ class Writer(abc.ABC):
         now = perf_counter()
         burst = now - self._last_write < _BURST
         self._last_write = now
-        if not burst and type(frame) is bytes and not outbox.size:
-            self._write_alone(frame)
+        if not burst:
+            self.write_now(frame)
             return
         outbox.push(frame)
-        if burst and outbox.size < WRITE_SIZE:
+        if outbox.size < WRITE_SIZE:
             self._start_flusher()
         else:
             self.flush()
 
-    def _write_alone(self, frame: bytes) -> None:
-        """Write a frame past the outbox, in which nothing waits."""
+    @enable_ki_protection
+    def write_now(self, frame: Encoded) -> None:
+        """Take over a data frame, of which the socket gets now what it takes."""
         outbox = self._outbox
+        if type(frame) is not bytes or outbox.size:
+            outbox.push(frame)
+            self.flush()
+            return
+        # Nothing waits, so it goes past the outbox.
         self._holds_data = True
         try:
             count = self._transport.write((frame,))
