@@ -266,6 +266,7 @@ class Pump(Writer):
             and self._engine.phase is OPEN
             and self._engine.violation is None
             and not self._pings.waiting
+            and self._room is None  # else the peer might wait for a nap's end
         ):
             self._reading = STANDBY
 
