@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -77,6 +77,7 @@ class Link:
         self._stack = ExitStack()
         self._stack.callback(self.stream.socket.close)
         self._nursery = nursery
+        self.closes = True  # when the body ends
         self._ours = trio_stream(ours)
         self._stack.callback(self._ours.socket.close)
         theirs: trio.abc.Stream = self.stream
@@ -108,7 +109,8 @@ class Link:
                 # No deadline would end the closing handshake of a test that failed.
                 self.stream.socket.close()
                 raise
-            self._nursery.start_soon(self.close)
+            if self.closes:
+                self._nursery.start_soon(self.close)
 
     @asynccontextmanager
     async def standing_by(self, **options: object) -> AsyncIterator[ClientConnection]:
@@ -118,10 +120,11 @@ class Link:
             yield ws
 
     async def close(self) -> None:
-        """Send a close frame, read up to the other, and end the connection."""
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        """Send a close frame, end the stream, and read the other to its end."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             await self.peer.send(CLOSE, b"\x03\xe8")
-            while (await self.peer.read() or (FIN | CLOSE, b""))[0] != FIN | CLOSE:
+            self.sock.shutdown(socket.SHUT_WR)
+            while await self.peer.read() is not None:
                 pass
         await trio.aclose_forcefully(self.peer.stream)
 
@@ -194,13 +197,14 @@ class Receiver:
         self.ended = False
 
     async def receive(self, count: float) -> None:
-        with self.scope:
-            try:
+        try:
+            with self.scope:
                 while len(self.got) < count:
                     self.got.append(await self.ws.recv())
-            except ConnectionClosed as exc:
-                self.error = exc
-        self.ended = True
+        except ConnectionClosed as exc:
+            self.error = exc
+        finally:
+            self.ended = True
 
 
 async def receiving(
@@ -611,3 +615,536 @@ async def test_loss(
         assert isinstance(caught.value.__cause__, cause or type(None))
         assert str(receiver.error) == str(caught.value)
     assert ws.state is State.CLOSED
+
+
+@pytest.mark.parametrize("loss", ["reset", "eof", "violation"])
+async def test_loss_that_a_body_asleep_is_cut_for(
+    make_link: MakeLink,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    loss: str,
+) -> None:
+    # Found after the naps; from then on it has loss_grace.
+    link = make_link(tcp=True)
+    ended: list[float] = []
+
+    async def body() -> None:
+        with pytest.raises(ConnectionClosedError):
+            async with link.connected(ping_interval=None, loss_grace=5) as ws:
+                await link.hurry(ws)
+                cut.set()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    ended.append(trio.current_time())
+                    assert ws.close_code == 1006
+
+    cut = trio.Event()
+    nursery.start_soon(body)
+    await cut.wait()
+    if loss == "reset":
+        link.reset()
+    elif loss == "eof":
+        link.sock.shutdown(socket.SHUT_WR)
+    else:
+        link.sock.send(frame(3))
+    await wait_all_tasks_blocked()
+    for _ in range(2):
+        await passed(mock_clock, _NAP)
+    found = trio.current_time()
+    await passed(mock_clock, 4.9)
+    assert not ended
+    await passed(mock_clock, 0.1)
+    assert ended == [found + 5]
+
+
+@pytest.mark.parametrize("how", ["aclose", "cancelled", "cut"])
+async def test_the_connection_is_closed_under_a_receiver(
+    either_link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    how: str,
+) -> None:
+    link = either_link
+    with trio.CancelScope() as scope:
+        async with link.standing_by() as ws:
+            receiver = await receiver_in(state, ws.nursery, ws, mock_clock)
+            if how == "aclose":
+                nursery.start_soon(link.close)
+                await ws.aclose()
+            elif how == "cancelled":
+                scope.cancel()
+                await trio.sleep_forever()
+            else:
+                with trio.CancelScope() as inner:
+                    inner.cancel()
+                    await ws.aclose()
+            if state == "standby":
+                await receiver.receive(1)
+    if state != "standby" or how != "cancelled":
+        assert receiver.ended
+        assert not receiver.got
+    if how != "cancelled":
+        assert isinstance(receiver.error, ConnectionClosedOK)
+    assert ws.state is State.CLOSED
+
+
+async def test_a_body_that_ends_waits_for_a_task_that_reads(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        receiver = await as_caller(ws.nursery, ws, 2)
+
+        async def send_two() -> None:
+            for _ in range(2):
+                await wait_all_tasks_blocked()
+                assert not receiver.ended
+                assert ws.state is State.OPEN
+                await link.text("x")
+            await wait_all_tasks_blocked()
+            await link.close()
+
+        link.closes = False
+        nursery.start_soon(send_two)
+    assert receiver.got == ["x", "x"]
+    assert ws.close_code == 1000
+
+
+async def test_a_goodbye_that_a_receiver_is_told_of(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        receiver = await as_caller(nursery, ws, 10)
+        await link.text("a", "b")
+        await link.peer.send(CLOSE, b"\x03\xe9bye")
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["a", "b"]
+        assert isinstance(receiver.error, ConnectionClosedOK)
+        assert await link.peer.read() == close_frame(1001, "bye")
+
+
+async def test_a_close_frame_is_answered_though_nobody_receives(
+    either_link: Link, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        await link.text("a")
+        await link.peer.send(CLOSE, b"\x03\xe9bye")
+        await passed(mock_clock, NAPS)
+        assert await link.peer.read() == close_frame(1001, "bye")
+        assert await ws.recv() == "a"
+        with pytest.raises(ConnectionClosedOK):
+            await ws.recv()
+
+
+@pytest.mark.parametrize("loss", ["reset", "close"])
+async def test_a_write_that_fails_under_a_receiver(
+    make_link: MakeLink,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    loss: str,
+) -> None:
+    link = make_link(tcp=True)
+    async with link.connected(ping_interval=None) as ws:
+        await link.hurry(ws)
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        # Without a turn of the loop: writing is the first to notice.
+        if loss == "close":
+            link.sock.send(frame(TEXT, b"a") + frame(CLOSE, b"\x03\xe9bye"))
+        link.reset()
+        for _ in range(3):
+            with suppress(ConnectionClosed):
+                ws.send_nowait("x")
+        assert ws.close_code == (1001 if loss == "close" else 1006)
+        if state == "standby":
+            await receiver.receive(10)
+        await wait_all_tasks_blocked()
+        assert receiver.ended
+        assert receiver.got == ["a"] * (loss == "close")
+        if loss == "reset":
+            assert type(receiver.error) is ConnectionClosedError
+            assert isinstance(receiver.error.__cause__, ConnectionResetError)
+        else:
+            assert type(receiver.error) is ConnectionClosedOK
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("ways", ["aclose", "send", "cancel"])
+async def test_the_end_in_each_turn_beside_a_receiver(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock, turns: int, ways: str
+) -> None:
+    # The nap's end, a message and what another task does, all at about once.
+    async with link.connected() as ws:
+        for i in range(6):
+            await link.hurry(ws)
+            receiver = await as_caller(nursery, ws, 2)
+            if i % 2:
+                mock_clock.jump(_NAP)
+            link.sock.send(frame(TEXT, b"x"))
+            if i % 3:
+                mock_clock.jump(_NAP)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            if ways == "aclose" and i == 5:
+                nursery.start_soon(link.close)
+                await ws.aclose()
+                await wait_all_tasks_blocked()
+                assert isinstance(receiver.error, ConnectionClosedOK)
+                break
+            if ways == "send":
+                ws._pump.keep_reading()
+            receiver.scope.cancel()
+            await wait_all_tasks_blocked()
+            link.sock.send(frame(TEXT, b"y"))
+            got = receiver.got
+            while len(got) < 2:
+                got.append(await ws.recv())
+            assert got == ["x", "y"]
+
+
+async def test_messages_in_front_of_a_violation_are_answered(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+
+    async def echo(ws: ClientConnection) -> None:
+        with suppress(ConnectionClosedError):
+            while True:
+                await ws.send(await ws.recv())
+
+    async with link.standing_by() as ws:
+        nursery.start_soon(echo, ws)
+        await wait_all_tasks_blocked()
+        assert reading(ws) is CALLER
+        await link.peer.put(
+            frame(TEXT, b"1"), frame(PING, b"2"), frame(TEXT, b"3"), frame(3)
+        )
+        got = [await link.peer.read() for _ in range(4)]
+        assert [one for one in got[:3] if one != (FIN | PONG, b"2")] == [
+            (FIN | TEXT, b"1"),
+            (FIN | TEXT, b"3"),
+        ]
+        assert got[3] == close_frame(1002, "unknown opcode 0x3")
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+
+
+@pytest.mark.parametrize("unwrapped", [True, False], ids=["close_notify", "cut"])
+async def test_tls_ends_under_a_receiver(
+    make_link: MakeLink,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    unwrapped: bool,
+) -> None:
+    link = make_link(tls=True)
+    async with link.standing_by(ping_interval=None) as ws:
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        await link.text("a")
+        if unwrapped:
+            await link.peer.stream.aclose()
+        else:
+            link.stream.socket.close()
+        if state == "standby":
+            await receiver.receive(10)
+        await wait_all_tasks_blocked()
+        assert receiver.ended
+        assert receiver.got == ["a"]
+        assert type(receiver.error) is ConnectionClosedError
+
+
+# Pings
+
+
+async def test_the_keepalive_of_a_receiver_that_reads(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, state: str
+) -> None:
+    link = either_link
+    async with link.connected(ping_interval=10, ping_timeout=5) as ws:
+        for _ in range(3):
+            await link.hurry(ws)
+            receiver = await receiver_in(state, nursery, ws, mock_clock)
+            await passed(mock_clock, 10)
+            kind, payload = await link.peer.read() or (0, b"")
+            assert kind == FIN | PING
+            await link.peer.send(PONG, payload)
+            await wait_all_tasks_blocked()
+            assert not ws._pings.waiting
+            await passed(mock_clock, 4.9)
+            assert ws.state is State.OPEN
+            await link.text("x")
+            await wait_all_tasks_blocked()
+            receiver.scope.cancel()
+            if state == "standby":
+                receiver.got.append(ws.recv_nowait())
+            assert receiver.got == ["x"]
+            await wait_all_tasks_blocked()
+
+
+async def test_a_keepalive_that_is_not_answered(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, state: str
+) -> None:
+    link = either_link
+    async with link.connected(ping_interval=10, ping_timeout=5) as ws:
+        await link.hurry(ws)
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        await passed(mock_clock, 10)
+        await passed(mock_clock, 4.9)
+        assert ws.state is State.OPEN
+        await passed(mock_clock, 0.1)
+        if state == "standby":
+            await receiver.receive(1)
+        assert receiver.ended
+        assert str(receiver.error) == (
+            "sent 1011 (internal error) keepalive ping timeout; "
+            "no close frame received"
+        )
+
+
+async def test_messages_are_life(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    async with link.connected(ping_interval=10, ping_timeout=5) as ws:
+        await link.hurry(ws)
+        receiver = await as_caller(nursery, ws, 30)
+        for _ in range(30):  # no pong comes
+            await passed(mock_clock, 4)
+            await link.text("x")
+            await wait_all_tasks_blocked()
+        assert len(receiver.got) == 30
+
+
+@pytest.mark.parametrize("first", ["clock", "message"])
+async def test_a_message_that_the_keepalive_reads(
+    either_link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    first: str,
+) -> None:
+    # Its last look, before it gives a connection up, finds a message.
+    link = either_link
+    async with link.connected(ping_interval=10, ping_timeout=5) as ws:
+        for i in range(6):
+            await link.hurry(ws)
+            receiver = await receiver_in(state, nursery, ws, mock_clock)
+            mock_clock.jump(10)
+            await wait_all_tasks_blocked()
+            await link.text(str(i))
+            mock_clock.jump(5)
+            if state == "standby":
+                await receiver.receive(1)
+            await wait_all_tasks_blocked()
+            assert receiver.got == [str(i)]
+            receiver.scope.cancel()
+            await wait_all_tasks_blocked()
+            ws._pings._pending.clear()
+
+
+async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, state: str
+) -> None:
+    # As above, but without a race.
+    link = either_link
+    async with link.standing_by() as ws:
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        await _put_unread(link, ws, frame(TEXT, b"x"))
+        assert ws._pump.read_now()
+        if state == "standby":
+            await receiver.receive(1)
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+        receiver.scope.cancel()
+
+
+async def _put_unread(link: Link, ws: Connection, data: bytes) -> None:
+    """Send bytes, of which nothing has been read when this returns."""
+    stream = link.peer.stream
+    if isinstance(stream, trio.SSLStream):
+        # Encrypted now, sent at once.
+        assert stream._ssl_object is not None
+        stream._ssl_object.write(data)
+        data = stream._outgoing.read()
+    while data:
+        data = data[link.sock.send(data) :]
+
+
+async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+
+    async def answer() -> None:
+        _, payload = await link.peer.read() or (0, b"")
+        await link.peer.send(PONG, payload)
+
+    async with link.standing_by() as ws:
+        for _ in range(3):
+            await link.hurry(ws)
+            nursery.start_soon(answer)
+            await ws.ping()
+            # And while it is waited for the reader steps not aside.
+            waiting = trio.CancelScope()
+
+            async def ping(scope: trio.CancelScope = waiting) -> None:
+                with scope:
+                    await ws.ping(b"unanswered")
+
+            nursery.start_soon(ping)
+            for _ in range(3):
+                await receiving(nursery, ws)
+                assert reading(ws) is KEEPER
+                await link.text("x")
+                await wait_all_tasks_blocked()
+            waiting.cancel()
+            await wait_all_tasks_blocked()
+            assert (await link.peer.read() or (0, b""))[1] == b"unanswered"
+
+
+async def test_a_ping_beside_a_receiver_that_reads_one_message(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+    latencies = []
+
+    async def ping() -> None:
+        latencies.append(await ws.ping())
+
+    async with link.standing_by() as ws:
+        receiver = await as_caller(nursery, ws)
+        nursery.start_soon(ping)
+        _, payload = await link.peer.read() or (0, b"")
+        await link.text("first")
+        await wait_all_tasks_blocked()
+        assert receiver.ended
+        await link.peer.send(PONG, payload)
+        await wait_all_tasks_blocked()
+        assert len(latencies) == 1
+
+
+async def test_pings_of_the_peer_are_answered(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, state: str
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        for i in range(20):
+            await link.peer.send(PING, b"%d" % i)
+            if state == "standby":
+                await passed(mock_clock, NAPS)
+            assert await link.peer.read() == (FIN | PONG, b"%d" % i)
+        assert not receiver.got
+        receiver.scope.cancel()
+
+
+# Writing
+
+
+async def fill(ws: Connection) -> int:
+    """Send until nothing more is accepted; return how many messages were."""
+    count = blocked = 0
+    while blocked < 3:
+        await wait_all_tasks_blocked()
+        try:
+            ws.send_nowait(bytes(20_000))
+            count += 1
+            blocked = 0
+        except trio.WouldBlock:
+            blocked += 1
+    return count
+
+
+async def test_a_sender_that_waits_has_somebody_read(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, state: str
+) -> None:
+    # The peer reads nothing before we do.
+    link = either_link
+    async with link.connected(
+        ping_interval=None, max_queue=None, max_size=None
+    ) as ws:
+        filled = await fill(ws)
+        await link.hurry(ws)
+        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver_ends = receiver.ended
+        nursery.start_soon(ws.send, "waited")
+        await wait_all_tasks_blocked()
+        receiver.scope.cancel()
+        await wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cancel_when_blocked, scope)
+            for _ in range(40):
+                await link.peer.send(BINARY, bytes(100_000))
+        assert not scope.cancelled_caught
+        assert not receiver_ends
+        for _ in range(filled):
+            assert await link.peer.read() == (FIN | BINARY, bytes(20_000))
+        assert await link.peer.read() == (FIN | TEXT, b"waited")
+        assert ws.state is State.OPEN
+
+
+async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_the_reader_steps_not_aside_while_a_sender_waits(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    # Else the peer, which may read no more before we do, would wait for a nap.
+    link = either_link
+    async with link.connected(ping_interval=None, max_queue=None) as ws:
+        filled = await fill(ws)
+        nursery.start_soon(ws.send, "waited")
+        for _ in range(3):
+            await receiving(nursery, ws)
+            assert reading(ws) is KEEPER
+            await link.text("x")
+            await wait_all_tasks_blocked()
+        for _ in range(filled):
+            await link.peer.read()
+        assert await link.peer.read() == (FIN | TEXT, b"waited")
+        await link.hurry(ws)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_two_ends_that_echo_more_than_fits(
+    mock_clock: MockClock, nursery: trio.Nursery, tls: bool
+) -> None:
+    # Without a nap's end, for the clock stands still.
+    ours, theirs = map(trio_stream, socket.socketpair())
+    client, server = contexts()
+    done = trio.Event()
+
+    async def serve() -> None:
+        # Were these finite, the two might rightly wait for each other.
+        limits: Any = {"max_queue": None, "max_size": None}
+        async with accept(theirs, ssl=server if tls else None, **limits) as ws:
+            for _ in range(4):
+                await ws.send(await ws.recv())
+            for size in SIZES:
+                await ws.send(bytes(size))
+            for size in SIZES:
+                assert len(await ws.recv()) == size
+            done.set()
+
+    async with trio.open_nursery() as inner:
+        inner.start_soon(serve)
+        async with connect(
+            "wss://localhost/" if tls else "ws://localhost/",
+            stream=ours,
+            ssl=client if tls else None,
+        ) as ws:
+            for _ in range(4):
+                await ws.send("quick")
+                assert await ws.recv() == "quick"
+            nursery.start_soon(_cancel_when_blocked, inner.cancel_scope)
+            async for message in ws:
+                await ws.send(message)
+    assert done.is_set()
+
+
+SIZES = [*range(10), 300_000, 1, 2, 300_000, 900_000, 5, 70_000] * 2
