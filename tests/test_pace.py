@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import _pace
+from trio_ws import ServerConnection, _pace, connect, open_server
 from trio_ws._pace import CALLS, Pacer, current_pacer, set_limit
 from trio_ws.testing import open_pair
 
@@ -145,3 +145,68 @@ async def test_another_task_has_its_turns(now: list[float]) -> None:
                 await client.send("x")
             assert turns > before
         nursery.cancel_scope.cancel()
+
+
+class LongestStep(trio.abc.Instrument):
+    """Counts the calls that a task makes before another has its turn."""
+
+    def __init__(self) -> None:
+        self._calls = self.longest = self.total = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._calls = 0
+
+    def called(self) -> None:
+        self._calls += 1
+        self.total += 1
+        self.longest = max(self.longest, self._calls)
+
+
+@pytest.mark.parametrize("connections", [1, 50])
+@pytest.mark.parametrize("way", ["send", "recv", "iterate"])
+async def test_a_firehose_gives_way_every_64_calls(
+    way: str, connections: int, now: list[float]
+) -> None:
+    # Over sockets, and enough that the reader, receivers and writers all take part.
+    steps = LongestStep()
+    count = 40_000 // connections
+    ended = 0
+
+    async def pour(ws: ServerConnection) -> None:
+        if way == "send":
+            for _ in range(count):
+                await ws.recv()
+        else:
+            for _ in range(count):
+                await ws.send(b"x" * 20)
+        await ws.wait_closed()
+
+    async def drink(uri: str) -> None:
+        nonlocal ended
+        async with connect(uri) as ws:
+            if way == "send":
+                for _ in range(count):
+                    await ws.send(b"x" * 20)
+                    steps.called()
+            elif way == "recv":
+                for _ in range(count):
+                    await ws.recv()
+                    steps.called()
+            else:
+                left = count
+                async for _ in ws:
+                    steps.called()
+                    left -= 1
+                    if not left:
+                        break
+        ended += 1
+
+    async with open_server(pour, 0, host="127.0.0.1", loss_grace=None) as server:
+        trio.lowlevel.add_instrument(steps)
+        async with trio.open_nursery() as drinkers:
+            for _ in range(connections):
+                drinkers.start_soon(drink, f"ws://127.0.0.1:{server.port}/")
+        trio.lowlevel.remove_instrument(steps)
+    assert ended == connections
+    assert steps.total == count * connections
+    assert 1 < steps.longest <= CALLS

@@ -829,6 +829,7 @@ async def test_messages_in_front_of_a_violation_are_answered(
             (FIN | TEXT, b"3"),
         ]
         assert got[3] == close_frame(1002, "unknown opcode 0x3")
+        await wait_all_tasks_blocked()  # the echo has ended, too
         with pytest.raises(ConnectionClosedError):
             await ws.recv()
 
@@ -900,8 +901,7 @@ async def test_a_keepalive_that_is_not_answered(
             await receiver.receive(1)
         assert receiver.ended
         assert str(receiver.error) == (
-            "sent 1011 (internal error) keepalive ping timeout; "
-            "no close frame received"
+            "sent 1011 (internal error) keepalive ping timeout; no close frame received"
         )
 
 
@@ -1063,9 +1063,7 @@ async def test_a_sender_that_waits_has_somebody_read(
 ) -> None:
     # The peer reads nothing before we do.
     link = either_link
-    async with link.connected(
-        ping_interval=None, max_queue=None, max_size=None
-    ) as ws:
+    async with link.connected(ping_interval=None, max_queue=None, max_size=None) as ws:
         filled = await fill(ws)
         await link.hurry(ws)
         receiver = await receiver_in(state, nursery, ws, mock_clock)
