@@ -77,15 +77,18 @@ class Pings:
         if payload not in self._pending:
             return
         now = trio.current_time()
-        for known in list(self._pending):  # pragma: no branch - payload is in it
-            waiter = self._pending.pop(known)
-            waiter.latency = now - waiter.sent_at
-            waiter.done.set()
+        # Not a copy of all that wait: where many do, most often the first is meant.
+        answered = []
+        for known in self._pending:  # pragma: no branch - payload is in it
+            answered.append(known)
             if known == payload:
-                self.latency = waiter.latency
-                if self.on_latency is not None:
-                    self.on_latency(self.latency)
-                return
+                break
+        for known in answered:
+            waiter = self._pending.pop(known)
+            waiter.latency = self.latency = now - waiter.sent_at
+            waiter.done.set()
+        if self.on_latency is not None:
+            self.on_latency(self.latency)
 
     @enable_ki_protection
     def end(self) -> None:

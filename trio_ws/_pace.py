@@ -15,17 +15,26 @@ import trio
 CALLS = 64
 SECONDS = 0.001
 
+# Where many tasks have more to do than that, one turn of the loop, in which each has
+# its step, would take as many milliseconds: so they share these. A switch of tasks
+# isn't free, so no share is less than the least.
+_TURN = 0.005
+_LEAST = 0.0001
+
 
 class Pacer:
     """The counter of a trio run."""
 
-    __slots__ = ("_calls", "_limit", "_until")
+    __slots__ = ("_calls", "_limit", "_resting", "_turn", "_until", "seconds")
 
     def __init__(self, limit: int = CALLS) -> None:
         self._limit = limit
         self._calls = 0
         # perf_counter() and not trio's clock: a MockClock stands still.
         self._until = 0.0
+        self._turn = 0  # of the loop, counted where somebody rests
+        self._resting = 0  # how many tasks have rested in it
+        self.seconds = SECONDS  # how long a step of a task may be
 
     async def step(self) -> None:
         """Be a cancellation point, and a schedule point if it is time for one."""
@@ -45,13 +54,20 @@ class Pacer:
 
     async def rest(self) -> None:
         """Let other tasks run."""
+        turn = self._turn
+        self._resting += 1
         await trio.lowlevel.checkpoint()
+        if self._turn == turn:
+            # The first to be back: since then all who rested had their step.
+            self.seconds = min(SECONDS, max(_TURN / self._resting, _LEAST))
+            self._resting = 0
+            self._turn += 1
         self.waited()
 
     def waited(self) -> None:
         """Take note that other tasks have just had their turn."""
         self._calls = 0
-        self._until = perf_counter() + SECONDS
+        self._until = perf_counter() + self.seconds
 
 
 _pacer: trio.lowlevel.RunVar[Pacer] = trio.lowlevel.RunVar("trio_ws pacer")

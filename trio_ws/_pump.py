@@ -22,13 +22,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from math import inf
+from time import perf_counter
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._keepalive import Keepalive, Pings
 from ._options import Options
-from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
 from ._transports import READ_SIZE, Transport
@@ -43,6 +43,9 @@ _NAP = 0.05
 # How long a connection that failed goes on discarding what the peer sends, so
 # that its close frame arrives.
 _LINGER = 1.0
+
+# What is parsed in one step, however long it takes; READ_SIZE is the most.
+_LEAST_READ = 4096
 
 # A stream of the user's may need turns of the loop, though no time, to write.
 _GOODBYE_TURNS = 16
@@ -93,9 +96,9 @@ class Pump(Writer):
         "_delivered",
         "_full",
         "_on_end",
-        "_pacer",
         "_pinger_scope",
         "_pings",
+        "_read_size",
         "_reader_scope",
         "_reading",
         "_receiver",
@@ -121,7 +124,6 @@ class Pump(Writer):
         self._client = client
         self._pings = pings
         self._on_end = on_end
-        self._pacer = current_pacer()
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
@@ -136,6 +138,7 @@ class Pump(Writer):
         self._called: trio.Event | None = None  # wakes the keeper that waits for it
         self._delivered = -inf  # when the keeper last brought a receiver something
         self._calls = 0  # how many reads callers have done
+        self._read_size = READ_SIZE
         self._full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
@@ -243,14 +246,14 @@ class Pump(Writer):
                 self._engine.act_on_violation()
                 self.changed()
             if self._full:
-                await trio.lowlevel.checkpoint()
+                await self._pacer.rest()
             else:
                 # After a short read, reading again would find nothing.
                 await self._transport.wait_readable()
             if self._should_pause():
                 await self._pause()
             receiver = self._receiver
-            if self._read_some() == 0:
+            if self._read_some(self._read_size) == 0:
                 return
             if receiver is not None and self._receiver is None:
                 self._hand_over()
@@ -346,16 +349,19 @@ class Pump(Writer):
         return count
 
     @enable_ki_protection
-    def _read_some(self) -> int | None:
+    def _read_some(self, size: int = READ_SIZE) -> int | None:
         try:
-            data = self._transport.read()
+            data = self._transport.read(size)
         except OSError as exc:
             self._lost(exc)
             return 0
         if data:
             self.reads += 1
             engine = self._engine
-            engine.receive(data)
+            if len(data) < _LEAST_READ:
+                engine.receive(data)
+            else:
+                self._receive_much(data)
             # What follows from a message alone, when the receiver itself reads,
             # is nothing.
             if (
@@ -377,8 +383,22 @@ class Pump(Writer):
             self._full = False
             return None
         count = len(data)
-        self._full = count >= READ_SIZE
+        self._full = count >= size
         return count
+
+    def _receive_much(self, data: bytes) -> None:
+        """Take in a large read, and let the next be as large as is fair.
+
+        A read full of tiny frames can take a hundred times as long as one of a
+        large message. What is not read waits in the kernel.
+        """
+        start = perf_counter()
+        self._engine.receive(data)
+        taken = perf_counter() - start
+        fair = self._pacer.seconds
+        self._read_size = READ_SIZE
+        if taken * READ_SIZE > fair * len(data):
+            self._read_size = max(_LEAST_READ, int(len(data) * fair / taken))
 
     @enable_ki_protection
     async def wait_incoming(self) -> None:
@@ -409,7 +429,8 @@ class Pump(Writer):
                 if self._reading is KEEPER:  # it was woken for the connection's end
                     return
                 self._calls += 1
-                if self._read_some() == 0 or engine.violation is not None:
+                count = self._read_some(self._read_size)
+                if count == 0 or engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
                 if engine.messages or self._reading is not CALLER or self._has_incoming:
                     return

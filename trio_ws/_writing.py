@@ -15,10 +15,11 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._options import Options
+from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._outbox import Encoded
 from ._protocol._state import OPEN
-from ._transports import WRITE_SIZE, Transport
+from ._transports import STEP_SIZE, WRITE_SIZE, Transport
 
 # Writes that follow each other faster than this are gathered.
 _BURST = 20e-6
@@ -39,6 +40,7 @@ class Writer(abc.ABC):
         "_nursery",
         "_options",
         "_outbox",
+        "_pacer",
         "_room",
         "_transport",
         "_write_limit",
@@ -52,6 +54,7 @@ class Writer(abc.ABC):
         self._transport = transport
         self._options = options
         self._write_limit = options.write_limit
+        self._pacer = current_pacer()
         self._nursery: trio.Nursery | None = None
         self._ended = False  # the connection is no longer open
         self._broken = False  # nothing can be written any more
@@ -155,8 +158,9 @@ class Writer(abc.ABC):
 
     def _write_some(self) -> None:
         outbox = self._outbox
+        left = STEP_SIZE  # a peer as fast as we are could keep us for ever
         try:
-            while not self._broken:
+            while left > 0 and not self._broken:
                 if self._transport.unsent:
                     self._transport.write(())
                     if self._transport.unsent:
@@ -168,6 +172,7 @@ class Writer(abc.ABC):
                 if not count:
                     break
                 outbox.consume(count)
+                left -= count
         except OSError as exc:
             self._write_failed(exc)
         if self._room is not None and self.has_room:
@@ -241,6 +246,7 @@ class Writer(abc.ABC):
             self.keep_reading()  # the peer may read no more before we do
             self._room = trio.Event()
             await self._room.wait()
+            self._pacer.waited()
 
     def _wake_room(self) -> None:
         if self._room is not None:

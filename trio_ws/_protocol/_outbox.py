@@ -110,6 +110,8 @@ class Outbox:
             buffers.append(part)
             total += len(part)
         for control in self._control:
+            if buffers and total + len(control) > limit:
+                return buffers
             buffers.append(control)
             total += len(control)
         buffers.extend(self._pongs)

@@ -1,12 +1,13 @@
 """What carries the bytes; see ``_base`` for the interface."""
 
-from ._base import READ_SIZE, WRITE_SIZE, Transport
+from ._base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Transport
 from ._socket import SocketTransport, take_socket
 from ._stream import StreamTransport
 from ._tls import TLSTransport, make_transport
 
 __all__ = [
     "READ_SIZE",
+    "STEP_SIZE",
     "WRITE_SIZE",
     "SocketTransport",
     "StreamTransport",

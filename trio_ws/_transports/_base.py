@@ -21,6 +21,25 @@ READ_SIZE = 64 * 1024 + 512
 # One write is offered this much of small frames; a larger frame goes alone.
 WRITE_SIZE = 64 * 1024
 
+# One write takes no more of a large frame, and others have their turn after it: a
+# peer as fast as we are takes tens of megabytes in one system call.
+STEP_SIZE = 1024 * 1024
+
+
+def bounded(buffers: Sequence[Buffer], limit: int) -> list[Buffer]:
+    """Return the first ``limit`` bytes of buffers, without copying any.
+
+    What is written of a large message in many steps must not be copied in each.
+    """
+    parts: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) >= limit:
+            parts.append(memoryview(buffer)[:limit])
+            break
+        parts.append(buffer)
+        limit -= len(buffer)
+    return parts
+
 
 class Transport(abc.ABC):
     """A stream of bytes both ways.
@@ -43,10 +62,10 @@ class Transport(abc.ABC):
     remote_address: Any = None
 
     @abc.abstractmethod
-    def read(self) -> bytes | None:
+    def read(self, size: int = READ_SIZE) -> bytes | None:
         """Return bytes that are there, b"" at the end, None if nothing is.
 
-        Raises OSError.
+        Fewer than ``size``, more than zero, are all that is there. Raises OSError.
         """
 
     @abc.abstractmethod

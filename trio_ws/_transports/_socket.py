@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import trio
 
-from ._base import READ_SIZE, WRITE_SIZE, Buffer, Transport
+from ._base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Buffer, Transport, bounded
 
 _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 
@@ -41,9 +41,9 @@ class SocketTransport(Transport):
                 # to the flusher every 16 KiB.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
 
-    def read(self) -> bytes | None:
+    def read(self, size: int = READ_SIZE) -> bytes | None:
         try:
-            return self._sock.recv(READ_SIZE)
+            return self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -58,11 +58,11 @@ class SocketTransport(Transport):
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         try:
-            if len(buffers) == 1:
+            if len(buffers) == 1 and len(buffers[0]) <= STEP_SIZE:
                 return self._sock.send(buffers[0])
             if len(buffers[0]) < WRITE_SIZE and sum(map(len, buffers)) <= WRITE_SIZE:
                 return self._sock.send(b"".join(buffers))
-            return self._sock.sendmsg(buffers[:_IOV_MAX])
+            return self._sock.sendmsg(bounded(buffers[:_IOV_MAX], STEP_SIZE))
         except (BlockingIOError, InterruptedError):
             return 0
 

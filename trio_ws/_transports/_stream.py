@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from ._base import READ_SIZE, Buffer, Transport
+from ._base import READ_SIZE, Buffer, Transport, bounded
 
 # How much is sent at once. Of a part of it nobody tells whether it has gone out,
 # so a peer that takes less in ping_timeout seems to be dead.
@@ -43,10 +43,13 @@ class StreamTransport(Transport):
         self._eof = False
         self._torn = False  # a send was cut short: what follows would be garbage
 
-    def read(self) -> bytes | None:
+    def read(self, size: int = READ_SIZE) -> bytes | None:
+        data, self._received = self._received, None
+        if data and len(data) > size:
+            self._received = data[size:]
+            return data[:size]
         if self._error is not None:
             raise self._error
-        data, self._received = self._received, None
         if data == b"":
             self._eof = True
         return b"" if self._eof else data
@@ -67,7 +70,7 @@ class StreamTransport(Transport):
             return 0
         if self._torn:
             raise ConnectionError("stream is torn by a send that was cut short")
-        self._unsent = b"".join(buffers)[:_SEND_SIZE]
+        self._unsent = b"".join(bounded(buffers, _SEND_SIZE))
         self.unsent = len(self._unsent)
         return self.unsent
 

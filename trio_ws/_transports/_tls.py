@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import trio
 
-from ._base import READ_SIZE, WRITE_SIZE, Buffer
+from ._base import READ_SIZE, WRITE_SIZE, Buffer, bounded
 from ._socket import SocketTransport
 
 
@@ -98,14 +98,14 @@ class TLSTransport(SocketTransport):
         self._incoming.write_eof()
         return False
 
-    def read(self) -> bytes | None:
-        # Everything TLS has is taken out: waiting for the socket while
+    def read(self, size: int = READ_SIZE) -> bytes | None:
+        # All that TLS has is taken out, or enough: waiting for the socket while
         # plaintext is still in TLS would be waiting for nothing.
         chunks, self._unread = self._unread, []
-        size = sum(map(len, chunks))
-        while size < READ_SIZE and not self._ended:
+        count = sum(map(len, chunks))
+        while count < size and not self._ended:
             try:
-                chunk = self._tls.read(READ_SIZE)
+                chunk = self._tls.read(size)
             except ssl.SSLWantReadError:
                 if chunks or self._fill() is None:
                     break
@@ -120,10 +120,10 @@ class TLSTransport(SocketTransport):
             else:
                 self._ended = not chunk
                 chunks.append(chunk)
-                size += len(chunk)
+                count += len(chunk)
         with suppress(OSError):  # whoever writes next is told; this one reads
             self._write_ciphertext()
-        if size:
+        if count:
             return b"".join(chunks)
         if self._error is not None:
             raise self._error
@@ -141,8 +141,8 @@ class TLSTransport(SocketTransport):
         self._write_ciphertext()
         if self.unsent or not buffers:
             return 0
-        data = b"".join(buffers) if len(buffers) > 1 else buffers[0]
-        taken = self._tls.write(data[:WRITE_SIZE])
+        parts = bounded(buffers, WRITE_SIZE)
+        taken = self._tls.write(parts[0] if len(parts) == 1 else b"".join(parts))
         self._write_ciphertext()
         return taken
 
