@@ -7,10 +7,9 @@ seen to need none.
 
 from __future__ import annotations
 
-import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
@@ -48,11 +47,9 @@ from trio_ws._pump import (
     CALLER,
     KEEPER,
     LAST_CALLER,
-    PAUSED,
     STANDBY,
     Reading,
 )
-from trio_ws._transports import READ_SIZE
 from trio_ws.testing import open_pair
 
 FIN = 0x80
@@ -632,7 +629,7 @@ async def test_loss_that_a_body_asleep_is_cut_for(
         with pytest.raises(ConnectionClosedError):
             async with link.connected(ping_interval=None, loss_grace=5) as ws:
                 await link.hurry(ws)
-                cut.set()
+                cut.set()  # noqa: PT012 - raised as the block is left
                 try:
                     await trio.sleep_forever()
                 finally:
