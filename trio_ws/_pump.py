@@ -344,7 +344,11 @@ class Pump(Writer):
         if self._engine.violation is not None:
             self._engine.act_on_violation()
             self.changed()
-        if self._reading in (CALLER, LAST_CALLER) and self._has_incoming:
+        if self._full or (
+            self._reading in (CALLER, LAST_CALLER) and self._has_incoming
+        ):
+            # After a full read what is left may be in TLS: waiting for the socket
+            # would be waiting for nothing.
             self._transport.wake()
         return count
 
