@@ -415,6 +415,7 @@ class Pump(Writer):
             self._write_some()
         engine = self._engine
         if engine.messages or engine.phase is not OPEN:
+            await self._pacer.step()
             return
         if self._reading is not STANDBY:
             self._receiver = trio.lowlevel.current_task()
