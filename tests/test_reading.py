@@ -32,6 +32,8 @@ from tests.in_memory import (
     frame,
 )
 from trio_ws import (
+    _pace,
+    _writing,
     ClientConnection,
     Connection,
     ConnectionClosed,
@@ -41,6 +43,7 @@ from trio_ws import (
     accept,
     connect,
 )
+from trio_ws._pace import CALLS
 from trio_ws._pump import (
     _NAP,
     _QUICK,
@@ -57,6 +60,30 @@ FIN = 0x80
 # From the last message that a receiver has read to the reader's going on: one
 # nap that had begun before, and one in which nobody reads.
 NAPS = 2 * _NAP
+
+
+class Wire(trio.abc.Stream):
+    """The peer's socket, of which what is written can be held back."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.held: bytes | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.held is None:
+            await self._stream.send_all(data)
+        else:
+            await trio.lowlevel.checkpoint()
+            self.held += bytes(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class Link:
@@ -77,7 +104,8 @@ class Link:
         self.closes = True  # when the body ends
         self._ours = trio_stream(ours)
         self._stack.callback(self._ours.socket.close)
-        theirs: trio.abc.Stream = self.stream
+        theirs: trio.abc.Stream
+        theirs = self._wire = Wire(self.stream)
         self._uri, self._tls = "ws://localhost/", {}
         if tls:
             client, server = contexts()
@@ -140,6 +168,18 @@ class Link:
             await wait_all_tasks_blocked()
             assert receiver.got == ["quick"]
         raise AssertionError("the reader doesn't step aside")
+
+    async def encoded(self, data: bytes) -> bytes:
+        """Return what goes over the wire for bytes of the peer's."""
+        self._wire.held = b""
+        await self.peer.put(data)
+        encoded, self._wire.held = self._wire.held, None
+        return encoded
+
+    async def put_unread(self, data: bytes) -> None:
+        """Send bytes, of which nothing has been read when this returns."""
+        data = await self.encoded(data)
+        assert self.sock.send(data) == len(data)
 
     async def text(self, *messages: str) -> None:
         for message in messages:
@@ -826,7 +866,7 @@ async def test_messages_in_front_of_a_violation_are_answered(
             (FIN | TEXT, b"3"),
         ]
         assert got[3] == close_frame(1002, "unknown opcode 0x3")
-        await wait_all_tasks_blocked()  # the echo has ended, too
+        await wait_all_tasks_blocked()
         with pytest.raises(ConnectionClosedError):
             await ws.recv()
 
@@ -949,25 +989,13 @@ async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
     link = either_link
     async with link.standing_by() as ws:
         receiver = await receiver_in(state, nursery, ws, mock_clock)
-        await _put_unread(link, ws, frame(TEXT, b"x"))
+        await link.put_unread(frame(TEXT, b"x"))
         assert ws._pump.read_now()
         if state == "standby":
             await receiver.receive(1)
         await wait_all_tasks_blocked()
         assert receiver.got == ["x"]
         receiver.scope.cancel()
-
-
-async def _put_unread(link: Link, ws: Connection, data: bytes) -> None:
-    """Send bytes, of which nothing has been read when this returns."""
-    stream = link.peer.stream
-    if isinstance(stream, trio.SSLStream):
-        # Encrypted now, sent at once.
-        assert stream._ssl_object is not None
-        stream._ssl_object.write(data)
-        data = stream._outgoing.read()
-    while data:
-        data = data[link.sock.send(data) :]
 
 
 async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
@@ -1143,3 +1171,289 @@ async def test_two_ends_that_echo_more_than_fits(
 
 
 SIZES = [*range(10), 300_000, 1, 2, 300_000, 900_000, 5, 70_000] * 2
+
+
+async def test_a_flusher_that_waits_is_not_hurt_by_a_wake_up(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    # To wake a receiver all that wait for the socket are woken.
+    link = either_link
+    async with link.standing_by(ping_interval=None) as ws:
+        receiver = await as_caller(nursery, ws, 10)
+        filled = await fill(ws)
+        assert reading(ws) is CALLER
+        for i in range(5):
+            await link.put_unread(frame(TEXT, b"%d" % i))
+            ws._pump.read_now()
+            await wait_all_tasks_blocked()
+        assert receiver.got == ["0", "1", "2", "3", "4"]
+        for _ in range(filled):
+            assert await link.peer.read() == (FIN | BINARY, bytes(20_000))
+
+
+async def test_closing_while_the_flusher_waits_beside_a_receiver(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+    async with link.standing_by(ping_interval=None) as ws:
+        receiver = await as_caller(nursery, ws)
+        filled = await fill(ws)
+        nursery.start_soon(ws.aclose)
+        await wait_all_tasks_blocked()
+        assert isinstance(receiver.error, ConnectionClosedOK)
+        for _ in range(filled):
+            assert await link.peer.read() == (FIN | BINARY, bytes(20_000))
+        assert await link.peer.read() == close_frame(1000)
+
+
+# How much is read
+
+
+async def test_reading_pauses_where_receivers_have_read(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    messages = [i.to_bytes(4, "big") * 5000 for i in range(200)]
+
+    async def flood() -> None:
+        for message in messages:
+            await link.peer.send(BINARY, message)
+
+    async with link.standing_by(max_queue=4) as ws:
+        for _ in range(3):
+            nursery.start_soon(flood)
+            got = [await ws.recv() for _ in range(20)]
+            for _ in range(10):
+                await passed(mock_clock, _NAP)
+                waiting = len(ws._engine.messages)
+                assert waiting <= 4 + READ_SIZE // 20_000 + 1
+            assert reading(ws) is PAUSED
+            got += [await ws.recv() for _ in range(150)]
+            # As slow as it goes: what waits is taken one by one.
+            while len(got) < 200:
+                await passed(mock_clock, _NAP)
+                got.append(await ws.recv())
+            assert got == messages
+            await passed(mock_clock, NAPS)
+            await link.hurry(ws)
+
+
+async def test_reads_that_fill_their_buffer(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    # After these nothing says that there is more, or that there isn't.
+    link = either_link
+    if isinstance(link.peer.stream, trio.SSLStream):
+        buffer = 2**20
+        link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    async with link.standing_by(max_size=None) as ws:
+        for size in (1, 2, 3):
+            for more in (-1, 0, 1):
+                total = size * READ_SIZE + more
+                receiver = await as_caller(nursery, ws, 3)
+                head = len(frame(BINARY, bytes(total - 14))) - (total - 14)
+                data = frame(BINARY, bytes(total - 14))
+                assert head in (4, 10)
+                data += frame(TEXT, bytes(total - len(data) - 2))
+                assert len(data) == total
+                await link.peer.put(data)
+                await wait_all_tasks_blocked()
+                assert len(receiver.got) == 2
+                assert reading(ws) is CALLER
+                await link.text("x")
+                await wait_all_tasks_blocked()
+                assert receiver.got[2] == "x"
+
+
+@pytest.mark.parametrize("who", ["keeper", "caller", "last_caller"])
+async def test_a_full_read_in_passing_leaves_nobody_waiting(
+    make_link: MakeLink, nursery: trio.Nursery, mock_clock: MockClock, who: str
+) -> None:
+    # What is left is in TLS, not in the socket.
+    link = make_link(tls=True)
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    async with link.connected() as ws:
+        if who == "keeper":
+            receiver = await receiving(nursery, ws)
+            assert reading(ws) is KEEPER
+        else:
+            await link.hurry(ws)
+            receiver = await receiver_in(who, nursery, ws, mock_clock)
+        # Of a large record all but its end, then the end and many small ones.
+        message = frame(BINARY, bytes(75_000))
+        large = await link.encoded(message[:16_000])
+        small = [
+            await link.encoded(message[i : i + 1000])
+            for i in range(16_000, 76_000, 1000)
+        ]
+        link.sock.send(large[:-100])
+        await wait_all_tasks_blocked()
+        rest = large[-100:] + b"".join(small)
+        assert len(rest) < READ_SIZE
+        assert link.sock.send(rest) == len(rest)
+        count = ws._pump.read_now()
+        assert count is not None
+        assert READ_SIZE <= count < len(message)
+        await wait_all_tasks_blocked()
+        assert receiver.got == [bytes(75_000)]
+        receiver.scope.cancel()
+
+
+async def test_a_firehose_lets_others_run(
+    either_link: Link, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However fast the machine: the pacer's clock stands still.
+    monkeypatch.setattr(_pace, "perf_counter", lambda: 1000.0)
+    link = either_link
+    received = most = since = 0
+
+    async def others() -> None:
+        nonlocal most, since
+        while received < 5000:
+            await trio.lowlevel.checkpoint()
+            most, since = max(most, since), 0
+
+    async def firehose() -> None:
+        data = frame(TEXT, b"x") * 1000
+        for _ in range(5):
+            await link.peer.put(data)
+
+    async with link.standing_by() as ws:
+        nursery.start_soon(firehose)
+        nursery.start_soon(others)
+        while received < 5000:
+            await ws.recv()
+            received += 1
+            since += 1
+        await wait_all_tasks_blocked()
+        assert 0 < most <= 2 * CALLS  # tasks of a turn run in any order
+        await link.hurry(ws)
+
+
+# Piece by piece
+
+
+async def test_pieces_for_a_receiver_that_reads(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    # Cut in the middle of a character, and of a frame.
+    data = frame(TEXT, "one \u20ac two \U0001f600".encode(), fin=False)
+    data += frame(CONT, b"", fin=False) + frame(CONT, " three \u00e9".encode())
+    async with link.standing_by() as ws:
+        for turn in range(3):
+            pieces: list[str | bytes] = []
+
+            async def collect(pieces: list[str | bytes] = pieces) -> None:
+                async for piece in ws.recv_streaming():
+                    pieces.append(piece)
+                pieces.append("end")
+
+            nursery.start_soon(collect)
+            came = ""
+            for i in range(len(data)):
+                await link.peer.put(data[i : i + 1])
+                await passed(mock_clock, _NAP if turn == 1 else 0)
+                assert "".join(map(str, pieces)).startswith(came)
+                came = "".join(map(str, pieces))
+                if turn != 1 and i < len(data) - 1:
+                    assert reading(ws) is CALLER
+            assert came == "one \u20ac two \U0001f600 three \u00e9end"
+            assert len(pieces) > 10
+            await link.hurry(ws)
+
+
+@pytest.mark.parametrize("left", ["break", "cancelled"])
+async def test_pieces_that_are_left(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, left: str
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        for turn in range(3):
+            scope = trio.CancelScope()
+
+            async def begin(scope: trio.CancelScope = scope) -> None:
+                with scope:
+                    async for _ in ws.recv_streaming():
+                        if left == "break":
+                            break
+
+            nursery.start_soon(begin)
+            await wait_all_tasks_blocked()
+            await link.peer.send(TEXT, b"one", fin=False)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            await link.peer.send(CONT, b"two", fin=False)
+            if turn == 1:
+                await passed(mock_clock, NAPS)
+            await link.peer.send(CONT, b"three")
+            await link.text("next")
+            assert await ws.recv() == "next"
+            await link.hurry(ws)
+
+
+async def test_a_violation_in_the_middle_of_pieces(
+    either_link: Link, nursery: trio.Nursery
+) -> None:
+    link = either_link
+    pieces: list[str | bytes] = []
+    async with link.standing_by() as ws:
+
+        async def collect() -> None:
+            with pytest.raises(ConnectionClosedError, match="unknown opcode"):
+                async for piece in ws.recv_streaming():
+                    pieces.append(piece)
+            pieces.append("end")
+
+        nursery.start_soon(collect)
+        await wait_all_tasks_blocked()
+        assert reading(ws) is CALLER
+        await link.peer.put(frame(TEXT, b"one", fin=False), frame(3))
+        await wait_all_tasks_blocked()
+        assert pieces == ["one", "end"]
+
+
+async def test_a_stream_that_nobody_reads_on_pauses_reading(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+
+    async def send_large() -> None:
+        for _ in range(100):
+            await link.peer.send(CONT, bytes(10_000), fin=False)
+        await link.peer.send(CONT)
+
+    async with link.standing_by() as ws:
+        stream = ws.recv_streaming()
+        await link.peer.send(BINARY, b"begin", fin=False)
+        size = len(await anext(stream))
+        nursery.start_soon(send_large)
+        for _ in range(5):
+            await passed(mock_clock, _NAP)
+        assert reading(ws) is PAUSED
+        assert ws._engine.decoder.partial_size < 3 * 2**16
+        async for piece in stream:
+            size += len(piece)
+        assert size == 5 + 100 * 10_000
+
+
+async def test_a_receiver_that_is_cancelled_gets_nothing_whatever_a_write_finds(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What was held back is written as the receiver comes, which fails, and so
+    # what the peer said before is read.
+    async with link.connected() as ws:
+        monkeypatch.setattr(_writing, "perf_counter", lambda: 1000.0)
+        ws.send_nowait("1")
+        ws.send_nowait("2")
+        assert ws._pump._outbox.size
+        link.sock.send(frame(TEXT, b"x"))
+        link.stream.socket.close()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ws.recv()
+        assert scope.cancelled_caught
+        assert await ws.recv() == "x"
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
