@@ -32,14 +32,14 @@ from tests.in_memory import (
     frame,
 )
 from trio_ws import (
-    _pace,
-    _writing,
     ClientConnection,
     Connection,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
     State,
+    _pace,
+    _writing,
     accept,
     connect,
 )
@@ -50,9 +50,11 @@ from trio_ws._pump import (
     CALLER,
     KEEPER,
     LAST_CALLER,
+    PAUSED,
     STANDBY,
     Reading,
 )
+from trio_ws._transports import READ_SIZE
 from trio_ws.testing import open_pair
 
 FIN = 0x80
@@ -666,10 +668,10 @@ async def test_loss_that_a_body_asleep_is_cut_for(
     ended: list[float] = []
 
     async def body() -> None:
-        with pytest.raises(ConnectionClosedError):
+        with pytest.raises(ConnectionClosedError):  # noqa: PT012 - raised as it is left
             async with link.connected(ping_interval=None, loss_grace=5) as ws:
                 await link.hurry(ws)
-                cut.set()  # noqa: PT012 - raised as the block is left
+                cut.set()
                 try:
                     await trio.sleep_forever()
                 finally:
@@ -1401,7 +1403,7 @@ async def test_a_violation_in_the_middle_of_pieces(
     async with link.standing_by() as ws:
 
         async def collect() -> None:
-            with pytest.raises(ConnectionClosedError, match="unknown opcode"):
+            with pytest.raises(ConnectionClosedError, match="unknown opcode"):  # noqa: PT012 - it iterates
                 async for piece in ws.recv_streaming():
                     pieces.append(piece)
             pieces.append("end")
