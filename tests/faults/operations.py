@@ -32,6 +32,7 @@ from trio_ws import (
     connect,
 )
 from trio_ws._options import OptionsDict
+from trio_ws._pump import STANDBY
 from trio_ws.testing import full_checkpoints
 
 LARGE = "large" * 20_000  # more than any buffer of ours takes in one piece
@@ -128,6 +129,7 @@ class Case:
     stream: MessageStream | None = None
     pieces: list[str | bytes] = dataclasses.field(default_factory=list)
     finished: bool = False  # the call returned
+    quick: bool = False  # receivers read
 
     async def recv(self) -> None:
         self.received.append(await self.ws.recv())
@@ -138,8 +140,21 @@ class Case:
 
     async def arrived(self) -> None:
         """Wait until all that the peer has sent is here."""
-        # Its pong comes behind that.
-        await self.ws.ping()
+        if self.quick:
+            # It is in the socket, where the call shall find it.
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            # Its pong comes behind that.
+            await self.ws.ping()
+
+    async def hurry(self) -> None:
+        """Exchange messages quickly, until receivers read."""
+        self.quick = True
+        while self.ws._pump._reading is not STANDBY:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.recv)
+                await trio.testing.wait_all_tasks_blocked()
+                await self.peer.send("quick")
 
 
 Step = Callable[[Case], Awaitable[None]]
@@ -179,9 +194,19 @@ class Row:
 
 
 async def run_operation(
-    row: Row, transport: str, moments: Moments, *, client: bool, full: bool
+    row: Row,
+    transport: str,
+    moments: Moments,
+    *,
+    client: bool,
+    full: bool,
+    quick: bool = False,
 ) -> None:
-    """Run a row with a cancellation at a moment; check what holds for all rows."""
+    """Run a row with a cancellation at a moment; check what holds for all rows.
+
+    ``quick`` lets receivers read before it begins, for a nap of the reader's at
+    least; that needs sockets.
+    """
     options: OptionsDict = {"ping_interval": None}
     options.update(row.options)
     us, peer = make_ends(transport, client=client, options=options, deflate=row.deflate)
@@ -190,6 +215,8 @@ async def run_operation(
             nursery.start_soon(_live, peer)
             async with us as ws:
                 case = Case(ws, peer, nursery)
+                if quick:
+                    await case.hurry()
                 await row.prepare(case)
                 await _cancel_at(row, case, moments)
                 await row.after(case)

@@ -12,7 +12,7 @@ import pytest
 import trio_ws
 import trio_ws.testing
 from tests.faults.moments import DESCRIPTORS, Moments, descriptors, sweep
-from tests.faults.operations import ROWS, Row, run_operation
+from tests.faults.operations import RECEIVING, ROWS, Row, run_operation
 from tests.faults.scopes import BLOCKS, Block
 from trio_ws.testing import full_checkpoints
 
@@ -49,6 +49,25 @@ def test_operation_on_sockets(row: Row, transport: str, client: bool) -> None:
         run_operation, row, transport, client=client, full=True
     )
     assert sweep(scenario, mock_clock=False) > 1
+
+
+@SIDES
+@pytest.mark.parametrize(
+    ("row", "transport"),
+    [
+        pytest.param(row, transport, id=f"{row.name}-{transport}")
+        for row in ROWS
+        if "tcp" in row.transports
+        for transport in (("tcp", "tls") if row in RECEIVING else ("tcp",))
+    ],
+)
+def test_operation_where_receivers_read(row: Row, transport: str, client: bool) -> None:
+    scenario = functools.partial(
+        run_operation, row, transport, client=client, full=True, quick=True
+    )
+    # The peer waits for a nap's end, in real time, to get rid of a large message.
+    stride = 10 if row.name == "recv-large" else 1
+    assert sweep(scenario, mock_clock=False, stride=stride) > 1
 
 
 @pytest.mark.parametrize(

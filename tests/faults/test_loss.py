@@ -50,6 +50,7 @@ from tests.faults.peer import (
     trio_stream,
 )
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
+from trio_ws._pump import STANDBY
 from trio_ws._transports import SocketTransport
 from trio_ws.exceptions import (
     ConnectionClosed,
@@ -674,11 +675,21 @@ def opened_on(
     return connect(URI, stream=stream)
 
 
+async def hurry(ws: Connection, role: Role, theirs: socket.socket) -> None:
+    """Send messages quickly, until receivers read."""
+    while ws._pump._reading is not STANDBY:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.recv)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.sendall(frame(TEXT, b"quick", key=key_of(role)))
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["", "receivers-read"])
 @pytest.mark.parametrize("name", ["text", "16-bit", "fragments", "ping", "close"])
 @pytest.mark.parametrize("way", ["end", "reset"])
 @by_role
 async def test_socket_vanishes_at_each_byte_of_a_frame(
-    role: Role, way: str, name: str
+    role: Role, way: str, name: str, quick: bool
 ) -> None:
     # What is in the middle of a large frame differs in nothing but the number.
     sample = [cut for cut in cuts(role, name) if len(cut.data) < 60]
@@ -688,6 +699,8 @@ async def test_socket_vanishes_at_each_byte_of_a_frame(
         messages = []
         with pytest.raises(ConnectionClosed) as caught:
             async with opened_on(role, ours, theirs) as ws:
+                if quick:
+                    await hurry(ws, role, theirs)
                 theirs.sendall(cut.data)
                 # Whether a reset destroys what came before it is the kernel's
                 # affair: we read first.
