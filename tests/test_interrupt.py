@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from linecache import getline
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ import trio.testing
 
 import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
+from trio_ws import _pump
 from trio_ws._keepalive import Keepalive
 from trio_ws._pump import Pump
 from trio_ws._scope import ConnectionScope
@@ -269,6 +271,10 @@ async def small_run() -> None:
                 await ws.send("x")
                 assert await ws.recv() == "x"
                 await pinged.wait()
+                for _ in range(4):  # quickly: in the end the receivers read
+                    await ws.send("y")
+                    assert await ws.recv() == "y"
+                await ws.ping()
                 await ws.aclose()
     finally:
         for stream in (ours, theirs):  # what no scope has taken over
@@ -351,11 +357,13 @@ def interrupt_at(line: Line) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_interrupt_at_any_line() -> None:
+def test_interrupt_at_any_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pump, "_QUICK", math.inf)  # however slow the machine
     survey = Interrupter(None)
     with survey:
         trio.run(small_run)
     assert len(survey.seen) > 300
+    assert any("self._reading = CALLER" in getline(*line) for line in survey.seen)
     gc.collect()
     before = descriptors()
     for line in survey.seen:
