@@ -3,7 +3,7 @@
 Each public coroutine is a cancellation point. It is a schedule point, too, if it
 waits; if it doesn't (a message is there, the socket takes what is sent), only
 every 64th call is, or the first one after a millisecond, counted over all
-connections of a trio run.
+connections of a trio run. Of many tasks each has less than that millisecond.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ CALLS = 64
 SECONDS = 0.001
 
 # Where many tasks have more to do than that, one turn of the loop, in which each has
-# its step, would take as many milliseconds: so they share these. A switch of tasks
-# isn't free, so no share is less than the least.
+# a step, would take as many milliseconds. So they share these; but as a switch of
+# tasks isn't free, each has the least.
 _TURN = 0.005
 _LEAST = 0.0001
 
