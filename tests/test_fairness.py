@@ -25,12 +25,12 @@ from trio_ws import (
     Response,
     ServerConnection,
     _pace,
-    _pump,
+    _reading,
     connect,
     open_server,
 )
 from trio_ws._pace import CALLS, SECONDS
-from trio_ws._pump import CALLER
+from trio_ws._reading import CALLER
 from trio_ws._transports import READ_SIZE, STEP_SIZE, SocketTransport
 from trio_ws.testing import open_pair
 
@@ -81,7 +81,7 @@ async def turns(nursery: trio.Nursery) -> AsyncIterator[Turns]:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(_pace, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(_pump, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_reading, "perf_counter", lambda: now[0])
     return now
 
 
@@ -349,7 +349,7 @@ async def test_a_read_that_took_long_makes_the_next_one_shorter(
                 return 0.0
             return slowness * SECONDS * flood.sizes[-1] / READ_SIZE
 
-        monkeypatch.setattr(_pump, "perf_counter", clock)
+        monkeypatch.setattr(_reading, "perf_counter", clock)
         await ws.send("wake up")
         await turns.pass_by(5)
         assert READ_SIZE // 11 <= flood.sizes[-1] <= READ_SIZE // 9

@@ -19,7 +19,7 @@ import trio.testing
 
 import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
-from trio_ws import _pump
+from trio_ws import _reading
 from trio_ws._keepalive import Keepalive
 from trio_ws._pump import Pump
 from trio_ws._scope import ConnectionScope
@@ -358,7 +358,7 @@ def interrupt_at(line: Line) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_interrupt_at_any_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pump, "_QUICK", math.inf)  # however slow the machine
+    monkeypatch.setattr(_reading, "_QUICK", math.inf)  # however slow the machine
     survey = Interrupter(None)
     with survey:
         trio.run(small_run)

@@ -24,7 +24,7 @@ from trio_ws import (
     open_server,
 )
 from trio_ws._keepalive import Pings
-from trio_ws._pump import CALLER, PAUSED, STANDBY, Reading
+from trio_ws._reading import CALLER, PAUSED, STANDBY, Reading
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:

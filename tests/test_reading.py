@@ -44,7 +44,7 @@ from trio_ws import (
     connect,
 )
 from trio_ws._pace import CALLS
-from trio_ws._pump import (
+from trio_ws._reading import (
     _NAP,
     _QUICK,
     CALLER,

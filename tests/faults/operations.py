@@ -32,7 +32,7 @@ from trio_ws import (
     connect,
 )
 from trio_ws._options import OptionsDict
-from trio_ws._pump import STANDBY
+from trio_ws._reading import STANDBY
 from trio_ws.testing import full_checkpoints
 
 LARGE = "large" * 20_000  # more than any buffer of ours takes in one piece

@@ -1,0 +1,349 @@
+"""Reads what the peer sends: in the reader's task, or in that of a receive call.
+
+Who reads is a state, of which one task at a time is the owner:
+
+* KEEPER: the reader waits for the socket; receive calls sleep till it wakes them.
+* PAUSED: nobody reads, since enough waits for the application (R10).
+* STANDBY: nobody reads. The application has just been given a message and is
+  expected back; should it not come, the reader goes on after a nap.
+* CALLER: a receive call waits for the socket and reads in its own task, which
+  saves the switch from the reader's. The reader naps.
+* LAST_CALLER: the same, but then the reader goes on.
+
+So the reader is never evicted. It steps aside of its own accord, when it has
+woken a receiver twice within _QUICK seconds: slow traffic gains nothing by it.
+Reading itself is one synchronous step, so whoever does it, cancelled or not,
+nothing is lost between the socket and the queue.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from math import inf
+from time import perf_counter
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._keepalive import Pings
+from ._options import Options
+from ._protocol._engine import Engine
+from ._protocol._state import OPEN
+from ._transports import READ_SIZE, Transport
+from ._writing import Writer
+
+# Receive calls that follow each other faster than this, in seconds, read. For so
+# long at a time the reader naps meanwhile, and by so much more it may be late for
+# what comes when they stop.
+_QUICK = 0.02
+_NAP = 0.05
+
+# What is parsed in one step, however long it takes; READ_SIZE is the most.
+_LEAST_READ = 4096
+
+# When the peer breaks the protocol, messages that came before in the same read
+# can be answered in these turns of the loop: one may come before the receiver's.
+_ANSWER_TURNS = 2
+
+# Who reads a message piece by piece and stops has this much, in bytes, waiting.
+_PARTIAL_LIMIT = 2**16
+
+
+class Reading(enum.Enum):
+    """Whose turn it is to read."""
+
+    KEEPER = enum.auto()
+    PAUSED = enum.auto()
+    STANDBY = enum.auto()
+    CALLER = enum.auto()
+    LAST_CALLER = enum.auto()
+
+
+KEEPER = Reading.KEEPER
+PAUSED = Reading.PAUSED
+STANDBY = Reading.STANDBY
+CALLER = Reading.CALLER
+LAST_CALLER = Reading.LAST_CALLER
+
+
+class Reader(Writer):
+    """The half of a connection's pump that reads."""
+
+    __slots__ = (
+        "_called",
+        "_calls",
+        "_cut",
+        "_delivered",
+        "_full",
+        "_pings",
+        "_read_size",
+        "_reading",
+        "_receiver",
+        "_reset",
+        "callers_read",
+        "reads",
+        "streaming",
+    )
+
+    def __init__(
+        self, engine: Engine, transport: Transport, options: Options, pings: Pings
+    ) -> None:
+        super().__init__(engine, transport, options)
+        self._pings = pings
+        # Whether receivers may read; the helpers for tests have one order of
+        # things, whatever the clock says.
+        self.callers_read = transport.callers_read
+        self._reset: ConnectionResetError | None = None  # that a write met with
+        self._cut = False  # the reader ends as soon as it can
+        self._receiver: trio.lowlevel.Task | None = None
+        self._reading = KEEPER
+        self._called: trio.Event | None = None  # wakes the keeper that waits for it
+        self._delivered = -inf  # when the keeper last brought a receiver something
+        self._calls = 0  # how many reads callers have done
+        self._read_size = READ_SIZE
+        self._full = True  # the last read filled its buffer: there may be more
+        self.streaming = False  # somebody reads the current message piecemeal
+        self.reads = 0  # how many brought something
+
+    # -- What reading leads to -----------------------------------------------
+
+    @abc.abstractmethod
+    def changed(self) -> None:
+        """Act on what a step of the engine brought."""
+
+    @abc.abstractmethod
+    def _lost(self, exc: OSError) -> None:
+        """Take note that the transport is broken."""
+
+    # -- The reader's task ---------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading waits for the application (R10)."""
+        return self._reading is PAUSED
+
+    async def _read(self) -> None:
+        """Read until the peer's stream ends or breaks, or nobody wants more."""
+        while not self._cut:  # a wait that is cancelled at once costs, too
+            if self._reading is PAUSED:
+                await self._pause()
+            elif self._reading is not KEEPER:
+                await self._stand_by()
+            if self._engine.violation is not None:
+                for _ in range(_ANSWER_TURNS):
+                    await trio.lowlevel.checkpoint()
+                self._engine.act_on_violation()
+                self.changed()
+            if self._full:
+                await self._pacer.rest()
+            else:
+                # After a short read, reading again would find nothing.
+                await self._transport.wait_readable()
+            if self._should_pause():
+                await self._pause()
+            receiver = self._receiver
+            if self._read_some(self._read_size) == 0:
+                return
+            if receiver is not None and self._receiver is None:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let receivers read for themselves if they come quickly, one by one."""
+        now = trio.current_time()
+        quick = now - self._delivered < _QUICK
+        self._delivered = now
+        if (
+            quick
+            and self.callers_read
+            and self._engine.phase is OPEN
+            and self._engine.violation is None
+            and not self._pings.waiting
+            and self._room is None  # else the peer might wait for a nap's end
+        ):
+            self._reading = STANDBY
+
+    async def _stand_by(self) -> None:
+        """Sleep while receivers read, until they don't any more, or not quickly."""
+        self._called = trio.Event()
+        wait = _NAP
+        while self._reading is not KEEPER:
+            calls = self._calls
+            with trio.move_on_after(wait):
+                await self._called.wait()
+                break
+            if self._calls != calls:
+                continue
+            if self._reading is STANDBY:
+                break
+            # Who waits for so long goes on waiting, but then it is our turn: in
+            # slow traffic these naps would cost more than they save.
+            self._reading = LAST_CALLER
+            wait = inf
+        self._reading = KEEPER
+        self._called = None
+
+    async def _pause(self) -> None:
+        self._reading = PAUSED
+        self._called = trio.Event()
+        await self._called.wait()
+        self._called = None
+
+    @enable_ki_protection
+    def keep_reading(self) -> None:
+        """Have the reader read on, from any task that waits for what may come."""
+        if self._reading is CALLER or self._reading is LAST_CALLER:
+            self._reading = LAST_CALLER
+        elif self._reading is STANDBY:
+            self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        self._reading = KEEPER
+        if self._called is not None:
+            self._called.set()
+
+    def _should_pause(self) -> bool:
+        engine = self._engine
+        if engine.phase is not OPEN:
+            return False
+        options = self._options
+        return (
+            (options.max_queue is not None and len(engine.messages) > options.max_queue)
+            or (options.max_size is not None and engine.queued > options.max_size)
+            or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
+        )
+
+    def taken(self) -> None:
+        """Let the reader go on once what waits has been taken down far enough."""
+        if self._reading is not PAUSED:
+            return
+        engine = self._engine
+        # Not at the very limit: each pause costs two switches of tasks.
+        if len(engine.messages) <= (self._options.max_queue or 0) // 4 and (
+            self._options.max_size is None
+            or engine.queued <= self._options.max_size // 4
+        ):
+            self._wake_reader()
+
+    def read_now(self) -> int | None:
+        """Read, parse and act on what is there, from any task.
+
+        Return its size, 0 at the end of the stream, None if nothing was there.
+        """
+        count = self._read_some()
+        if self._engine.violation is not None:
+            self._engine.act_on_violation()
+            self.changed()
+        if self._full or (
+            self._reading in (CALLER, LAST_CALLER) and self._has_incoming
+        ):
+            # After a full read what is left may be in TLS: waiting for the socket
+            # would be waiting for nothing.
+            self._transport.wake()
+        return count
+
+    @enable_ki_protection
+    def _read_some(self, size: int = READ_SIZE) -> int | None:
+        try:
+            data = self._transport.read(size)
+        except OSError as exc:
+            self._lost(exc)
+            return 0
+        if data:
+            self.reads += 1
+            engine = self._engine
+            if len(data) < _LEAST_READ:
+                engine.receive(data)
+            else:
+                self._receive_much(data)
+            # What follows from a message alone, when the receiver itself reads,
+            # is nothing.
+            if (
+                self._receiver is not None
+                or engine.outbox.size
+                or engine.phase is not OPEN
+            ):
+                self.changed()
+        elif data is not None:
+            if self._reset is not None:
+                # The kernel tells of a reset once; then it says end of stream.
+                self._lost(self._reset)
+                return 0
+            self._engine.receive_eof()
+            self.changed()
+        if self._transport.unsent:
+            self.flush()  # TLS has an answer of its own
+        if data is None:
+            self._full = False
+            return None
+        count = len(data)
+        self._full = count >= size
+        return count
+
+    def _receive_much(self, data: bytes) -> None:
+        """Take in a large read, and let the next be as large as is fair.
+
+        A read full of tiny frames can take a hundred times as long as one of a
+        large message. What is not read waits in the kernel.
+        """
+        start = perf_counter()
+        self._engine.receive(data)
+        taken = perf_counter() - start
+        fair = self._pacer.seconds
+        self._read_size = READ_SIZE
+        if taken * READ_SIZE > fair * len(data):
+            self._read_size = max(_LEAST_READ, int(len(data) * fair / taken))
+
+    @enable_ki_protection
+    async def wait_incoming(self) -> None:
+        """Wait for a message, a piece of one, or the end of the connection.
+
+        One task at a time. **Cancellation**: nothing is lost.
+        """
+        if self._flushing:
+            # What was held back goes out at the latest when the task waits.
+            self._write_some()
+        engine = self._engine
+        if engine.messages or engine.phase is not OPEN:
+            await self._pacer.step()
+            return
+        if self._reading is not STANDBY:
+            self._receiver = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            self._pacer.waited()
+            return
+        # This task is here, so it reads, rather than be woken by another.
+        self._reading = CALLER
+        try:
+            while True:
+                if self._full:
+                    await self._pacer.step()
+                else:
+                    await self._transport.wait_readable()
+                    self._pacer.waited()
+                if self._reading is KEEPER:  # it was woken for the connection's end
+                    return
+                self._calls += 1
+                count = self._read_some(self._read_size)
+                if count == 0 or engine.violation is not None:
+                    self._reading = LAST_CALLER  # what follows is the reader's
+                if engine.messages or self._reading is not CALLER or self._has_incoming:
+                    return
+        finally:
+            if self._reading is CALLER:
+                self._reading = STANDBY
+            elif self._reading is LAST_CALLER:
+                self._wake_reader()
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    @property
+    def _has_incoming(self) -> bool:
+        engine = self._engine
+        return bool(
+            engine.messages
+            or engine.phase is not OPEN
+            or (self.streaming and engine.decoder.partial_size)
+        )
