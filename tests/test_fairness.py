@@ -31,7 +31,7 @@ from trio_ws import (
 )
 from trio_ws._pace import CALLS, SECONDS
 from trio_ws._reading import CALLER
-from trio_ws._transports import READ_SIZE, STEP_SIZE, SocketTransport
+from trio_ws._transports import READ_SIZE, STEP_SIZE, WRITE_SIZE, SocketTransport
 from trio_ws.testing import open_pair
 
 
@@ -396,6 +396,19 @@ async def test_a_peer_that_takes_all_of_a_large_message(turns: Turns) -> None:
         await turns.pass_by(1)
         # send() has done a step, too.
         assert STEP_SIZE <= turns.most <= 3 * STEP_SIZE
+
+
+async def test_large_messages_count_for_more_than_a_call(turns: Turns) -> None:
+    async with connected() as ws:
+        transport = ws._pump._transport
+        assert isinstance(transport, SocketTransport)
+        transport._sock = Greedy(transport._sock, Turns())  # type: ignore[assignment]
+        await turns.pass_by(1)
+        turns.most = 0
+        for _ in range(100):
+            turns.did()
+            await ws.send(bytes(WRITE_SIZE))
+        assert 1 <= turns.most <= 2 * 4
 
 
 # The opening handshake

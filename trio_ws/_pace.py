@@ -14,6 +14,7 @@ import trio
 
 CALLS = 64
 SECONDS = 0.001
+_LARGE = 16  # calls
 
 # Where many tasks have more to do than that, one turn of the loop, in which each has
 # a step, would take as many milliseconds. So they share these; but as a switch of
@@ -63,6 +64,14 @@ class Pacer:
             self._resting = 0
             self._turn += 1
         self.waited()
+
+    def wrote_much(self) -> None:
+        """Count a large write, which is as good as some calls.
+
+        A reader in this process finds what was written in the processor's cache if
+        it has its turn before there is too much of it.
+        """
+        self._calls += _LARGE
 
     def waited(self) -> None:
         """Take note that other tasks have just had their turn."""

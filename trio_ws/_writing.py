@@ -173,6 +173,8 @@ class Writer(abc.ABC):
                     break
                 outbox.consume(count)
                 left -= count
+                if count > WRITE_SIZE:  # of one frame
+                    self._pacer.wrote_much()
         except OSError as exc:
             self._write_failed(exc)
         if self._room is not None and self.has_room:
