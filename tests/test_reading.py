@@ -37,11 +37,13 @@ from trio_ws import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    ServerConnection,
     State,
     _pace,
     _writing,
     accept,
     connect,
+    open_server,
 )
 from trio_ws._pace import CALLS
 from trio_ws._reading import (
@@ -55,6 +57,13 @@ from trio_ws._reading import (
     Reading,
 )
 from trio_ws._transports import READ_SIZE
+from trio_ws.extensions import (
+    ClientExtensionFactory,
+    Extension,
+    ExtensionParameter,
+    Frame,
+    ServerExtensionFactory,
+)
 from trio_ws.testing import open_pair
 
 FIN = 0x80
@@ -1459,3 +1468,69 @@ async def test_a_receiver_that_is_cancelled_gets_nothing_whatever_a_write_finds(
         assert await ws.recv() == "x"
         with pytest.raises(ConnectionClosedError):
             await ws.recv()
+
+
+# A bug in parsing
+
+
+class Fragile(Extension):
+    """Breaks on one message."""
+
+    name = "x-fragile"
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.data == b"break":
+            raise ZeroDivisionError
+        return frame
+
+
+class FragileFactory(ClientExtensionFactory):
+    name = "x-fragile"
+
+    def get_request_params(self) -> list[ExtensionParameter]:
+        return []
+
+    def process_response_params(self, params: object, accepted: object) -> Fragile:
+        return Fragile()
+
+
+class PlainFactory(ServerExtensionFactory):
+    name = "x-fragile"
+
+    def process_request_params(
+        self, params: object, accepted: object
+    ) -> tuple[list[ExtensionParameter], Extension]:
+        extension = Fragile()
+        extension.decode = lambda frame, *, max_size=None: frame  # type: ignore[method-assign]
+        return [], extension
+
+
+@pytest.mark.parametrize("reader", ["keeper", "caller"])
+async def test_an_extension_that_breaks_ends_the_connection_whoever_reads(
+    reader: str, mock_clock: MockClock
+) -> None:
+    async def echo(ws: ServerConnection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    told: list[ConnectionClosedError] = []
+    async with open_server(
+        echo, 0, host="127.0.0.1", extensions=[PlainFactory()], compression=None
+    ) as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - raised as it is left
+            async with connect(
+                uri, extensions=[FragileFactory()], compression=None
+            ) as ws:
+                for _ in range(3 if reader == "caller" else 0):
+                    await ws.send("x")
+                    assert await ws.recv() == "x"
+                assert reading(ws) is (STANDBY if reader == "caller" else KEEPER)
+                await ws.send("break")
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await ws.recv()
+                told.append(caught.value)
+    assert len(told) == 1

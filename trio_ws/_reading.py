@@ -71,6 +71,7 @@ class Reader(Writer):
     """The half of a connection's pump that reads."""
 
     __slots__ = (
+        "_bug",
         "_called",
         "_calls",
         "_cut",
@@ -95,6 +96,7 @@ class Reader(Writer):
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
         self._reset: ConnectionResetError | None = None  # that a write met with
+        self._bug: Exception | None = None  # that parsing met with
         self._cut = False  # the reader ends as soon as it can
         self._receiver: trio.lowlevel.Task | None = None
         self._reading = KEEPER
@@ -130,6 +132,8 @@ class Reader(Writer):
                 await self._pause()
             elif self._reading is not KEEPER:
                 await self._stand_by()
+            if self._bug is not None:
+                raise self._bug
             if self._engine.violation is not None:
                 for _ in range(_ANSWER_TURNS):
                     await trio.lowlevel.checkpoint()
@@ -252,10 +256,18 @@ class Reader(Writer):
         if data:
             self.reads += 1
             engine = self._engine
-            if len(data) < _LEAST_READ:
-                engine.receive(data)
-            else:
-                self._receive_much(data)
+            try:
+                if len(data) < _LEAST_READ:
+                    engine.receive(data)
+                else:
+                    self._receive_much(data)
+            except Exception as exc:  # noqa: BLE001 - the reader raises it
+                # Of a user's extension, perhaps. Whoever read, the reader ends by
+                # it, and the connection with the reader.
+                self._bug = exc
+                self._wake_reader()
+                self._transport.wake()
+                return None
             # What follows from a message alone, when the receiver itself reads,
             # is nothing.
             if (
