@@ -408,7 +408,7 @@ async def test_large_messages_count_for_more_than_a_call(turns: Turns) -> None:
         for _ in range(100):
             turns.did()
             await ws.send(bytes(WRITE_SIZE))
-        assert 1 <= turns.most <= 2 * 4
+        assert 1 <= turns.most <= 2 * 5  # calls that had begun count, too
 
 
 # The opening handshake
