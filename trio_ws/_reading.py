@@ -336,8 +336,8 @@ class Reader(Writer):
                 if self._reading is KEEPER:  # it was woken for the connection's end
                     return
                 self._calls += 1
-                count = self._read_some(self._read_size)
-                if count == 0 or engine.violation is not None:
+                self._read_some(self._read_size)
+                if engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
                 if engine.messages or self._reading is not CALLER or self._has_incoming:
                     return
