@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import pytest
 import trio
@@ -67,10 +67,6 @@ from trio_ws.extensions import (
 from trio_ws.testing import open_pair
 
 FIN = 0x80
-
-# From the last message that a receiver has read to the reader's going on: one
-# nap that had begun before, and one in which nobody reads.
-NAPS = 2 * _NAP
 
 
 class Wire(trio.abc.Stream):
@@ -234,6 +230,15 @@ async def passed(clock: MockClock, seconds: float) -> None:
     await wait_all_tasks_blocked()
 
 
+async def naps_over(clock: MockClock) -> None:
+    """Let the reader go on.
+
+    One nap had begun before the last message was read; in another nobody reads.
+    """
+    for _ in range(2):
+        await passed(clock, _NAP)
+
+
 class Receiver:
     """A task that receives, and what it got."""
 
@@ -281,6 +286,23 @@ async def as_last_caller(
     await passed(clock, _NAP)
     assert reading(ws) is LAST_CALLER
     return receiver
+
+
+class ReadersSteps(trio.abc.Instrument):
+    """Counts the steps of readers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == "trio_ws reader"
 
 
 # Who reads
@@ -332,10 +354,15 @@ async def test_from_quick_to_slow_and_back(
     async with link.standing_by() as ws:
         # Who waits for a nap is the last to read; then it is the reader's turn.
         receiver = await as_last_caller(nursery, ws, mock_clock)
-        await passed(mock_clock, 10 * _NAP)
+        with ReadersSteps() as steps:
+            for _ in range(3):
+                await passed(mock_clock, _NAP)
+        assert not steps.count
         assert reading(ws) is LAST_CALLER
-        await link.text("x")
-        await wait_all_tasks_blocked()
+        with ReadersSteps() as its_steps:
+            await link.text("x")
+            await wait_all_tasks_blocked()
+        assert its_steps.count
         assert receiver.got == ["x"]
         assert reading(ws) is KEEPER
         for _ in range(3):
@@ -369,24 +396,15 @@ async def test_the_reader_sleeps_while_receivers_read(
     either_link: Link, nursery: trio.Nursery
 ) -> None:
     # This is what it is all for.
-    class Steps(trio.abc.Instrument):
-        def __init__(self) -> None:
-            self.names: list[str] = []
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.names.append(task.name)
-
     link = either_link
     async with link.standing_by(ping_interval=None) as ws:
         receiver = await as_caller(nursery, ws, 100)
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
-        for _ in range(100):
-            await link.text("x")
-            await wait_all_tasks_blocked()
-        trio.lowlevel.remove_instrument(steps)
+        with ReadersSteps() as steps:
+            for _ in range(100):
+                await link.text("x")
+                await wait_all_tasks_blocked()
         assert len(receiver.got) == 100
-        assert not [name for name in steps.names if "_run_reader" in name]
+        assert not steps.count
 
 
 async def test_the_reader_goes_on_if_nobody_comes(
@@ -399,7 +417,7 @@ async def test_the_reader_goes_on_if_nobody_comes(
         with pytest.raises(trio.WouldBlock):
             ws.recv_nowait()
         assert reading(ws) is STANDBY
-        await passed(mock_clock, NAPS)
+        await naps_over(mock_clock)
         assert reading(ws) is KEEPER
         assert ws.recv_nowait() == "x"
         await link.text("y")
@@ -497,7 +515,7 @@ async def test_a_receiver_that_is_cancelled_loses_nothing(
             if next_one == "receiver":
                 assert [await ws.recv(), await ws.recv()] == ["x", "y"]
             else:
-                await passed(mock_clock, NAPS)
+                await naps_over(mock_clock)
                 assert reading(ws) is KEEPER
                 assert [ws.recv_nowait(), ws.recv_nowait()] == ["x", "y"]
 
@@ -593,19 +611,34 @@ async def test_two_tasks_that_take_turns(link: Link, nursery: trio.Nursery) -> N
 # The end
 
 
-@pytest.fixture(params=["standby", "caller", "last_caller"])
+@pytest.fixture(params=["keeper", "standby", "caller", "last_caller"])
 def state(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 async def receiver_in(
-    state: str, nursery: trio.Nursery, ws: ClientConnection, clock: MockClock
+    state: str,
+    nursery: trio.Nursery,
+    link: Link,
+    ws: ClientConnection,
+    clock: MockClock,
 ) -> Receiver:
     """Bring about a state; return what receives in it, or will."""
+    await link.hurry(ws)
     if state == "caller":
         return await as_caller(nursery, ws, 100)
     if state == "last_caller":
         return await as_last_caller(nursery, ws, clock, 100)
+    if state == "keeper":
+        # The next message is the second quick one.
+        await naps_over(clock)
+        first = await receiving(nursery, ws)
+        await link.text("first")
+        await wait_all_tasks_blocked()
+        assert first.ended
+        receiver = await receiving(nursery, ws, 100)
+        assert reading(ws) is KEEPER
+        return receiver
     return Receiver(ws)
 
 
@@ -639,8 +672,7 @@ async def test_loss(
     data, match, cause = LOSSES[loss]
     expected = [str(i) for i in range(messages)]
     async with link.connected(ping_interval=None) as ws:
-        await link.hurry(ws)
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         link.sock.send(b"".join(frame(TEXT, m.encode()) for m in expected))
         if loss == "reset":
             # What has come and isn't read is lost with a reset.
@@ -697,8 +729,7 @@ async def test_loss_that_a_body_asleep_is_cut_for(
     else:
         link.sock.send(frame(3))
     await wait_all_tasks_blocked()
-    for _ in range(2):
-        await passed(mock_clock, _NAP)
+    await naps_over(mock_clock)
     found = trio.current_time()
     await passed(mock_clock, 4.9)
     assert not ended
@@ -717,7 +748,7 @@ async def test_the_connection_is_closed_under_a_receiver(
     link = either_link
     with trio.CancelScope() as scope:
         async with link.standing_by() as ws:
-            receiver = await receiver_in(state, ws.nursery, ws, mock_clock)
+            receiver = await receiver_in(state, ws.nursery, link, ws, mock_clock)
             if how == "aclose":
                 nursery.start_soon(link.close)
                 await ws.aclose()
@@ -781,7 +812,7 @@ async def test_a_close_frame_is_answered_though_nobody_receives(
     async with link.standing_by() as ws:
         await link.text("a")
         await link.peer.send(CLOSE, b"\x03\xe9bye")
-        await passed(mock_clock, NAPS)
+        await naps_over(mock_clock)
         assert await link.peer.read() == close_frame(1001, "bye")
         assert await ws.recv() == "a"
         with pytest.raises(ConnectionClosedOK):
@@ -798,8 +829,7 @@ async def test_a_write_that_fails_under_a_receiver(
 ) -> None:
     link = make_link(tcp=True)
     async with link.connected(ping_interval=None) as ws:
-        await link.hurry(ws)
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         # Without a turn of the loop: writing is the first to notice.
         if loss == "close":
             link.sock.send(frame(TEXT, b"a") + frame(CLOSE, b"\x03\xe9bye"))
@@ -892,7 +922,7 @@ async def test_tls_ends_under_a_receiver(
 ) -> None:
     link = make_link(tls=True)
     async with link.standing_by(ping_interval=None) as ws:
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         await link.text("a")
         if unwrapped:
             await link.peer.stream.aclose()
@@ -915,8 +945,7 @@ async def test_the_keepalive_of_a_receiver_that_reads(
     link = either_link
     async with link.connected(ping_interval=10, ping_timeout=5) as ws:
         for _ in range(3):
-            await link.hurry(ws)
-            receiver = await receiver_in(state, nursery, ws, mock_clock)
+            receiver = await receiver_in(state, nursery, link, ws, mock_clock)
             await passed(mock_clock, 10)
             kind, payload = await link.peer.read() or (0, b"")
             assert kind == FIN | PING
@@ -939,8 +968,7 @@ async def test_a_keepalive_that_is_not_answered(
 ) -> None:
     link = either_link
     async with link.connected(ping_interval=10, ping_timeout=5) as ws:
-        await link.hurry(ws)
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         await passed(mock_clock, 10)
         await passed(mock_clock, 4.9)
         assert ws.state is State.OPEN
@@ -978,8 +1006,7 @@ async def test_a_message_that_the_keepalive_reads(
     link = either_link
     async with link.connected(ping_interval=10, ping_timeout=5) as ws:
         for i in range(6):
-            await link.hurry(ws)
-            receiver = await receiver_in(state, nursery, ws, mock_clock)
+            receiver = await receiver_in(state, nursery, link, ws, mock_clock)
             mock_clock.jump(10)
             await wait_all_tasks_blocked()
             await link.text(str(i))
@@ -999,7 +1026,7 @@ async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
     # As above, but without a race.
     link = either_link
     async with link.standing_by() as ws:
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         await link.put_unread(frame(TEXT, b"x"))
         assert ws._pump.read_now()
         if state == "standby":
@@ -1007,6 +1034,38 @@ async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
         await wait_all_tasks_blocked()
         assert receiver.got == ["x"]
         receiver.scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [(frame(3), 1002), (frame(CLOSE, b"\x03\xe9"), 1001), (b"", None)],
+    ids=["violation", "close", "eof"],
+)
+async def test_an_end_that_is_read_in_passing_is_told_to_its_receiver(
+    link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    end: bytes,
+    code: int | None,
+) -> None:
+    async with link.connected() as ws:
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
+        got = len(receiver.got)
+        await link.put_unread(frame(TEXT, b"x") + end)
+        if not end:
+            link.sock.shutdown(socket.SHUT_WR)
+        while ws.state is State.OPEN:
+            assert ws._pump.read_now() is not None
+        if state == "standby":
+            await receiver.receive(2)
+        await wait_all_tasks_blocked()
+        assert receiver.ended
+        assert receiver.got[got:] == ["x"]
+        assert isinstance(receiver.error, ConnectionClosedOK) == (code == 1001)
+        if code is not None:
+            _, payload = await link.peer.read() or (0, b"")
+            assert payload[:2] == code.to_bytes(2, "big")
 
 
 async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
@@ -1067,11 +1126,11 @@ async def test_pings_of_the_peer_are_answered(
 ) -> None:
     link = either_link
     async with link.standing_by() as ws:
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         for i in range(20):
             await link.peer.send(PING, b"%d" % i)
             if state == "standby":
-                await passed(mock_clock, NAPS)
+                await naps_over(mock_clock)
             assert await link.peer.read() == (FIN | PONG, b"%d" % i)
         assert not receiver.got
         receiver.scope.cancel()
@@ -1101,8 +1160,7 @@ async def test_a_sender_that_waits_has_somebody_read(
     link = either_link
     async with link.connected(ping_interval=None, max_queue=None, max_size=None) as ws:
         filled = await fill(ws)
-        await link.hurry(ws)
-        receiver = await receiver_in(state, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         receiver_ends = receiver.ended
         nursery.start_soon(ws.send, "waited")
         await wait_all_tasks_blocked()
@@ -1245,7 +1303,7 @@ async def test_reading_pauses_where_receivers_have_read(
                 await passed(mock_clock, _NAP)
                 got.append(await ws.recv())
             assert got == messages
-            await passed(mock_clock, NAPS)
+            await naps_over(mock_clock)
             await link.hurry(ws)
 
 
@@ -1276,38 +1334,90 @@ async def test_reads_that_fill_their_buffer(
                 assert receiver.got[2] == "x"
 
 
-@pytest.mark.parametrize("who", ["keeper", "caller", "last_caller"])
-async def test_a_full_read_in_passing_leaves_nobody_waiting(
-    make_link: MakeLink, nursery: trio.Nursery, mock_clock: MockClock, who: str
+@pytest.mark.parametrize("in_passing", [True, False])
+@pytest.mark.parametrize("exactly", [True, False])
+async def test_a_full_read_leaves_nobody_waiting_for_what_tls_has(
+    make_link: MakeLink,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    state: str,
+    exactly: bool,
+    in_passing: bool,
 ) -> None:
-    # What is left is in TLS, not in the socket.
+    # Of it the socket says nothing.
     link = make_link(tls=True)
     link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
     async with link.connected() as ws:
-        if who == "keeper":
-            receiver = await receiving(nursery, ws)
-            assert reading(ws) is KEEPER
-        else:
-            await link.hurry(ws)
-            receiver = await receiver_in(who, nursery, ws, mock_clock)
+        receiver = await receiver_in(state, nursery, link, ws, mock_clock)
+        if state == "standby":
+            receiver = await as_caller(nursery, ws, 100)
         # Of a large record all but its end, then the end and many small ones.
-        message = frame(BINARY, bytes(75_000))
-        large = await link.encoded(message[:16_000])
-        small = [
-            await link.encoded(message[i : i + 1000])
-            for i in range(16_000, 76_000, 1000)
-        ]
+        begin = (READ_SIZE - 1) % 512 + 1 + 30 * 512 + (not exactly)
+        total = begin + 110 * 512
+        message = frame(BINARY, bytes(total - 10))
+        parts = [message[i : i + 512] for i in range(begin, total, 512)]
+        large = await link.encoded(message[:begin])
+        rest = large[-100:]
+        for part in parts:
+            rest += await link.encoded(part)
+        assert len(rest) < READ_SIZE
+        got = len(receiver.got)
         link.sock.send(large[:-100])
         await wait_all_tasks_blocked()
-        rest = large[-100:] + b"".join(small)
-        assert len(rest) < READ_SIZE
         assert link.sock.send(rest) == len(rest)
-        count = ws._pump.read_now()
-        assert count is not None
-        assert READ_SIZE <= count < len(message)
+        if in_passing:
+            count = ws._pump.read_now() or 0
+            assert count == READ_SIZE if exactly else READ_SIZE < count < total
         await wait_all_tasks_blocked()
-        assert receiver.got == [bytes(75_000)]
+        assert receiver.got[got:] == [bytes(total - 10)]
         receiver.scope.cancel()
+
+
+async def test_a_receiver_behind_a_full_read_can_be_cancelled(
+    link: Link, nursery: trio.Nursery
+) -> None:
+    async with link.standing_by() as ws:
+        receiver = await as_caller(nursery, ws)
+        large = frame(BINARY, bytes(3 * READ_SIZE))
+        nursery.start_soon(link.peer.put, frame(TEXT, b"x") + large)
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+        assert ws._pump._full
+        for _ in range(3):
+            reads = ws._pump.reads
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await ws.recv()
+            assert scope.cancelled_caught
+            assert ws._pump.reads == reads
+        assert await ws.recv() == bytes(3 * READ_SIZE)
+
+
+async def test_a_large_message_lets_others_run(
+    either_link: Link, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each look at the clock takes a second, so each read is followed by a rest.
+    now = iter(range(10**6))
+    monkeypatch.setattr(_pace, "perf_counter", lambda: next(now))
+    link = either_link
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    turns = 0
+    async with link.standing_by() as ws:
+
+        async def others() -> None:
+            nonlocal turns
+            while not receiver.ended:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        receiver = await as_caller(nursery, ws)
+        nursery.start_soon(others)
+        reads, turns = ws._pump.reads, 0
+        await link.peer.put(frame(BINARY, bytes(3 * READ_SIZE)))
+        while not receiver.ended:
+            await trio.lowlevel.checkpoint()
+        assert ws._pump.reads - reads > 2
+        assert turns >= ws._pump.reads - reads - 1  # tasks of a turn in any order
 
 
 async def test_a_firehose_lets_others_run(
@@ -1397,7 +1507,7 @@ async def test_pieces_that_are_left(
             await wait_all_tasks_blocked()
             await link.peer.send(CONT, b"two", fin=False)
             if turn == 1:
-                await passed(mock_clock, NAPS)
+                await naps_over(mock_clock)
             await link.peer.send(CONT, b"three")
             await link.text("next")
             assert await ws.recv() == "next"
