@@ -192,6 +192,12 @@ class Link:
         for message in messages:
             await self.peer.send(TEXT, message.encode())
 
+    async def reaches(self, receiver: Receiver, message: str) -> None:
+        """Send a message, which is the first, and the one, that a task receives."""
+        await self.text(message)
+        await wait_all_tasks_blocked()
+        assert receiver.got == [message]
+
 
 MakeLink: TypeAlias = "Callable[..., Link]"
 
@@ -321,15 +327,11 @@ async def test_the_second_quick_message_makes_the_reader_step_aside(
         for expected in (KEEPER, STANDBY):
             receiver = await receiving(nursery, ws)
             assert reading(ws) is KEEPER
-            await link.text("x")
-            await wait_all_tasks_blocked()
-            assert receiver.got == ["x"]
+            await link.reaches(receiver, "x")
             assert reading(ws) is expected
         for _ in range(3):
             receiver = await as_caller(nursery, ws)
-            await link.text("y")
-            await wait_all_tasks_blocked()
-            assert receiver.got == ["y"]
+            await link.reaches(receiver, "y")
             assert reading(ws) is STANDBY
 
 
@@ -341,9 +343,7 @@ async def test_slow_traffic_is_the_readers(
             receiver = await receiving(nursery, ws)
             await passed(mock_clock, 1.25 * _QUICK)
             assert reading(ws) is KEEPER
-            await link.text("x")
-            await wait_all_tasks_blocked()
-            assert receiver.got == ["x"]
+            await link.reaches(receiver, "x")
             assert reading(ws) is KEEPER
 
 
@@ -368,14 +368,10 @@ async def test_from_quick_to_slow_and_back(
         for _ in range(3):
             receiver = await receiving(nursery, ws)
             await passed(mock_clock, 2 * _QUICK)
-            await link.text("x")
-            await wait_all_tasks_blocked()
-            assert receiver.got == ["x"]
+            await link.reaches(receiver, "x")
             assert reading(ws) is KEEPER
         receiver = await receiving(nursery, ws)
-        await link.text("x")
-        await wait_all_tasks_blocked()
-        assert receiver.got == ["x"]
+        await link.reaches(receiver, "x")
         assert reading(ws) is STANDBY
 
 
@@ -431,9 +427,7 @@ async def test_a_receiver_that_comes_back_during_the_naps(
 ) -> None:
     async with link.standing_by() as ws:
         receiver = await as_caller(nursery, ws)
-        await link.text("x")
-        await wait_all_tasks_blocked()
-        assert receiver.got == ["x"]
+        await link.reaches(receiver, "x")
         await link.text("y")
         await passed(mock_clock, naps * _NAP)
         assert await ws.recv() == "y"

@@ -16,7 +16,8 @@ from ._protocol._headers import Headers, HeadersLike
 from ._protocol._http import Request, Response
 from ._protocol._state import State
 from ._reconnect import Attempt, reconnect
-from ._server import Server, open_server, serve, unix_serve
+from ._serve import open_server, serve, unix_serve
+from ._server import Server
 from ._streaming import MessageStream
 from ._version import __version__
 from .exceptions import (

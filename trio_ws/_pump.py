@@ -4,8 +4,8 @@ Theory of operation. Two tasks of ours, at most, touch the transport of a connec
 
 * the *reader* lives as long as the transport. It parses all that it reads,
   wakes whoever waits for it, and never waits for writing. Receivers that come
-  quickly read in its place; see ``_reading``. When its loop ends,
-  for whatever reason, it closes the transport. It reads on after the closing
+  quickly read in its place; see ``_reading``. When its loop ends, for whatever
+  reason, it closes the transport. It reads on after the closing
   handshake, discarding, until the peer ends its stream or the deadline is over,
   so that no reset destroys a close frame under way. The keepalive takes its steps
   in this task, too: they interrupt its waiting for a socket, which loses nothing.

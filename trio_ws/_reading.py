@@ -253,9 +253,9 @@ class Reader(Writer):
         except OSError as exc:
             self._lost(exc)
             return 0
+        engine = self._engine
         if data:
             self.reads += 1
-            engine = self._engine
             try:
                 if len(data) < _LEAST_READ:
                     engine.receive(data)
@@ -281,15 +281,12 @@ class Reader(Writer):
                 # The kernel tells of a reset once; then it says end of stream.
                 self._lost(self._reset)
                 return 0
-            self._engine.receive_eof()
+            engine.receive_eof()
             self.changed()
         if self._transport.unsent:
             self.flush()  # TLS has an answer of its own
-        if data is None:
-            self._full = False
-            return None
-        count = len(data)
-        self._full = count >= size
+        count = None if data is None else len(data)
+        self._full = count is not None and count >= size
         return count
 
     def _receive_much(self, data: bytes) -> None:

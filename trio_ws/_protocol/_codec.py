@@ -292,7 +292,7 @@ class Decoder:
                     items.append(
                         _masking.masked(data, start, position, self._key).decode()
                     )
-                else:
+                else:  # compiled, this decodes without copying first
                     items.append(data[start:position].decode())
             except UnicodeDecodeError as exc:
                 raise _invalid_utf8(exc, 0) from exc

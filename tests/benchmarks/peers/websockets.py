@@ -29,10 +29,26 @@ def scheme(options: Options) -> str:
     return "wss" if options.tls else "ws"
 
 
-class WebsocketsTrio(TrioPeer):
+class Connects:
+    """The client's end, which is the same for trio and for asyncio."""
+
+    for_client: Any
+
+    @asynccontextmanager
+    async def client(self, port: int, options: Options) -> AsyncIterator[End]:
+        async with self.for_client.connect(
+            f"{scheme(options)}://{HOST}:{port}/",
+            ssl=client_context(options.tls),
+            proxy=None,
+            **keywords(options),
+        ) as ws:
+            yield End(ws.send, ws.recv)
+
+
+class WebsocketsTrio(Connects, TrioPeer):
     def __init__(self) -> None:
         self.for_server: Any = importlib.import_module("websockets.trio.server")
-        self.for_client: Any = importlib.import_module("websockets.trio.client")
+        self.for_client = importlib.import_module("websockets.trio.client")
 
     @asynccontextmanager
     async def server(self, handler: Handler, options: Options) -> AsyncIterator[int]:
@@ -56,25 +72,15 @@ class WebsocketsTrio(TrioPeer):
             yield listeners[0].socket.getsockname()[1]
             nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def client(self, port: int, options: Options) -> AsyncIterator[End]:
-        async with self.for_client.connect(
-            f"{scheme(options)}://{HOST}:{port}/",
-            ssl=client_context(options.tls),
-            proxy=None,
-            **keywords(options),
-        ) as ws:
-            yield End(ws.send, ws.recv)
 
-
-class WebsocketsAsyncio(AsyncioPeer):
+class WebsocketsAsyncio(Connects, AsyncioPeer):
     package = "websockets.asyncio"
     closed: type[Exception] = exceptions.ConnectionClosed
 
     def __init__(self, *, uvloop: bool = False) -> None:
         super().__init__(uvloop=uvloop)
         self.for_server: Any = importlib.import_module(f"{self.package}.server")
-        self.for_client: Any = importlib.import_module(f"{self.package}.client")
+        self.for_client = importlib.import_module(f"{self.package}.client")
 
     @asynccontextmanager
     async def server(self, handler: Handler, options: Options) -> AsyncIterator[int]:
@@ -91,16 +97,6 @@ class WebsocketsAsyncio(AsyncioPeer):
         return self.for_server.serve(
             serve, HOST, 0, ssl=server_context(options.tls), **keywords(options)
         )
-
-    @asynccontextmanager
-    async def client(self, port: int, options: Options) -> AsyncIterator[End]:
-        async with self.for_client.connect(
-            f"{scheme(options)}://{HOST}:{port}/",
-            ssl=client_context(options.tls),
-            proxy=None,
-            **keywords(options),
-        ) as ws:
-            yield End(ws.send, ws.recv)
 
     @asynccontextmanager
     async def broadcasting(
