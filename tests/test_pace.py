@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import signal
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import FrameType
 
 import pytest
 import trio
@@ -145,6 +150,47 @@ async def test_another_task_has_its_turns(now: list[float]) -> None:
                 await client.send("x")
             assert turns > before
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("line", ["self._resting = 0", "self._turn += 1"])
+def test_an_interrupt_leaves_the_counter_whole(line: str) -> None:
+    # Control-C in one of two tasks that rest in the same turn of the loop.
+    lines, first = inspect.getsourcelines(Pacer.rest)
+    number = first + next(i for i, text in enumerate(lines) if line in text)
+    interrupted = ended = False
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal interrupted
+        if frame.f_code is Pacer.rest.__code__ and frame.f_lineno == number:
+            if event == "line" and not interrupted:
+                interrupted = True
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    async def rest(pacer: Pacer) -> None:
+        for _ in range(3):
+            await pacer.rest()
+
+    async def main() -> None:
+        nonlocal ended
+        pacer = Pacer()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rest, pacer)
+            await trio.lowlevel.checkpoint()
+            before = sys.gettrace()  # of coverage
+            sys.settrace(trace)  # type: ignore[arg-type]
+            try:
+                await rest(pacer)
+            except KeyboardInterrupt:
+                await rest(pacer)
+            finally:
+                sys.settrace(before)
+        ended = True
+
+    with suppress(KeyboardInterrupt):  # it may come when all is over
+        trio.run(main)
+    assert interrupted
+    assert ended
 
 
 class LongestStep(trio.abc.Instrument):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from time import perf_counter
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 CALLS = 64
 SECONDS = 0.001
@@ -53,6 +54,7 @@ class Pacer:
         self._calls += 1
         return self._calls >= self._limit or perf_counter() >= self._until
 
+    @enable_ki_protection  # a KeyboardInterrupt comes at the checkpoint or not at all
     async def rest(self) -> None:
         """Let other tasks run."""
         turn = self._turn
