@@ -31,7 +31,13 @@ from trio_ws import (
 )
 from trio_ws._pace import CALLS, SECONDS
 from trio_ws._reading import CALLER
-from trio_ws._transports import READ_SIZE, STEP_SIZE, WRITE_SIZE, SocketTransport
+from trio_ws._transports import (
+    READ_SIZE,
+    STEP_SIZE,
+    WRITE_SIZE,
+    SocketTransport,
+    Transport,
+)
 from trio_ws.testing import open_pair
 
 
@@ -212,7 +218,7 @@ class Flood:
     def __init__(self, turns: Turns, start: bytes, rest: bytes) -> None:
         self._turns = turns
         self._start = start
-        self._rest = rest * (2 * READ_SIZE // len(rest) + 1)
+        self._rest = rest * (4 * READ_SIZE // len(rest) + 1)
         self._period = len(rest)
         self._position = 0
         self.sizes: list[int] = []
@@ -239,6 +245,7 @@ def floods(monkeypatch: pytest.MonkeyPatch) -> dict[object, Flood]:
         return original(transport, size)
 
     monkeypatch.setattr(SocketTransport, "read", read)
+    monkeypatch.setattr(SocketTransport, "read_into", Transport.read_into)
     return floods
 
 

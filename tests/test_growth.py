@@ -104,6 +104,33 @@ def test_a_message_in_small_pieces(data: bytes, size: int) -> None:
     assert engine.messages or engine.decoder.partial_size > 900_000
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_large_message_is_received_where_it_stays(masked: bool) -> None:
+    engine = Engine(client=not masked, max_size=None)
+    data = frame(BINARY, bytes(8 * MIB), masked=masked)
+    steps = [
+        lambda piece=data[i : i + 32 * KIB]: wire.put(engine, engine.receive, piece)
+        for i in range(0, len(data), 32 * KIB)
+    ]
+    # Once, and once to have malloc keep it.
+    assert copies(steps, 8 * MIB) == 1
+    assert [len(message) for message in engine.messages] == [8 * MIB]
+
+
+def test_a_large_message_is_masked_piece_by_piece() -> None:
+    engine = Engine(client=True, max_size=None)
+    payload = bytes(8 * MIB)
+
+    def push() -> None:
+        engine.outbox.push(engine.data_frame(BINARY, payload, True))
+
+    def write() -> None:
+        engine.outbox.consume(sum(map(len, engine.outbox.gather(64 * KIB))))
+
+    assert copies([push, *[write] * 127], MIB) == 0
+    assert 0 < engine.outbox.size < 128 * KIB
+
+
 def test_a_message_taken_piece_by_piece() -> None:
     engine = Engine(client=True, max_size=None)
     taken = 0

@@ -248,16 +248,25 @@ class Reader(Writer):
 
     @enable_ki_protection
     def _read_some(self, size: int = READ_SIZE) -> int | None:
+        engine = self._engine
+        space = engine.space()
+        data: bytes | None = b""
         try:
-            data = self._transport.read(size)
+            if space is None:
+                data = self._transport.read(size)
+                count = None if data is None else len(data)
+            else:
+                size = len(space)
+                count = self._transport.read_into(space)
         except OSError as exc:
             self._lost(exc)
             return 0
-        engine = self._engine
-        if data:
+        if count and data is not None:
             self.reads += 1
             try:
-                if len(data) < _LEAST_READ:
+                if space is not None:
+                    engine.filled(count)
+                elif count < _LEAST_READ:
                     engine.receive(data)
                 else:
                     self._receive_much(data)
@@ -276,7 +285,7 @@ class Reader(Writer):
                 or engine.phase is not OPEN
             ):
                 self.changed()
-        elif data is not None:
+        elif count is not None:
             if self._reset is not None:
                 # The kernel tells of a reset once; then it says end of stream.
                 self._lost(self._reset)
@@ -285,7 +294,6 @@ class Reader(Writer):
             self.changed()
         if self._transport.unsent:
             self.flush()  # TLS has an answer of its own
-        count = None if data is None else len(data)
         self._full = count is not None and count >= size
         return count
 

@@ -173,10 +173,10 @@ class Writer(abc.ABC):
                     break
                 outbox.consume(count)
                 left -= count
-                if count > WRITE_SIZE:  # of one frame
-                    self._pacer.wrote_much()
         except OSError as exc:
             self._write_failed(exc)
+        if STEP_SIZE - left > WRITE_SIZE:
+            self._pacer.wrote_much()
         if self._room is not None and self.has_room:
             self._wake_room()
 

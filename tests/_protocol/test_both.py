@@ -20,7 +20,7 @@ from trio_ws._protocol._codec import Decoder, codec, encode
 from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._errors import ProtocolError
 from trio_ws._protocol._extensions import Extension, Frame
-from trio_ws._protocol._frames import SPLIT_SIZE
+from trio_ws._protocol._frames import PIECE_SIZE, SPLIT_SIZE
 
 
 def test_which_is_in_use() -> None:
@@ -39,7 +39,8 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
     st.tuples(
         st.just("send"),
         st.sampled_from([CONT, TEXT, BINARY]),
-        PAYLOADS | st.sampled_from([b"long " * 100, bytes(SPLIT_SIZE)]),
+        PAYLOADS
+        | st.sampled_from([b"long " * 100, bytes(SPLIT_SIZE), bytes(PIECE_SIZE + 9)]),
         st.booleans(),
         st.booleans(),
     ),
@@ -85,6 +86,45 @@ def test_any_steps(
     for at, step in others:
         steps.insert(at, step)
     both.compare(steps, client=client, max_size=max_size, deflate=deflate)
+
+
+# Frames that are received where their payload stays, and what may come between.
+LONG = st.tuples(
+    st.sampled_from([CONT, CONT, BINARY, TEXT]),
+    st.integers(32 * 1024 - 1, 80_000) | st.just(300_000),
+    st.booleans(),
+)
+LONG_CUTS = st.lists(st.integers(0, 400_000), max_size=12)
+
+
+@given(
+    st.booleans(),
+    st.none() | st.sampled_from([70_000, 2**20]),
+    st.lists(LONG, min_size=1, max_size=4),
+    LONG_CUTS,
+    st.sampled_from(["put", "receive"]),
+    st.lists(st.tuples(st.integers(0, 15), STEPS), max_size=6),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_steps_in_long_messages(
+    client: bool,
+    max_size: int | None,
+    frames: list[tuple[int, int, bool]],
+    cuts: list[int],
+    how: str,
+    others: list[tuple[int, both.Step]],
+    key: int,
+) -> None:
+    mask = None if client else key.to_bytes(4, "big")
+    stream = b""
+    for opcode, size, fin in frames:
+        payload = bytes(range(97, 122)) * (size // 25 + 1)
+        stream += wire.frame(opcode, payload[:size], fin=fin, key=mask)
+        stream += wire.frame(PING, b"p", key=mask)
+    steps: list[both.Step] = [(how, piece) for piece in split(stream, cuts)]
+    for at, step in others:
+        steps.insert(at, step)
+    both.compare(steps, client=client, max_size=max_size)
 
 
 @pytest.mark.parametrize(

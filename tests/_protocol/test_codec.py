@@ -19,6 +19,7 @@ from trio_ws._protocol._codec import Decoder, Item, encode
 from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
 from trio_ws._protocol._frames import (
     MAX_SHORT_FRAGMENTS,
+    PIECE_SIZE,
     SHORT_FRAGMENT,
     SPLIT_SIZE,
 )
@@ -57,14 +58,6 @@ def in_message(target: Decoder) -> bool:
     return target.in_message
 
 
-def xor(data: bytes, mask: bytes) -> bytes:
-    return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-
-
-def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
-    return made if isinstance(made, bytes) else b"".join(made)
-
-
 # Masking
 
 
@@ -83,10 +76,10 @@ def joined(made: bytes | tuple[bytes, bytes]) -> bytes:
 )
 def test_masking(size: int) -> None:
     data = bytes(i * 7 % 256 for i in range(size))
-    made = joined(encode(BINARY, data, True, True))
+    made = wire.made(encode(BINARY, data, True, True))
     head, sent_key, payload = made[: -size - 4], made[-size - 4 :][:4], made[-size:]
     assert head == wire.header(BINARY, size, key=b"")
-    assert (payload if size else b"") == xor(data, sent_key)
+    assert (payload if size else b"") == wire.xor(data, sent_key)
     for start in range(9):
         # Wherever in what is read it may stand.
         stream = frame(PING, b"p" * start, masked=True)
@@ -111,7 +104,7 @@ def test_each_frame_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
         return pools[-1][:size]
 
     monkeypatch.setattr(os, "urandom", urandom)
-    keys = [joined(encode(TEXT, b"", True, True))[2:] for _ in range(3000)]
+    keys = [wire.made(encode(TEXT, b"", True, True))[2:] for _ in range(3000)]
     assert len(set(keys)) == 3000
     assert 1 < len(pools) < 10  # a thousand keys or so a system call
 
@@ -157,19 +150,19 @@ def test_a_child_does_not_use_the_keys_of_its_parent() -> None:
 def test_encode_lengths(size: int, header: str) -> None:
     payload = os.urandom(size)
     head = bytes.fromhex(header)
-    assert joined(encode(BINARY, payload, True, False)) == head + payload
-    made = joined(encode(BINARY, payload, True, True))
+    assert wire.made(encode(BINARY, payload, True, False)) == head + payload
+    made = wire.made(encode(BINARY, payload, True, True))
     masked_head = bytes([head[0], head[1] | 0x80]) + head[2:]
     assert made[: len(head)] == masked_head
     sent_key = made[len(head) : len(head) + 4]
-    assert xor(made[len(head) + 4 :], sent_key) == payload
+    assert wire.xor(made[len(head) + 4 :], sent_key) == payload
 
 
 @pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
 @pytest.mark.parametrize("fin", [False, True])
 def test_encode_first_byte(opcode: int, fin: bool) -> None:
     made = encode(opcode, b"a", fin, False)
-    assert joined(made) == bytes([(0x80 if fin else 0) + opcode, 1]) + b"a"
+    assert wire.made(made) == bytes([(0x80 if fin else 0) + opcode, 1]) + b"a"
 
 
 @BOTH
@@ -181,6 +174,16 @@ def test_large_payloads_are_not_copied_behind_their_header(masked: bool) -> None
     assert len(made[0]) == 4 + 4 * masked
     if not masked:
         assert made[1] is payload
+
+
+@BOTH
+def test_very_large_payloads_are_masked_as_they_go_out(masked: bool) -> None:
+    payload = os.urandom(PIECE_SIZE + 1)
+    frame = encode(BINARY, payload, True, masked)
+    assert len(frame) == 4 if masked else 2
+    assert payload in frame  # as it is
+    (sent,) = wire.parse_stream(wire.made(frame), masked=masked)
+    assert sent.data == payload
 
 
 # Decoding: vectors
@@ -881,7 +884,7 @@ def test_frames_made_are_read_by_another_parser(data: st.DataObject) -> None:
     frames = data.draw(
         st.lists(st.tuples(opcodes, st.binary(max_size=300), st.booleans()))
     )
-    stream = b"".join(joined(encode(o, p, fin, masked)) for o, p, fin in frames)
+    stream = b"".join(wire.made(encode(o, p, fin, masked)) for o, p, fin in frames)
     read = wire.parse_stream(stream, masked=masked)
     assert [(int(f.opcode), bytes(f.data), f.fin) for f in read] == frames
 
@@ -903,3 +906,117 @@ def test_every_first_two_bytes() -> None:
         extended = b"\x01" + bytes(7) if second & 127 >= 126 else b""
         items = decoder().feed(bytes([first, second]) + extended)
         assert bool(items and isinstance(items[-1], ProtocolError)) == (not legal)
+
+
+# Large payloads, received where they stay
+
+LARGE = 32 * 1024
+
+
+@BOTH
+@pytest.mark.parametrize("size", [LARGE, LARGE + 3, 300_001])
+@pytest.mark.parametrize("begun", [0, 1, 2, 3, 1000])
+@pytest.mark.parametrize("step", [1001, 2**20])
+def test_a_large_payload(masked: bool, size: int, begun: int, step: int) -> None:
+    payload = os.urandom(size)
+    stream = frame(BINARY, payload, masked=masked)
+    seen: list[Any] = []
+    target = decoder(masked=masked, trace=lambda *args: seen.append(args))
+    head = len(stream) - size + begun
+    assert target.feed(stream[:head]) == []
+    assert target.space() is not None
+    assert target.where() == f"after {begun} of the {size} bytes of a frame's payload"
+    items: list[Item] = []
+    for at in range(head, len(stream), step):
+        assert target.partial_size == at - head + begun
+        items += wire.put(target, target.feed, stream[at : at + step])
+    assert items == [payload]
+    assert seen == [(BINARY, payload[:100], size, True)]
+    assert target.space() is None
+    assert target.feed(frame(TEXT, b"next", masked=masked)) == ["next"]
+
+
+@BOTH
+def test_large_fragments(masked: bool) -> None:
+    first, second, last = os.urandom(40_001), os.urandom(10), os.urandom(200_003)
+    stream = frame(BINARY, first, fin=False, masked=masked)
+    stream += frame(CONT, second, fin=False, masked=masked)
+    stream += frame(PING, b"p", masked=masked)
+    stream += frame(CONT, last, masked=masked)
+    for size in (997, 60_000, len(stream)):
+        target = decoder(masked=masked)
+        items: list[Item] = []
+        for at in range(0, len(stream), size):
+            items += wire.put(target, target.feed, stream[at : at + size])
+        assert items == [(PING, b"p"), first + second + last]
+
+
+def test_space_and_feeding_take_turns() -> None:
+    payload = os.urandom(100_000)
+    stream = frame(BINARY, payload, masked=True)
+    target = decoder(masked=True)
+    items: list[Item] = []
+    for number, at in enumerate(range(0, len(stream), 777)):
+        piece = stream[at : at + 777]
+        items += (
+            target.feed(piece) if number % 2 else wire.put(target, target.feed, piece)
+        )
+    assert items == [payload]
+
+
+def test_a_payload_larger_than_one_part() -> None:
+    # So that the peer's word alone takes no more memory.
+    payload = os.urandom(1000) * (2**24 // 1000 + 100)
+    stream = frame(BINARY, payload)
+    assert decoder().feed(stream) == [payload]
+    target = decoder()
+    assert target.feed(stream[:10]) == []
+    assert wire.put(target, target.feed, stream[10:]) == [payload]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "size", "space"),
+    [(BINARY, LARGE, True), (BINARY, LARGE - 1, False), (TEXT, LARGE, False)],
+)
+def test_where_there_is_space(opcode: int, size: int, space: bool) -> None:
+    target = decoder()
+    assert target.feed(frame(opcode, b"x" * size)[:100]) == []
+    assert (target.space() is not None) == space
+
+
+@BOTH
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_large_payload_that_is_taken_or_discarded(masked: bool, whole: bool) -> None:
+    payload = os.urandom(100_000)
+    stream = frame(BINARY, payload, masked=masked)
+    stream += frame(TEXT, b"next", masked=masked)
+    for discard in (False, True):
+        target = decoder(masked=masked)
+        assert wire.put(target, target.feed, stream[:50_001]) == []
+        if discard:
+            target.discard_partial()
+            taken = b""
+        else:
+            piece = target.take_partial()
+            assert isinstance(piece, bytes)
+            taken = piece
+            assert payload.startswith(taken)
+            assert len(taken) > 49_000
+        assert target.space() is None
+        assert target.partial_size == 0
+        items = []
+        for at in range(50_001, len(stream), len(stream) if whole else 1234):
+            piece = stream[at : at + (len(stream) if whole else 1234)]
+            items += wire.put(target, target.feed, piece)
+        assert items == (["next"] if discard else [payload[len(taken) :], "next"])
+
+
+def test_a_space_outlives_what_it_was_for() -> None:
+    # Whoever holds on to it sees no later message, and harms none.
+    target = decoder()
+    assert target.feed(frame(BINARY, bytes(LARGE))[:100]) == []
+    space = target.space()
+    assert space is not None
+    target.discard_partial()
+    space[:4] = b"evil"
+    assert target.feed(bytes(LARGE) + frame(TEXT, b"next")) != []

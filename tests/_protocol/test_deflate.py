@@ -36,6 +36,7 @@ from trio_ws._protocol._deflate import (
 from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._errors import NegotiationError, PayloadTooBig, ProtocolError
 from trio_ws._protocol._extensions import Frame
+from trio_ws._protocol._outbox import Encoded
 
 RSV1 = 4  # as wire.frame() takes it
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
@@ -100,13 +101,9 @@ def incoming(
     return wire.frame(opcode, payload, fin=fin, rsv=rsv, key=key)
 
 
-def joined(encoded: bytes | tuple[bytes, bytes]) -> bytes:
-    return encoded if isinstance(encoded, bytes) else b"".join(encoded)
-
-
-def sent_frames(side: Engine, *encoded: bytes | tuple[bytes, bytes]) -> list[PeerFrame]:
+def sent_frames(side: Engine, *encoded: Encoded) -> list[PeerFrame]:
     """Read what ``side`` made by another parser."""
-    stream = b"".join(map(joined, encoded))
+    stream = b"".join(map(wire.made, encoded))
     return wire.parse_extended(stream, masked=side.client)
 
 
@@ -449,7 +446,7 @@ def test_what_gets_no_smaller_is_sent_as_it_is() -> None:
             side.data_frame(BINARY, data, True),
             side.shared_frame(BINARY, data, cache),
         ):
-            peer.receive(joined(encoded))
+            peer.receive(wire.made(encoded))
     # It just fits, and what follows refers to nothing that the peer didn't get.
     assert peer.violation is None
     assert list(peer.messages) == [noise(500), data, data] * 2
@@ -494,7 +491,7 @@ def test_empty_messages_and_fragments() -> None:
     ]
     peer = engine(client=False)
     for each in encoded:
-        peer.receive(joined(each))
+        peer.receive(wire.made(each))
     assert peer.messages.pop() == bytes(200)
 
 
@@ -523,13 +520,13 @@ def test_contexts_are_made_when_first_needed(monkeypatch: pytest.MonkeyPatch) ->
     made = count_contexts(monkeypatch)
     ours, theirs = engine(), engine(client=False)
     for message in (b"", b"a" * (MIN_SIZE - 1)):
-        theirs.receive(joined(ours.data_frame(BINARY, message, True)))
-        ours.receive(joined(theirs.data_frame(BINARY, message, True)))
+        theirs.receive(wire.made(ours.data_frame(BINARY, message, True)))
+        ours.receive(wire.made(theirs.data_frame(BINARY, message, True)))
     assert len(theirs.messages) == len(ours.messages) == 2
     assert made == {"compressobj": 0, "decompressobj": 0}
-    theirs.receive(joined(ours.data_frame(BINARY, bytes(200), True)))
+    theirs.receive(wire.made(ours.data_frame(BINARY, bytes(200), True)))
     assert made == {"compressobj": 1, "decompressobj": 1}
-    theirs.receive(joined(ours.data_frame(BINARY, bytes(200), True)))
+    theirs.receive(wire.made(ours.data_frame(BINARY, bytes(200), True)))
     assert made == {"compressobj": 1, "decompressobj": 1}
     assert theirs.messages.pop() == bytes(200)
 
@@ -620,7 +617,7 @@ def test_control_frames_between_the_fragments_of_a_compressed_message(
         side.send_ping(b"2"),
         side.data_frame(CONT, text[401:], True),
     ):
-        peer.receive(joined(part))
+        peer.receive(wire.made(part))
     assert list(peer.messages) == ["\u20ac" * 300]
     answers = sent_frames(peer, b"".join(peer.outbox.gather(2**16)))
     assert [frame.data for frame in answers] == [b"1", b"2"]
@@ -776,9 +773,9 @@ def test_messages_before_and_after_a_shared_one() -> None:
     for _ in range(3):
         cache: dict[int, Any] = {}
         for side, peer, data in zip(sides, peers, own, strict=True):
-            peer.receive(joined(side.data_frame(BINARY, data, True)))
-            peer.receive(joined(side.shared_frame(BINARY, BLOCK, cache)))
-            peer.receive(joined(side.data_frame(BINARY, data + BLOCK, True)))
+            peer.receive(wire.made(side.data_frame(BINARY, data, True)))
+            peer.receive(wire.made(side.shared_frame(BINARY, BLOCK, cache)))
+            peer.receive(wire.made(side.data_frame(BINARY, data + BLOCK, True)))
     for peer, data in zip(peers, own, strict=True):
         assert peer.violation is None
         assert list(peer.messages) == [data, BLOCK, data + BLOCK] * 3
@@ -797,7 +794,7 @@ def test_a_client_has_frames_of_its_own() -> None:
     cache: dict[int, Any] = {}
     sizes = []
     for _ in range(2):
-        frame = joined(side.shared_frame(BINARY, BLOCK, cache))
+        frame = wire.made(side.shared_frame(BINARY, BLOCK, cache))
         peer.receive(frame)
         sizes.append(len(frame))
     assert list(peer.messages) == [BLOCK, BLOCK]
@@ -1230,7 +1227,7 @@ def test_round_trip(
             for i, fragment in enumerate(fragments):
                 opcode = CONT if i else TEXT if text else BINARY
                 fin = i == len(fragments) - 1
-                stream += joined(sender.data_frame(opcode, fragment, fin, compress))
+                stream += wire.made(sender.data_frame(opcode, fragment, fin, compress))
                 if pings:
                     stream += sender.send_ping(b"between")
         at = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]

@@ -540,10 +540,6 @@ def engines(
     return client, server, ours.extensions, theirs.extensions
 
 
-def joined(encoded: bytes | tuple[bytes, bytes]) -> bytes:
-    return encoded if isinstance(encoded, bytes) else b"".join(encoded)
-
-
 def take(side: Engine) -> bytes:
     taken = b"".join(side.outbox.gather(2**30))
     side.outbox.consume(len(taken))
@@ -557,14 +553,14 @@ def test_messages_through_extensions(names: str, piece: int) -> None:
     for sender, receiver in ((client, server), (server, client)):
         stream = b"".join(
             [
-                joined(sender.data_frame(TEXT, "g\u20ac".encode(), True)),
-                joined(sender.data_frame(BINARY, BLOCK, True)),
-                joined(sender.data_frame(BINARY, BLOCK, True)),
-                joined(sender.data_frame(BINARY, BLOCK, True, False)),
-                joined(sender.data_frame(BINARY, b"", True)),
-                joined(sender.data_frame(TEXT, b"a" * 300, False)),
+                wire.made(sender.data_frame(TEXT, "g\u20ac".encode(), True)),
+                wire.made(sender.data_frame(BINARY, BLOCK, True)),
+                wire.made(sender.data_frame(BINARY, BLOCK, True)),
+                wire.made(sender.data_frame(BINARY, BLOCK, True, False)),
+                wire.made(sender.data_frame(BINARY, b"", True)),
+                wire.made(sender.data_frame(TEXT, b"a" * 300, False)),
                 sender.send_ping(b"p" * 125),
-                joined(sender.data_frame(CONT, b"b" * 300, True)),
+                wire.made(sender.data_frame(CONT, b"b" * 300, True)),
             ]
         )
         pongs: list[bytes] = []
@@ -590,7 +586,7 @@ def test_the_order_on_the_wire(names: str) -> None:
     # Section 9.1: "the order of operations on the data should be assumed to be the
     # same as the order in which the extensions are listed".
     _, server, _, _ = engines(names)
-    sent = joined(server.data_frame(BINARY, bytes(1000), True))
+    sent = wire.made(server.data_frame(BINARY, bytes(1000), True))
     (frame,) = wire.parse_extended(sent, masked=False)
     assert (frame.rsv1, frame.rsv2, frame.rsv3) == (True, True, False)
     first = Xor(0x55).encode(Frame(BINARY, bytes(1000)))
@@ -609,7 +605,7 @@ def test_the_order_on_the_wire(names: str) -> None:
 
 def test_an_uncompressed_message_still_goes_through_the_others() -> None:
     client, server, _, _ = engines("xor, deflate")
-    sent = joined(client.data_frame(BINARY, BLOCK, True, False))
+    sent = wire.made(client.data_frame(BINARY, BLOCK, True, False))
     (frame,) = wire.parse_extended(sent, masked=True)
     assert (frame.rsv1, frame.rsv2) == (False, True)
     server.receive(sent)
@@ -673,7 +669,7 @@ def test_max_size_whatever_an_extension_does(names: str) -> None:
     client, server, _, _ = engines(names)
     limited = engines(names, max_size=1000)[1]
     for compress in (False, True):
-        fits = joined(client.data_frame(BINARY, noise(1000), True, compress))
+        fits = wire.made(client.data_frame(BINARY, noise(1000), True, compress))
         limited.receive(fits)
         assert limited.pop() == noise(1000)
     for fragments in ([1001], [1000, 1], [1, 1000], [500, 0, 501]):
@@ -681,7 +677,7 @@ def test_max_size_whatever_an_extension_does(names: str) -> None:
         for i, size in enumerate(fragments):
             fin = i == len(fragments) - 1
             made = server.data_frame(CONT if i else BINARY, noise(size), fin, False)
-            head = wire.parse_extended(joined(made), masked=False)[0]
+            head = wire.parse_extended(wire.made(made), masked=False)[0]
             rsv = head.rsv1 << 2 | head.rsv2 << 1
             limited.receive(
                 incoming(limited, int(head.opcode), bytes(head.data), fin=fin, rsv=rsv)
@@ -695,9 +691,9 @@ def test_max_size_whatever_an_extension_does(names: str) -> None:
 
 def test_control_frames_do_not_count_towards_max_size() -> None:
     client, server, _, _ = engines("count", max_size=3)
-    server.receive(joined(client.data_frame(BINARY, b"12", False)))
+    server.receive(wire.made(client.data_frame(BINARY, b"12", False)))
     server.receive(client.send_ping(b"p" * 100))
-    server.receive(joined(client.data_frame(CONT, b"3", True)))
+    server.receive(wire.made(client.data_frame(CONT, b"3", True)))
     assert server.pop() == b"123"
 
 
@@ -726,8 +722,8 @@ def test_a_shared_frame_where_there_are_extensions_of_others() -> None:
         client, server, _, _ = engines(names)
         cache: dict[int, Any] = {}
         for _ in range(2):
-            client.receive(joined(server.shared_frame(BINARY, BLOCK, cache)))
-            client.receive(joined(server.data_frame(BINARY, BLOCK + b"more", True)))
+            client.receive(wire.made(server.shared_frame(BINARY, BLOCK, cache)))
+            client.receive(wire.made(server.data_frame(BINARY, BLOCK + b"more", True)))
         assert list(client.messages) == [BLOCK, BLOCK + b"more"] * 2
         assert not cache
 
@@ -747,7 +743,7 @@ def test_logs_show_payloads_as_the_application_knows_them() -> None:
     )
     client.extend(ours.extensions)
     server.extend(theirs.extensions)
-    server.receive(joined(client.data_frame(TEXT, b"a" * 200, True)))
+    server.receive(wire.made(client.data_frame(TEXT, b"a" * 200, True)))
     server.receive(client.send_ping(b"b"))
     assert seen == [
         (">", TEXT, b"a" * 200, 200, True),
@@ -773,7 +769,7 @@ def test_any_messages_any_extensions(
     for data, fin, wish in fragments:
         opcode = CONT if parts else BINARY
         compress = compress if parts else wish
-        stream += joined(client.data_frame(opcode, data, fin, compress))
+        stream += wire.made(client.data_frame(opcode, data, fin, compress))
         parts.append(data)
         if fin:
             expected.append(b"".join(parts))

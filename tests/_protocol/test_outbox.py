@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests._protocol import wire
+from trio_ws._protocol._frames import PIECE_SIZE
 from trio_ws._protocol._outbox import MAX_PONGS, Outbox, frame_size
 
 
@@ -31,6 +33,7 @@ def take_all(outbox: Outbox) -> bytes:
 def test_frame_size() -> None:
     assert frame_size(b"abc") == 3
     assert frame_size((b"abc", b"defg")) == 7
+    assert frame_size((b"abc", b"de", b"defg", 1)) == 7
 
 
 def test_an_empty_outbox() -> None:
@@ -129,14 +132,63 @@ def test_a_large_frame_is_not_copied() -> None:
     assert rest.nbytes == 2**16 - 10
 
 
-def test_what_went_out_is_not_kept_alive() -> None:
-    payload = b"x" * 2**16
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_went_out_is_not_kept_alive(masked: bool) -> None:
+    payload = b"x" * (2**16 + 1)
     count = sys.getrefcount(payload)
     outbox = Outbox()
-    outbox.push((b"head", payload))
+    outbox.push(masked_frame(payload) if masked else (b"head", payload))
     assert sys.getrefcount(payload) > count
-    assert len(take_all(outbox)) == 4 + 2**16
+    assert len(take_all(outbox)) == 4 + 2**16 + 1
     assert sys.getrefcount(payload) == count
+
+
+KEY = int.from_bytes(wire.KEY, "little")
+
+
+def masked_frame(payload: bytes) -> tuple[bytes, bytes, bytes, int]:
+    return b"head", wire.xor(payload[:PIECE_SIZE], wire.KEY), payload, KEY
+
+
+@pytest.mark.parametrize("size", [PIECE_SIZE + 1, 2 * PIECE_SIZE, 3 * PIECE_SIZE - 1])
+@pytest.mark.parametrize("step", [70_001, 2**20])
+def test_a_very_large_frame_is_masked_as_it_goes_out(size: int, step: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    outbox = Outbox()
+    outbox.push(b"before")
+    outbox.push(masked_frame(payload))
+    outbox.push(b"after")
+    total = outbox.size
+    assert total == 6 + 4 + size + 5
+    stream = take(outbox, 6)
+    while outbox.size:
+        if len(stream) == 6 + 4 + 10:
+            outbox.push_control(b"ping")
+        # At first within the header, then within the first piece.
+        stream += take(outbox, {6: 2, 8: 12}.get(len(stream), step))
+        assert outbox.size + outbox.taken == total + 4 * (len(stream) > 20)
+        assert sum(map(len, outbox.gather(2**30))) <= 4 + PIECE_SIZE + 9
+    assert stream == b"beforehead" + wire.xor(payload, wire.KEY) + b"pingafter"
+
+
+def test_a_very_large_frame_that_is_dropped() -> None:
+    payload = bytes(2 * PIECE_SIZE)
+    expected = b"head" + wire.xor(payload, wire.KEY)
+    for taken in (0, 1, 4, 5, PIECE_SIZE, PIECE_SIZE + 4, len(expected) - 1):
+        outbox = Outbox()
+        outbox.push(masked_frame(payload))
+        outbox.push(b"after")
+        stream = b""
+        while len(stream) < taken:
+            stream += take(outbox, taken - len(stream))
+        assert outbox.holds_data(None)
+        outbox.drop()
+        left = len(expected) - taken if taken else 0
+        assert outbox.size == left
+        assert outbox.holds_data(None) == bool(left)
+        outbox.push(b"close")
+        assert stream + take_all(outbox) == (expected if taken else b"") + b"close"
+        assert not outbox.holds_data(None)
 
 
 def test_drop_keeps_the_frame_under_way() -> None:

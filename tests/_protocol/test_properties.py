@@ -247,8 +247,7 @@ def test_what_is_encoded_is_what_is_decoded(
     )
     stream = b""
     for opcode, payload, fin in frames:
-        frame = encode(opcode, payload, fin, masked)
-        stream += frame if isinstance(frame, bytes) else b"".join(frame)
+        stream += wire.made(encode(opcode, payload, fin, masked))
     items: list[Item] = []
     for piece in split(stream, cuts):
         items += decoder.feed(piece)

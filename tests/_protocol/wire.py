@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from websockets.frames import Frame
@@ -44,8 +44,41 @@ def frame(
 ) -> bytes:
     head = header(opcode, len(payload), fin=fin, rsv=rsv, key=key, extended=extended)
     if key is not None:
-        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+        payload = xor(payload, key)
     return head + payload
+
+
+def xor(data: bytes, key: bytes) -> bytes:
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
+
+
+def made(frame: bytes | tuple[Any, ...]) -> bytes:
+    """Return what encode() made as it has to go out."""
+    if isinstance(frame, bytes):
+        return frame
+    if len(frame) == 2:
+        return b"".join(frame)
+    header, beginning, payload, key = frame
+    masked = xor(payload, key.to_bytes(4, "little"))
+    assert masked.startswith(beginning)
+    return bytes(header + masked)
+
+
+def put(side: Any, receive: Callable[[bytes], Any], data: bytes) -> list[Any]:
+    """Hand over bytes as the reader does: where there is space, else to receive().
+
+    Return what all calls returned, one after the other.
+    """
+    items: list[Any] = []
+    while data:
+        space = side.space()
+        if space is None:
+            return items + (receive(data) or [])
+        count = min(len(space), len(data))
+        space[:count] = data[:count]
+        data = data[count:]
+        items += side.filled(count) or []
+    return items
 
 
 def close_frame(code: int, reason: bytes = b"", *, key: bytes | None = None) -> bytes:

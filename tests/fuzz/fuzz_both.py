@@ -42,10 +42,11 @@ def test_one_input(data: bytes) -> None:
     if len(data) < 3:
         return
     flags, size, between = data[0], data[1] or 1, data[2]
+    how = "put" if flags & 8 else "receive"
     stream = data[3:]
     steps: list[both.Step] = []
     for i in range(0, len(stream), size):
-        steps.append(("receive", stream[i : i + size]))
+        steps.append((how, stream[i : i + size]))
         if between:
             steps.append(BETWEEN[(between + i) % len(BETWEEN)])
     both.compare(

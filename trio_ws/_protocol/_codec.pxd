@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from . cimport _masking
 
 cdef int CLOSE, CONT, MAX_CONTROL_PAYLOAD, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT
-cdef int SPLIT_SIZE, TEXT, TRACED, _SMALL_PART
+cdef int PIECE_SIZE, SPLIT_SIZE, TEXT, TRACED, _AT_ONCE, _LARGE, _LARGEST_PART, _SMALL_PART
 cdef long long _MAX_LENGTH
 cdef list _keys
 
@@ -21,8 +21,10 @@ cdef uint32_t _new_key() except? 0
 cpdef encode(int opcode, payload, bint fin, bint masked, int reserved=*)
 
 cdef class Decoder:
+    cdef object _buffer
     cdef bint _discarding
     cdef object _extensions
+    cdef Py_ssize_t _filled
     cdef bint _fin
     cdef uint32_t _key
     cdef bytes _left
@@ -32,6 +34,7 @@ cdef class Decoder:
     cdef object _max_size
     cdef int _message
     cdef long long _missing
+    cdef object _offered
     cdef int _opcode
     cdef list _parts
     cdef bytes _pending
@@ -41,6 +44,7 @@ cdef class Decoder:
     cdef int _short_fragments
     cdef long long _size
     cdef object _small_parts
+    cdef object _space
     cdef object _trace
     cdef bint _transform
     cdef long long _waiting
@@ -76,12 +80,26 @@ cdef class Decoder:
 
     cdef _begin(self, int first, long long length, bint transform)
 
+    @cython.locals(size=Py_ssize_t)
+    cdef _make_space(self)
+
+    cdef _leave_space(self)
+
+    cpdef space(self)
+
+    @cython.locals(stop=Py_ssize_t)
+    cpdef list filled(self, Py_ssize_t count)
+
+    @cython.locals(start=Py_ssize_t)
+    cdef _add_filled(self, Py_ssize_t count, list items)
+
+    @cython.locals(key="unsigned long long", shift="unsigned int")
+    cdef void _progress(self, Py_ssize_t size)
+
+    cdef _trace_payload(self, bytes chunk)
+
     @cython.locals(
-        size=Py_ssize_t,
-        stop=Py_ssize_t,
-        key="unsigned long long",
-        shift="unsigned int",
-        chunk=bytes,
+        size=Py_ssize_t, count=Py_ssize_t, stop=Py_ssize_t, chunk=bytes
     )
     cdef Py_ssize_t _add_payload(
         self, bytes data, Py_ssize_t start, list items

@@ -15,6 +15,7 @@ the types in ``_codec.pxd``.
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import os
 import struct
@@ -32,6 +33,7 @@ from ._frames import (
     MAX_CONTROL_PAYLOAD,
     MAX_SHORT_FRAGMENTS,
     OPCODE_NAMES,
+    PIECE_SIZE,
     SHORT_FRAGMENT,
     SPLIT_SIZE,
     TEXT,
@@ -41,6 +43,12 @@ from ._outbox import Encoded
 
 # The trace of a frame that comes in pieces shows this many bytes of it.
 TRACED: Final = 100
+
+# A payload of at least so much is received where it will stay, up to so much of it at
+# a time, and in parts of at most so much, since the peer alone says that it will come.
+_LARGE: Final = 32 * 1024
+_AT_ONCE: Final = 128 * 1024
+_LARGEST_PART: Final = 16 * 1024 * 1024
 
 # Parts of a message that are shorter are joined as they come.
 _SMALL_PART: Final = 1024
@@ -112,12 +120,28 @@ def encode(
         header = _masking.joined(first << 8 | second | 127, 2, extended, -1)
         if masked:
             header += key.to_bytes(4, "little")
-    return header, _masking.masked(payload, 0, size, key) if masked else payload
+    if not masked:
+        return header, payload
+    beginning = _masking.masked(payload, 0, min(size, PIECE_SIZE), key)
+    if size <= PIECE_SIZE:
+        return header, beginning
+    return header, beginning, payload, key
 
 
 # ---------------------------------------------------------------------------
 # Bytes to messages
 # ---------------------------------------------------------------------------
+
+
+@functools.cache
+def _keep_memory(bits: int) -> None:
+    """Have malloc keep what is freed of messages of about so many bits of size.
+
+    The malloc of glibc gives a large block back to the system when it is freed, and
+    takes it anew, page by page, for the next message, which costs several times what
+    receiving does; until it has seen an even larger one freed.
+    """
+    _masking.blank(4 << bits)
 
 
 def _invalid_utf8(exc: UnicodeDecodeError, offset: int) -> ProtocolError:
@@ -140,8 +164,10 @@ class Decoder:
     """
 
     __slots__ = (
+        "_buffer",
         "_discarding",
         "_extensions",
+        "_filled",
         "_fin",
         "_key",
         "_left",
@@ -151,6 +177,7 @@ class Decoder:
         "_max_size",
         "_message",
         "_missing",
+        "_offered",
         "_opcode",
         "_parts",
         "_pending",
@@ -160,6 +187,7 @@ class Decoder:
         "_short_fragments",
         "_size",
         "_small_parts",
+        "_space",
         "_trace",
         "_transform",
         "_waiting",
@@ -190,6 +218,12 @@ class Decoder:
         self._transform = False  # it is for the extensions, once complete:
         self._reserved = 0  # with these bits of its first byte
         self._raw: io.BytesIO | None = None  # and this much of its payload
+        # A part of a large payload, which gives up its memory without a copy; it as
+        # what can be written to, and how much of it has come.
+        self._buffer: io.BytesIO | None = None
+        self._space: memoryview | None = None
+        self._offered: memoryview | None = None  # of it
+        self._filled = 0
         # The message whose frames are incomplete.
         self._message = 0  # TEXT or BINARY; 0 between messages
         self._parts: list[str | bytes] = []  # what wasn't taken of it
@@ -396,15 +430,100 @@ class Decoder:
         if length < SHORT_FRAGMENT:
             self._short_fragments += 1
         self._length = self._missing = length
+        if (
+            length >= _LARGE
+            and self._message != TEXT  # which is decoded as it comes
+            and not (transform or self._discarding)
+        ):
+            self._make_space()
+
+    def _make_space(self) -> None:
+        size = min(self._missing, _LARGEST_PART)
+        _keep_memory(size.bit_length())
+        self._buffer = io.BytesIO(_masking.blank(size))
+        self._space = self._buffer.getbuffer()
+        self._filled = 0
+
+    def _leave_space(self) -> None:
+        self._buffer = self._space = None
+
+    def space(self) -> memoryview | None:
+        """Return where bytes can be put in place of being fed; then call filled().
+
+        None while nothing large is under way.
+        """
+        if self._space is None:
+            return None
+        self._offered = self._space[self._filled : self._filled + _AT_ONCE]
+        return self._offered
+
+    def filled(self, count: int) -> list[Item]:
+        """Take in so many bytes that were put into the space, as feed() does."""
+        assert self._offered is not None
+        assert self._space is not None
+        # While it is in use, the whole would be copied in the end.
+        self._offered.release()
+        items: list[Item] = []
+        stop = self._filled + count
+        _masking.mask(self._space, self._filled, stop, self._key)
+        self._add_filled(count, items)
+        return items
+
+    def _add_filled(self, count: int, items: list[Item]) -> None:
+        """Add to the message what has come, and is unmasked, of a large payload."""
+        assert self._space is not None
+        assert self._buffer is not None
+        start = self._filled
+        self._filled += count
+        self._size += count
+        self._waiting += count
+        self._progress(count)
+        if self._trace is not None:
+            self._trace_payload(bytes(self._space[start : self._filled][:TRACED]))
+        if self._filled == len(self._space):
+            self._space.release()
+            self._flush_small_parts()
+            self._parts.append(self._buffer.getvalue())
+            if self._missing:
+                self._make_space()
+            else:
+                self._leave_space()
+        if self._fin and not self._missing:
+            self._complete(items)
+
+    def _progress(self, size: int) -> None:
+        """Take note that so much of the frame under way has come."""
+        key, shift = self._key, 8 * (size & 3)
+        self._key = (key >> shift | key << 32 - shift) & 0xFFFFFFFF
+        self._missing -= size
+
+    def _trace_payload(self, chunk: bytes) -> None:
+        assert self._trace is not None
+        self._seen += chunk[: TRACED - len(self._seen)]
+        if not self._missing:
+            self._trace(self._opcode, self._seen, self._length, self._fin)
+            self._seen = b""
 
     def _add_payload(self, data: bytes, start: int, items: list[Item]) -> int:
         """Add to the frame under way what came of it; return where that ends."""
         size = min(self._missing, len(data) - start)
         stop = start + size
+        while self._space is not None and size:
+            count = min(size, len(self._space) - self._filled)
+            _masking.copy(
+                self._space,
+                self._filled,
+                data,
+                stop - size,
+                stop - size + count,
+                self._key,
+            )
+            size -= count
+            self._add_filled(count, items)
+            if not size:
+                return stop
         chunk = _masking.masked(data, start, stop, self._key)
-        key, shift = self._key, 8 * (size & 3)
-        self._key = (key >> shift | key << 32 - shift) & 0xFFFFFFFF
-        self._missing -= size
+        self._progress(size)
         if self._raw is not None:
             self._raw.write(chunk)
             if self._missing:
@@ -414,10 +533,7 @@ class Decoder:
             self._length = len(chunk)
         self._add_to_message(chunk)
         if self._trace is not None:
-            self._seen += chunk[: TRACED - len(self._seen)]
-            if not self._missing:
-                self._trace(self._opcode, self._seen, self._length, self._fin)
-                self._seen = b""
+            self._trace_payload(chunk)
         if self._fin and not self._missing:
             self._complete(items)
         return stop
@@ -460,6 +576,10 @@ class Decoder:
         """Take what came of the message under construction and wasn't taken."""
         self._flush_small_parts()
         parts, self._parts = self._parts, []
+        if self._space is not None:
+            # What comes now is taken as it comes.
+            parts.append(bytes(self._space[: self._filled]))
+            self._leave_space()
         if self._message == TEXT:
             return "".join(parts)  # type: ignore[arg-type]  # of its kind
         return b"".join(parts)  # type: ignore[arg-type]  # of its kind
@@ -543,6 +663,7 @@ class Decoder:
         """Forget the message under construction, and what is still to come of it."""
         self._discarding = self.in_message
         self._parts, self._small_parts = [], None
+        self._leave_space()
 
     def _expected(self) -> str:
         """Say what the bytes that are left are the beginning of."""

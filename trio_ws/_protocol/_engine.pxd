@@ -26,8 +26,14 @@ cdef class Engine:
 
     cdef _step(self, event)
 
-    @cython.locals(items=list, size="long long")
     cpdef receive(self, data)
+
+    cpdef space(self)
+
+    cpdef filled(self, Py_ssize_t count)
+
+    @cython.locals(size="long long")
+    cdef _take_in(self, list items)
 
     cdef _receive_others(self, list items)
 

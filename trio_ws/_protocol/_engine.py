@@ -111,7 +111,20 @@ class Engine:
             return
         if self.violation is not None:
             return
-        items = self.decoder.feed(data)
+        self._take_in(self.decoder.feed(data))
+
+    def space(self) -> memoryview | None:
+        """Return where bytes of the peer can be put in place of being received.
+
+        Then call filled(). None unless a large message comes.
+        """
+        return self.decoder.space() if self.phase is OPEN else None
+
+    def filled(self, count: int) -> None:
+        """Take in so many bytes, which were put into the space."""
+        self._take_in(self.decoder.filled(count))
+
+    def _take_in(self, items: list[Item]) -> None:
         size = 0
         for item in items:
             if type(item) is not str and type(item) is not bytes:

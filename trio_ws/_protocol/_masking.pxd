@@ -1,6 +1,7 @@
 # The functions of _masking.py for compiled code, which calls these instead.
 # What they read and write is checked against the sizes of the objects.
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
@@ -11,28 +12,40 @@ cdef extern from *:
     #include <string.h>
 
     /* Words are read and written by memcpy, since neither side is aligned;
-       compilers make single instructions of that, for several words at once. */
+       compilers make single instructions of that, for several words at once, as
+       long as they know that source and target are apart, or the same. */
+    #define TRIO_WS_XOR(target, source)                         \\
+        unsigned char bytes[8];                                 \\
+        uint64_t mask, word;                                    \\
+        Py_ssize_t i, whole = size & ~(Py_ssize_t)7;            \\
+        for (i = 0; i < 8; i++)                                 \\
+            bytes[i] = (unsigned char)(key >> 8 * (i & 3));     \\
+        memcpy(&mask, bytes, 8);                                \\
+        for (i = 0; i < whole; i += 8) {                        \\
+            memcpy(&word, source + i, 8);                       \\
+            word ^= mask;                                       \\
+            memcpy(target + i, &word, 8);                       \\
+        }                                                       \\
+        for (; i < size; i++)                                   \\
+            target[i] = (char)(source[i] ^ bytes[i & 3]);
+
     static void trio_ws_xor(
         char *restrict target, const char *restrict source, Py_ssize_t size,
         uint32_t key)
     {
-        unsigned char bytes[8];
-        uint64_t mask, word;
-        Py_ssize_t i, whole = size & ~(Py_ssize_t)7;
-        for (i = 0; i < 8; i++)
-            bytes[i] = (unsigned char)(key >> 8 * (i & 3));
-        memcpy(&mask, bytes, 8);
-        for (i = 0; i < whole; i += 8) {
-            memcpy(&word, source + i, 8);
-            word ^= mask;
-            memcpy(target + i, &word, 8);
-        }
-        for (; i < size; i++)
-            target[i] = (char)(source[i] ^ bytes[i & 3]);
+        TRIO_WS_XOR(target, source)
+    }
+
+    static void trio_ws_xor_in_place(char *data, Py_ssize_t size, uint32_t key)
+    {
+        TRIO_WS_XOR(data, data)
     }
     """
     void xor "trio_ws_xor"(
         char* target, const char* source, Py_ssize_t size, uint32_t key
+    ) noexcept nogil
+    void xor_in_place "trio_ws_xor_in_place"(
+        char* data, Py_ssize_t size, uint32_t key
     ) noexcept nogil
 
 
@@ -57,6 +70,45 @@ cdef inline bytes masked(
     result = PyBytes_FromStringAndSize(NULL, stop - start)
     xor(PyBytes_AS_STRING(result), PyBytes_AS_STRING(data) + start, stop - start, key)
     return result
+
+
+cdef inline bytes blank(Py_ssize_t size):
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef inline int copy(
+    target, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t stop, uint32_t key
+) except -1:
+    if not 0 <= start <= stop <= len(data):
+        raise IndexError("payload beyond the end")
+    return put(target, at, PyBytes_AS_STRING(data) + start, stop - start, key)
+
+
+cdef inline int mask(
+    target, Py_ssize_t start, Py_ssize_t stop, uint32_t key
+) except -1:
+    return put(target, start, NULL, stop - start, key) if key else 0
+
+
+cdef inline int put(
+    target, Py_ssize_t at, const char* source, Py_ssize_t size, uint32_t key
+) except -1:
+    # Without a source the target is masked where it is.
+    cdef Py_buffer view
+    PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+    try:
+        if at < 0 or size < 0 or at + size > view.len:
+            raise IndexError("payload beyond the space for it")
+        start = <char*>view.buf + at
+        if source == NULL:
+            xor_in_place(start, size, key)
+        elif key:
+            xor(start, source, size, key)
+        else:
+            memcpy(start, source, size)
+    finally:
+        PyBuffer_Release(&view)
+    return 0
 
 
 cdef inline bytes joined(uint32_t head, int count, bytes payload, long long key):

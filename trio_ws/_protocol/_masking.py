@@ -47,6 +47,24 @@ def masked(data: bytes, start: int, stop: int, key: int) -> bytes:
     return b"".join(parts)
 
 
+def blank(size: int) -> bytes:
+    """Return so many bytes, of any value, that are about to be overwritten."""
+    return bytes(size)
+
+
+def copy(
+    target: memoryview, at: int, data: bytes, start: int, stop: int, key: int
+) -> None:
+    """Put a masked part of ``data`` into ``target``."""
+    target[at : at + stop - start] = masked(data, start, stop, key)
+
+
+def mask(target: memoryview, start: int, stop: int, key: int) -> None:
+    """Mask a part of ``target`` where it is."""
+    if key:
+        copy(target, start, bytes(target[start:stop]), 0, stop - start, key)
+
+
 @functools.cache
 def _ones(words: int) -> int:
     """Return a number that makes a mask of so many words, times a key."""

@@ -1,5 +1,9 @@
 cimport cython
+from libc.stdint cimport uint32_t
 
+from . cimport _masking
+
+cdef Py_ssize_t PIECE_SIZE
 cdef object _NOTHING, deque
 
 cpdef Py_ssize_t frame_size(object frame) except -1
@@ -7,6 +11,7 @@ cpdef Py_ssize_t frame_size(object frame) except -1
 cdef class Outbox:
     cdef list _under_way
     cdef object _data_frame
+    cdef tuple _rest
     cdef object _control
     cdef object _pongs
     cdef object _data
@@ -22,4 +27,8 @@ cdef class Outbox:
     cpdef list gather(self, Py_ssize_t limit)
     @cython.locals(parts=list)
     cpdef consume(self, Py_ssize_t count)
+    @cython.locals(
+        payload=bytes, start=Py_ssize_t, stop=Py_ssize_t, key=uint32_t
+    )
+    cdef _mask_piece(self)
     cdef tuple _next(self)

@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from . import _masking
+from ._frames import PIECE_SIZE
+
 # Answers to pings that may wait.
 MAX_PONGS = 16
 
-# A frame is one buffer, or two (header, payload) where copying a large payload
-# behind its header would cost more than a second buffer does.
-Encoded = bytes | tuple[bytes, bytes]
+# A frame is one buffer; or two, header and payload, where copying a large payload
+# behind its header would cost more than a second buffer does; or header, the first
+# piece, the payload that it is of, and the key for the rest.
+Encoded = bytes | tuple[bytes, bytes] | tuple[bytes, bytes, bytes, int]
 
 # Shared where nothing waits, and never added to: an empty deque of its own would
 # take 760 bytes of each connection, and most frames are written past the outbox.
@@ -27,7 +31,9 @@ _NOTHING: Final[deque[Encoded]] = deque()
 
 def frame_size(frame: Encoded) -> int:
     """Return the size of a frame on the wire, in bytes."""
-    return len(frame) if isinstance(frame, bytes) else len(frame[0]) + len(frame[1])
+    if isinstance(frame, bytes):
+        return len(frame)
+    return len(frame[0]) + len(frame[1] if len(frame) == 2 else frame[2])
 
 
 class Outbox:
@@ -38,6 +44,7 @@ class Outbox:
         "_data",
         "_data_frame",
         "_pongs",
+        "_rest",
         "_under_way",
         "size",
         "taken",
@@ -45,6 +52,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._under_way: list[memoryview] = []
+        # A payload of that frame, from where on it is still to be masked, its key.
+        self._rest: tuple[bytes, int, int] | None = None
         self._data_frame: Encoded | None = None  # that under way, unless it is control
         self._control: list[bytes] = []
         self._pongs: list[bytes] = []
@@ -97,6 +106,8 @@ class Outbox:
         self._pongs.clear()
         self._data = _NOTHING
         self.size = sum(map(len, self._under_way))
+        if self._rest is not None:
+            self.size += len(self._rest[0]) - self._rest[1]
 
     def gather(self, limit: int) -> list[bytes | memoryview]:
         """Return the next buffers to write, at least one frame where one waits.
@@ -109,6 +120,8 @@ class Outbox:
         for part in self._under_way:
             buffers.append(part)
             total += len(part)
+        if self._rest is not None:
+            return buffers
         for control in self._control:
             if buffers and total + len(control) > limit:
                 return buffers
@@ -122,7 +135,9 @@ class Outbox:
             if isinstance(frame, bytes):
                 buffers.append(frame)
             else:
-                buffers.extend(frame)
+                buffers += frame[:2]
+                if len(frame) > 2:
+                    break
             total += size
         return buffers
 
@@ -132,7 +147,7 @@ class Outbox:
         self.size -= count
         if not self.size:  # of many small frames, one by one would cost more
             self._under_way.clear()
-            self._data_frame = None
+            self._data_frame = self._rest = None
             self.drop()
             return
         parts = self._under_way
@@ -143,8 +158,18 @@ class Outbox:
                 parts[0] = parts[0][count:]
                 return
             count -= len(parts.pop(0))
+            if not parts and self._rest is not None:
+                self._mask_piece()
         if not parts:
             self._data_frame = None
+
+    def _mask_piece(self) -> None:
+        assert self._rest is not None
+        payload, start, key = self._rest
+        stop = min(start + PIECE_SIZE, len(payload))
+        # The key begins anew with each piece, since four divides their size.
+        self._under_way.append(memoryview(_masking.masked(payload, start, stop, key)))
+        self._rest = (payload, stop, key) if stop < len(payload) else None
 
     def _next(self) -> tuple[bytes, ...]:
         self._data_frame = None
@@ -153,4 +178,8 @@ class Outbox:
         if self._pongs:
             return (self._pongs.pop(0),)
         self._data_frame = frame = self._data.popleft()
-        return (frame,) if isinstance(frame, bytes) else frame
+        if isinstance(frame, bytes):
+            return (frame,)
+        if len(frame) > 2:
+            self._rest = frame[2], len(frame[1]), frame[3]
+        return frame[:2]

@@ -68,6 +68,16 @@ class Transport(abc.ABC):
         Fewer than ``size``, more than zero, are all that is there. Raises OSError.
         """
 
+    def read_into(self, target: memoryview) -> int | None:
+        """Put bytes that are there into ``target``; return how many.
+
+        0 at the end, None if nothing is there. Raises OSError.
+        """
+        data = self.read(len(target))
+        if data:
+            target[: len(data)] = data
+        return None if data is None else len(data)
+
     @abc.abstractmethod
     async def wait_readable(self) -> None:
         """Wait until read() may have something, or the transport is closed.

@@ -47,6 +47,12 @@ class SocketTransport(Transport):
         except (BlockingIOError, InterruptedError):
             return None
 
+    def read_into(self, target: memoryview) -> int | None:
+        try:
+            return self._sock.recv_into(target)
+        except (BlockingIOError, InterruptedError):
+            return None
+
     async def wait_readable(self) -> None:
         try:
             await trio.lowlevel.wait_readable(self._sock)

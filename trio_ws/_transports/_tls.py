@@ -15,8 +15,11 @@ from contextlib import suppress
 
 import trio
 
-from ._base import READ_SIZE, WRITE_SIZE, Buffer, bounded
+from ._base import READ_SIZE, WRITE_SIZE, Buffer, Transport, bounded
 from ._socket import SocketTransport
+
+# The most that a record holds, and one read returns (RFC 8446, section 5.1).
+_RECORD_SIZE = 2**14
 
 
 class TLSTransport(SocketTransport):
@@ -105,7 +108,8 @@ class TLSTransport(SocketTransport):
         count = sum(map(len, chunks))
         while count < size and not self._ended:
             try:
-                chunk = self._tls.read(size)
+                # A buffer of so much is made for the record that comes.
+                chunk = self._tls.read(min(size - count, _RECORD_SIZE))
             except ssl.SSLWantReadError:
                 if chunks or self._fill() is None:
                     break
@@ -128,6 +132,9 @@ class TLSTransport(SocketTransport):
         if self._error is not None:
             raise self._error
         return b"" if self._ended else None
+
+    def read_into(self, target: memoryview) -> int | None:
+        return Transport.read_into(self, target)
 
     async def wait_readable(self) -> None:
         # A peer that waits for our close_notify sends nothing behind its own.
