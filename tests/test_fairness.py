@@ -29,7 +29,8 @@ from trio_ws import (
     connect,
     open_server,
 )
-from trio_ws._pace import CALLS, SECONDS
+from trio_ws._protocol import _counter
+from trio_ws._protocol._counter import CALLS, SECONDS
 from trio_ws._reading import CALLER
 from trio_ws._transports import (
     READ_SIZE,
@@ -86,7 +87,7 @@ async def turns(nursery: trio.Nursery) -> AsyncIterator[Turns]:
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(_pace, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
     monkeypatch.setattr(_reading, "perf_counter", lambda: now[0])
     return now
 

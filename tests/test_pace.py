@@ -13,8 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ServerConnection, _pace, connect, open_server
-from trio_ws._pace import CALLS, Pacer, current_pacer, set_limit
+from trio_ws import ServerConnection, connect, open_server
+from trio_ws._pace import Pacer, current_pacer, set_limit
+from trio_ws._protocol import _counter
+from trio_ws._protocol._counter import CALLS
 from trio_ws.testing import open_pair
 
 
@@ -33,7 +35,7 @@ class Steps(trio.abc.Instrument):
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What perf_counter() says: a machine's speed decides nothing here."""
     now = [1000.0]
-    monkeypatch.setattr(_pace, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
     return now
 
 

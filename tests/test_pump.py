@@ -24,11 +24,11 @@ from tests.in_memory import (
 from trio_ws import (
     ConnectionClosedError,
     ConnectionClosedOK,
-    _pace,
     _writing,
     accept,
     connect,
 )
+from trio_ws._protocol import _counter
 from trio_ws._transports import SocketTransport
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ async def test_a_violation_is_answered_and_the_messages_before_it_are_too(
     now: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_pace, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
     peer = sockets().peer
     async with connected(nursery, peer) as ws:
 

@@ -40,13 +40,13 @@ from trio_ws import (
     ConnectionClosedOK,
     ServerConnection,
     State,
-    _pace,
     _writing,
     accept,
     connect,
     open_server,
 )
-from trio_ws._pace import CALLS
+from trio_ws._protocol import _counter
+from trio_ws._protocol._counter import CALLS
 from trio_ws._reading import (
     _NAP,
     _QUICK,
@@ -1465,7 +1465,7 @@ async def test_a_large_message_lets_others_run(
 ) -> None:
     # Each look at the clock takes a second, so each read is followed by a rest.
     now = iter(range(10**6))
-    monkeypatch.setattr(_pace, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(_counter, "perf_counter", lambda: next(now))
     link = either_link
     link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
     turns = 0
@@ -1491,7 +1491,7 @@ async def test_a_firehose_lets_others_run(
     either_link: Link, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However fast the machine: the pacer's clock stands still.
-    monkeypatch.setattr(_pace, "perf_counter", lambda: 1000.0)
+    monkeypatch.setattr(_counter, "perf_counter", lambda: 1000.0)
     link = either_link
     received = most = since = 0
 

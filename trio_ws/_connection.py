@@ -18,7 +18,11 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import (
+    checkpoint_if_cancelled,
+    disable_ki_protection,
+    enable_ki_protection,
+)
 
 from ._keepalive import Pings
 from ._pace import current_pacer
@@ -27,12 +31,14 @@ from ._protocol._frames import (
     BINARY,
     CONT,
     OK_CODES,
+    TEXT,
     CloseCode,
     close_payload,
 )
 from ._protocol._handshake import plain_response
 from ._protocol._state import CONNECTING, FINAL, OPEN, State
 from ._pump import Pump
+from ._reading import PAUSED
 from ._sending import (
     Data,
     FragmentedMessage,
@@ -230,7 +236,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             if decode is not None:
                 return self._take(decode)
             message = engine.pop()
-            if self._pump.paused:
+            if self._pump._reading is PAUSED:
                 self._pump.taken()
             return message
         finally:
@@ -317,6 +323,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     # -- Sending -------------------------------------------------------------
 
+    @enable_ki_protection  # a KeyboardInterrupt comes while it waits or not at all
     async def send(
         self,
         message: Data | Iterable[Data] | AsyncIterable[Data],
@@ -345,6 +352,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         # The other of two calls that decide what a message costs.
         if type(message) is bytes and text is None:
             opcode, payload = BINARY, message
+        elif type(message) is str and text is None:
+            opcode, payload = TEXT, message.encode()
         elif isinstance(message, (str, bytes, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
         else:
@@ -354,6 +363,8 @@ class Connection(trio.abc.Channel[str | bytes]):
             await self._pacer.rest()
         else:
             await checkpoint_if_cancelled()
+        if self._turn is None and self._engine.gather(opcode, payload, compress):
+            return
         if self._turn is None and self._pump.has_room:
             self._hand_over(opcode, payload, compress=compress)
         else:
@@ -385,6 +396,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             raise self._closed()
         self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
 
+    @disable_ki_protection  # here the user's code runs
     async def _send_fragments(
         self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
     ) -> None:

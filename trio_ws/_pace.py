@@ -8,13 +8,11 @@ connections of a trio run. Of many tasks each has less than that millisecond.
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import trio
 from trio.lowlevel import enable_ki_protection
 
-CALLS = 64
-SECONDS = 0.001
+from ._protocol._counter import CALLS, SECONDS, Counter
+
 _LARGE = 16  # calls
 
 # Where many tasks have more to do than that, one turn of the loop, in which each has
@@ -24,35 +22,26 @@ _TURN = 0.005
 _LEAST = 0.0001
 
 
-class Pacer:
+class Pacer(Counter):
     """The counter of a trio run."""
 
-    __slots__ = ("_calls", "_limit", "_resting", "_turn", "_until", "seconds")
+    __slots__ = ("_resting", "_turn")
 
     def __init__(self, limit: int = CALLS) -> None:
-        self._limit = limit
-        self._calls = 0
-        # perf_counter() and not trio's clock: a MockClock stands still.
-        self._until = 0.0
+        super().__init__(limit)
         self._turn = 0  # of the loop, counted where somebody rests
         self._resting = 0  # how many tasks have rested in it
-        self.seconds = SECONDS  # how long a step of a task may be
 
     async def step(self) -> None:
-        """Be a cancellation point, and a schedule point if it is time for one."""
+        """Be a cancellation point, and a schedule point if it is time for one.
+
+        is_due() and rest() are its halves, for calls that are too frequent for a
+        coroutine more: what isn't due is still a cancellation point.
+        """
         if self.is_due():
             await self.rest()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-
-    def is_due(self) -> bool:
-        """Count a call; return whether it has to rest().
-
-        The two halves of step(), for calls that are too frequent for a coroutine
-        more: what isn't due is still a cancellation point.
-        """
-        self._calls += 1
-        return self._calls >= self._limit or perf_counter() >= self._until
 
     @enable_ki_protection  # a KeyboardInterrupt comes at the checkpoint or not at all
     async def rest(self) -> None:
@@ -73,12 +62,7 @@ class Pacer:
         A reader in this process finds what was written in the processor's cache if
         it has its turn before there is too much of it.
         """
-        self._calls += _LARGE
-
-    def waited(self) -> None:
-        """Take note that other tasks have just had their turn."""
-        self._calls = 0
-        self._until = perf_counter() + self.seconds
+        self.calls += _LARGE
 
 
 _pacer: trio.lowlevel.RunVar[Pacer] = trio.lowlevel.RunVar("trio_ws pacer")
@@ -97,6 +81,6 @@ def current_pacer() -> Pacer:
 def set_limit(limit: int) -> int:
     """Set how many calls make a schedule point; return what it was."""
     pacer = current_pacer()
-    before = pacer._limit
-    pacer._limit = limit
+    before = pacer.limit
+    pacer.limit = limit
     return before

@@ -35,6 +35,7 @@ class Writer(abc.ABC):
         "_flusher_done",
         "_flusher_scope",
         "_flushing",
+        "_gathers",
         "_holds_data",
         "_last_write",
         "_nursery",
@@ -54,6 +55,7 @@ class Writer(abc.ABC):
         self._transport = transport
         self._options = options
         self._write_limit = options.write_limit
+        self._gathers = min(WRITE_SIZE, options.write_limit)
         self._pacer = current_pacer()
         self._nursery: trio.Nursery | None = None
         self._ended = False  # the connection is no longer open
@@ -107,6 +109,8 @@ class Writer(abc.ABC):
             # Where as much waited before, the socket had taken nothing more.
             if waited < WRITE_SIZE <= outbox.size:
                 self._write_some()
+            elif not self._transport.unsent:
+                outbox.gathers = self._gathers
             return
         now = perf_counter()
         burst = now - self._last_write < _BURST
@@ -117,6 +121,7 @@ class Writer(abc.ABC):
         outbox.push(frame)
         if outbox.size < WRITE_SIZE:
             self._start_flusher()
+            outbox.gathers = self._gathers
         else:
             self.flush()
 
@@ -158,6 +163,7 @@ class Writer(abc.ABC):
 
     def _write_some(self) -> None:
         outbox = self._outbox
+        outbox.gathers = 0
         left = STEP_SIZE  # a peer as fast as we are could keep us for ever
         try:
             while left > 0 and not self._broken:
@@ -183,7 +189,7 @@ class Writer(abc.ABC):
     def _start_flusher(self) -> None:
         if not self._flushing and self._nursery is not None:
             self._flushing = True
-            self._nursery.start_soon(self._run_flusher)
+            self._nursery.start_soon(self._run_flusher, name="trio_ws flusher")
 
     @enable_ki_protection
     async def _run_flusher(self) -> None:

@@ -81,6 +81,10 @@ class Run:
             return unmasked(frame)
         return frame
 
+    def gather(self, room: int, *args: Any) -> Any:
+        self.engine.outbox.gathers = room
+        return self.engine.gather(*args)
+
     def broadcast(self, *args: Any) -> Any:
         frame = self.engine.shared_frame(*args, {})
         self.engine.outbox.push(frame)

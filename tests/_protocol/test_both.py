@@ -44,6 +44,13 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
         st.booleans(),
         st.booleans(),
     ),
+    st.tuples(
+        st.just("gather"),
+        st.integers(0, 500),
+        st.sampled_from([TEXT, BINARY]),
+        PAYLOADS,
+        st.booleans(),
+    ),
     st.tuples(st.just("broadcast"), st.sampled_from([TEXT, BINARY]), PAYLOADS),
     st.tuples(st.just("ping"), st.binary(max_size=125)),
     st.tuples(st.just("send_pong"), st.binary(max_size=125)),

@@ -13,7 +13,7 @@ from tests._protocol.test_codec import VIOLATIONS
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
 from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._frames import SPLIT_SIZE, Close
+from trio_ws._protocol._frames import MAX_HEADER, SPLIT_SIZE, Close
 from trio_ws._protocol._outbox import MAX_PONGS
 from trio_ws._protocol._state import (
     CLOSE_DONE,
@@ -686,3 +686,21 @@ def test_each_step_is_one_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
         (CLOSE_DONE, CLOSED),
         (CLOSE_DONE, FAILED),
     }
+
+
+@ROLES
+def test_messages_are_gathered_while_somebody_is_about_to_write(client: bool) -> None:
+    side = engine(client=client)
+    assert not side.gather(TEXT, b"nobody writes", True)
+    side.outbox.gathers = 1000
+    assert side.gather(TEXT, b"first", True)
+    assert side.gather(BINARY, bytes(900), True)
+    waits = side.outbox.size
+    assert not side.gather(BINARY, bytes(1000 - waits - MAX_HEADER), True)
+    assert side.outbox.size == waits
+    assert side.gather(BINARY, bytes(1000 - waits - MAX_HEADER - 1), True)
+    side.close(1000, "")
+    side.outbox.gathers = 2000
+    assert not side.gather(TEXT, b"after the close frame", True)
+    frames = wire.parse_stream(take(side), masked=client)
+    assert [frame.opcode for frame in frames] == [TEXT, BINARY, BINARY, CLOSE]

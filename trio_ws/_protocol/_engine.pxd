@@ -3,7 +3,7 @@ cimport cython
 from ._codec cimport Decoder, encode
 from ._outbox cimport Outbox
 
-cdef int CLOSE, CONT, PING, PONG, MAX_CONTROL_PAYLOAD
+cdef int CLOSE, CONT, PING, PONG, MAX_CONTROL_PAYLOAD, MAX_HEADER
 cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
 
 cdef class Engine:
@@ -48,6 +48,8 @@ cdef class Engine:
     cpdef discard_messages(self)
 
     cpdef data_frame(self, int opcode, payload, bint fin, bint compress=*)
+
+    cpdef bint gather(self, int opcode, payload, bint compress) except -1
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 

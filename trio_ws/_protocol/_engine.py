@@ -20,6 +20,7 @@ from ._frames import (
     CLOSE,
     CONT,
     MAX_CONTROL_PAYLOAD,
+    MAX_HEADER,
     PING,
     PONG,
     Close,
@@ -245,6 +246,20 @@ class Engine:
             ):
                 return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self.client)
+
+    def gather(self, opcode: int, payload: bytes, compress: bool) -> bool:
+        """Queue a message behind others that are about to go out together.
+
+        Return False if none are, or if they are enough: then it goes the long way.
+        """
+        outbox = self.outbox
+        if (
+            outbox.size + len(payload) + MAX_HEADER >= outbox.gathers
+            or self.phase is not OPEN
+        ):
+            return False
+        outbox.push(self.data_frame(opcode, payload, True, compress))
+        return True
 
     def shared_frame(
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]

@@ -15,6 +15,7 @@ cdef class Outbox:
     cdef object _control
     cdef object _pongs
     cdef object _data
+    cdef public Py_ssize_t gathers
     cdef public long long size
     cdef public long long taken
 

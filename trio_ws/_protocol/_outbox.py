@@ -46,6 +46,7 @@ class Outbox:
         "_pongs",
         "_rest",
         "_under_way",
+        "gathers",
         "size",
         "taken",
     )
@@ -60,6 +61,8 @@ class Outbox:
         self._data: deque[Encoded] = _NOTHING
         self.size = 0  # bytes that wait
         self.taken = 0  # bytes that the socket took, ever
+        # Up to so many bytes are gathered before somebody writes, who is on the way.
+        self.gathers = 0
 
     def push(self, frame: Encoded) -> None:
         """Queue a data frame, or the close frame that ends the data."""

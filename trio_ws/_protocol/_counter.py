@@ -1,0 +1,32 @@
+# cython: annotation_typing=False
+"""How much is done in a row before others have their turn; see ``_pace``."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+CALLS = 64
+SECONDS = 0.001
+
+
+class Counter:
+    """Counts calls until it is time to let others run."""
+
+    __slots__ = ("calls", "limit", "seconds", "until")
+
+    def __init__(self, limit: int = CALLS) -> None:
+        self.limit = limit
+        self.calls = 0
+        # perf_counter() and not trio's clock: a MockClock stands still.
+        self.until = 0.0
+        self.seconds = SECONDS  # how long a step of a task may be
+
+    def is_due(self) -> bool:
+        """Count a call; return whether it has to let others run."""
+        self.calls += 1
+        return self.calls >= self.limit or perf_counter() >= self.until
+
+    def waited(self) -> None:
+        """Take note that other tasks have just had their turn."""
+        self.calls = 0
+        self.until = perf_counter() + self.seconds
