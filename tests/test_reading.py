@@ -411,8 +411,7 @@ async def test_the_reader_goes_on_if_nobody_comes(
     async with link.standing_by() as ws:
         await link.text("x")
         await wait_all_tasks_blocked()
-        with pytest.raises(trio.WouldBlock):
-            ws.recv_nowait()
+        assert not ws._engine.messages
         assert reading(ws) is STANDBY
         await naps_over(mock_clock)
         assert reading(ws) is KEEPER
@@ -1300,6 +1299,32 @@ async def test_reading_pauses_where_receivers_have_read(
             assert got == messages
             await naps_over(mock_clock)
             await link.hurry(ws)
+
+
+async def test_a_look_for_a_message_while_nobody_reads(
+    either_link: Link, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        for number in range(3):
+            with pytest.raises(trio.WouldBlock):
+                ws.recv_nowait()
+            await link.text(f"{number}", "more")
+            await wait_all_tasks_blocked()
+            assert reading(ws) is STANDBY
+            assert ws.recv_nowait() == f"{number}"
+            assert ws.recv_nowait() == "more"
+        # Which doesn't keep the reader from going on.
+        await naps_over(mock_clock)
+        assert reading(ws) is KEEPER
+        await link.text("read by the reader")
+        await wait_all_tasks_blocked()
+        assert ws.recv_nowait() == "read by the reader"
+        await link.hurry(ws)
+        await link.peer.send(CLOSE, b"\x03\xe8")
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionClosedOK):
+            ws.recv_nowait()
 
 
 @pytest.mark.parametrize("fin", [True, False], ids=["whole", "fragments"])

@@ -259,6 +259,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         try:
             self._leave_stream()
             if not self._engine.messages:
+                self._pump.read_if_nobody_does()
+            if not self._engine.messages:
                 if self._engine.phase is not OPEN:
                     raise self._closed()
                 raise trio.WouldBlock("no message is there")

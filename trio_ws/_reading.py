@@ -246,6 +246,11 @@ class Reader(Writer):
             self._transport.wake()
         return count
 
+    def read_if_nobody_does(self) -> None:
+        """Read what is there while a receiver is expected back, who hasn't come."""
+        if self._reading is STANDBY:
+            self.read_now()
+
     @enable_ki_protection
     def _read_some(self, size: int = READ_SIZE) -> int | None:
         engine = self._engine
