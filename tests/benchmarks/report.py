@@ -19,6 +19,7 @@ from .peers import (
     PICOWS,
     PICOWS_CORE,
     PURE,
+    PURE_WEBSOCKETS,
     RAW_SOCKETS,
     RAW_TRIO,
     TRIO_WS,
@@ -334,11 +335,12 @@ def targets() -> Iterator[Target]:
             for case in ("32 B", "64 KiB", "1 MiB")
         ),
     ):
-        yield Target(
-            f"pure Python, {group}, {case} / {WEBSOCKETS_TRIO}",
-            1.0,
-            ratio(group, case, WEBSOCKETS_TRIO, PURE),
-        )
+        for to in WEBSOCKETS_TRIO, PURE_WEBSOCKETS:
+            yield Target(
+                f"pure Python, {group}, {case} / {to}",
+                1.0,
+                ratio(group, case, to, PURE),
+            )
 
 
 def target_table(results: Results) -> Table:

@@ -216,8 +216,8 @@ def about(spec: Spec) -> dict[str, str]:
 
 def main() -> None:
     spec = PEERS[sys.argv[1]]
-    if not spec.isal:
-        sys.modules["isal"] = None  # type: ignore[assignment]
+    for module in spec.hidden:
+        sys.modules[module] = None  # type: ignore[assignment]
     # A connection of the load generator ends without goodbye.
     logging.disable()
     with suppress(OSError, ValueError):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from .load import Load
 from .peers import (
     AIOHTTP,
+    CANCELLABLE,
+    CHANNEL,
     PEERS,
     PICOWS,
     PURE,
@@ -164,7 +166,8 @@ def pieces(count: int, size: int, step: int = 0) -> Start:
 # All of them ---------------------------------------------------------------------
 
 SIZES = (32, 1 << 10, 1 << 16, 1 << 20)
-ALL = tuple(peer for peer in PEERS if peer not in (RAW_SOCKETS, WITH_ISAL))
+NO_NETWORK = (CHANNEL, CANCELLABLE)
+ALL = tuple(peer for peer in PEERS if peer not in (RAW_SOCKETS, *NO_NETWORK, WITH_ISAL))
 DEFLATING = (
     TRIO_WS,
     PURE,
@@ -201,7 +204,7 @@ WORKLOADS = [
             FROM_CLIENT if from_client else FROM_SERVER,
             name_of(size),
             one_way(size, from_client=from_client),
-            (RAW_SOCKETS, *ALL),
+            (RAW_SOCKETS, *(NO_NETWORK if size == SIZES[0] else ()), *ALL),
             sessions=sessions_for(size),
         )
         for from_client in (True, False)

@@ -1,13 +1,15 @@
-"""trio's own streams with no protocol at all: what the loop itself costs."""
+"""trio's own streams and channels, with no protocol at all: what trio itself costs."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from . import HOST, End, Handler, Options, TrioPeer
+from . import HOST, End, Handler, Options, TrioPeer, Unsupported
 from ._certificates import contexts
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -57,3 +59,50 @@ class RawTrio(TrioPeer):
             if options.tls:
                 secured = trio.SSLStream(stream, contexts()[1], server_hostname=HOST)
             yield self.end(secured, options.size)
+
+
+class NoNetwork(TrioPeer):
+    """Both ends in memory, so that only one way is of interest."""
+
+    @abstractmethod
+    def pair(self) -> tuple[End, End]:
+        """Make two ends: one that sends, one that receives."""
+
+    @asynccontextmanager
+    async def server(self, handler: Handler, options: Options) -> AsyncIterator[int]:
+        self._client, self._server = self.pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handler, self._server)
+            yield 0
+
+    @asynccontextmanager
+    async def client(self, port: int, options: Options) -> AsyncIterator[End]:
+        yield self._client
+
+    def echo_server(self, options: Options) -> AbstractAsyncContextManager[int]:
+        raise Unsupported
+
+
+class MemoryChannel(NoNetwork):
+    def pair(self) -> tuple[End, End]:
+        send, receive = trio.open_memory_channel[bytes](64)
+        return End(send.send, receive.receive), End(send.send, receive.receive)
+
+
+class CancellationPoints(NoNetwork):
+    """Calls that are cancellation points, as each of trio must be, and nothing else."""
+
+    def pair(self) -> tuple[End, End]:
+        messages: deque[bytes] = deque()
+
+        async def send(message: bytes) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            messages.append(message)
+
+        async def recv() -> bytes:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while not messages:
+                await trio.lowlevel.checkpoint()
+            return messages.popleft()
+
+        return End(send, recv), End(send, recv)
