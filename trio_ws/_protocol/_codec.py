@@ -71,6 +71,17 @@ def codec() -> Literal["compiled", "python"]:
     return "python" if isinstance(codec, FunctionType) else "compiled"
 
 
+@functools.cache
+def _keep_memory(bits: int) -> None:
+    """Have malloc keep what is freed of messages of about so many bits of size.
+
+    The malloc of glibc gives a large block back to the system when it is freed, and
+    takes it anew, page by page, for the next message, which costs several times what
+    receiving does; until it has seen an even larger one freed, of up to 32 MiB.
+    """
+    _masking.blank(min(4 << bits, 2**25 - 2**16))
+
+
 # ---------------------------------------------------------------------------
 # Messages to bytes
 # ---------------------------------------------------------------------------
@@ -116,6 +127,7 @@ def encode(
             return _masking.joined(head, 4, payload, key)
         header = _masking.joined(head, 4, b"", key)
     else:
+        _keep_memory(size.bit_length())  # of which a text was encoded, for one
         extended = size.to_bytes(8, "big")
         header = _masking.joined(first << 8 | second | 127, 2, extended, -1)
         if masked:
@@ -131,17 +143,6 @@ def encode(
 # ---------------------------------------------------------------------------
 # Bytes to messages
 # ---------------------------------------------------------------------------
-
-
-@functools.cache
-def _keep_memory(bits: int) -> None:
-    """Have malloc keep what is freed of messages of about so many bits of size.
-
-    The malloc of glibc gives a large block back to the system when it is freed, and
-    takes it anew, page by page, for the next message, which costs several times what
-    receiving does; until it has seen an even larger one freed.
-    """
-    _masking.blank(4 << bits)
 
 
 def _invalid_utf8(exc: UnicodeDecodeError, offset: int) -> ProtocolError:
@@ -430,16 +431,14 @@ class Decoder:
         if length < SHORT_FRAGMENT:
             self._short_fragments += 1
         self._length = self._missing = length
-        if (
-            length >= _LARGE
-            and self._message != TEXT  # which is decoded as it comes
-            and not (transform or self._discarding)
-        ):
-            self._make_space()
+        if length >= _LARGE:
+            _keep_memory(length.bit_length())
+            # Text is decoded as it comes.
+            if not (self._message == TEXT or transform or self._discarding):
+                self._make_space()
 
     def _make_space(self) -> None:
         size = min(self._missing, _LARGEST_PART)
-        _keep_memory(size.bit_length())
         self._buffer = io.BytesIO(_masking.blank(size))
         self._space = self._buffer.getbuffer()
         self._filled = 0
