@@ -26,6 +26,7 @@ from trio_ws import (
     accept,
     connect,
 )
+from trio_ws._protocol import _counter
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:
@@ -601,6 +602,44 @@ async def test_an_iterable_that_is_cancelled(autojump_clock: MockClock) -> None:
             await client.send("x")
         with pytest.raises(ConnectionClosedError, match="message was not completed"):
             await server.recv()
+
+
+async def test_a_sender_cancelled_as_the_turn_passes_takes_nobodys_turn(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It runs again when the turn it waited for is over and another has begun.
+    monkeypatch.setattr(_counter, "perf_counter", lambda: 1000.0)
+    scope = trio.CancelScope()
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def cancelled() -> None:
+        with scope:
+            await client.send("never sent")
+
+    async def first() -> AsyncIterator[str]:
+        yield "first"
+        nursery.start_soon(cancelled)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+
+    async def second() -> AsyncIterator[str]:
+        yield "sec"
+        begun.set()
+        await go_on.wait()
+        yield "ond"
+
+    async def send_both() -> None:
+        await client.send(first())
+        await client.send(second())
+
+    async with open_pair() as (client, server):
+        nursery.start_soon(send_both)
+        await begun.wait()
+        assert scope.cancelled_caught
+        nursery.start_soon(client.send, "third")
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        assert [await server.recv() for _ in range(3)] == ["first", "second", "third"]
 
 
 async def test_control_frames_go_between_fragments_and_messages_do_not(

@@ -46,7 +46,8 @@ class Turn:
         self._leave()
 
     def _leave(self) -> None:
-        if not self._lock.locked():
+        # A waiter that is cancelled may come here late, when there is another lock.
+        if self._connection._turn is self._lock and not self._lock.locked():
             self._connection._turn = None
 
 
