@@ -15,7 +15,7 @@ VENV_BUILD ?= .venv-build
 VENV_DOCS ?= .venv-docs
 # The version of trio to test with; empty: the newest.
 TRIO ?=
-# How long each fuzz target runs.
+# How long each fuzz target, and the soak test, runs.
 SECONDS ?= 60
 # More arguments for pytest or the benchmark: make test ARGS="-k close -x"
 ARGS ?=
@@ -40,7 +40,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env test test-only test-pure lint types format docs conformance fuzz \
-	bench bench-quick rivals dist clean
+	soak bench bench-quick rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -93,6 +93,9 @@ fuzz: $(READY_FUZZ) ## each target in tests/fuzz for SECONDS seconds
 		$(VENV_FUZZ)/bin/python $$target -max_total_time=$(SECONDS) -timeout=30 \
 			-artifact_prefix=$$work/ $$work/corpus; \
 	done
+
+soak: $(READY) ## two ends that send and are cancelled at random, for SECONDS seconds
+	$(VENV)/bin/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
 
 bench: $(READY_BENCH) ## the benchmark, beside other libraries, in ten minutes
 	$(VENV_BENCH)/bin/python tests/benchmarks/run.py $(ARGS)
