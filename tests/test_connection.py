@@ -604,6 +604,23 @@ async def test_an_iterable_that_is_cancelled(autojump_clock: MockClock) -> None:
             await server.recv()
 
 
+@pytest.mark.parametrize("protected", [False, True])
+async def test_an_iterable_is_interrupted_as_who_sends_it(protected: bool) -> None:
+    found: list[bool] = []
+
+    async def fragments() -> AsyncIterator[str]:
+        found.append(trio.lowlevel.currently_ki_protected())
+        yield "x"
+
+    async def send() -> None:
+        await client.send(fragments())
+
+    async with open_pair() as (client, server):
+        await (trio.lowlevel.enable_ki_protection(send) if protected else send)()
+        assert await server.recv() == "x"
+    assert found == [protected]
+
+
 async def test_a_sender_cancelled_as_the_turn_passes_takes_nobodys_turn(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

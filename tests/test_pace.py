@@ -258,3 +258,12 @@ async def test_a_firehose_gives_way_every_64_calls(
     assert ended == connections
     assert steps.total == count * connections
     assert 1 < steps.longest <= CALLS
+
+
+async def test_many_large_writes_and_nobody_who_waits() -> None:
+    # A server that only broadcasts does nothing else, for months.
+    pacer = current_pacer()
+    pacer.calls = 2**31 - 1
+    pacer.wrote_much()
+    assert pacer.calls > 2**31
+    assert pacer.is_due()

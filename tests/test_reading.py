@@ -1327,6 +1327,20 @@ async def test_a_look_for_a_message_while_nobody_reads(
             ws.recv_nowait()
 
 
+async def test_a_look_for_a_message_in_front_of_a_violation(either_link: Link) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        await link.peer.put(frame(TEXT, b"question") + frame(3))
+        await wait_all_tasks_blocked()
+        assert ws.recv_nowait() == "question"
+        await ws.send("answer")
+        await wait_all_tasks_blocked()
+        assert await link.peer.read() == (FIN | TEXT, b"answer")
+        assert await link.peer.read() == (FIN | CLOSE, b"\x03\xeaunknown opcode 0x3")
+        with pytest.raises(ConnectionClosedError):
+            ws.recv_nowait()
+
+
 @pytest.mark.parametrize("fin", [True, False], ids=["whole", "fragments"])
 async def test_a_large_payload_that_comes_in_pieces(
     either_link: Link, nursery: trio.Nursery, mock_clock: MockClock, fin: bool

@@ -18,11 +18,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import trio
-from trio.lowlevel import (
-    checkpoint_if_cancelled,
-    disable_ki_protection,
-    enable_ki_protection,
-)
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._keepalive import Pings
 from ._pace import current_pacer
@@ -236,7 +232,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             if decode is not None:
                 return self._take(decode)
             message = engine.pop()
-            if self._pump._reading is PAUSED:
+            if self._pump._reading is PAUSED:  # Pump.paused, without a call
                 self._pump.taken()
             return message
         finally:
@@ -325,7 +321,6 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     # -- Sending -------------------------------------------------------------
 
-    @enable_ki_protection  # a KeyboardInterrupt comes while it waits or not at all
     async def send(
         self,
         message: Data | Iterable[Data] | AsyncIterable[Data],
@@ -365,11 +360,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             await self._pacer.rest()
         else:
             await checkpoint_if_cancelled()
-        if self._turn is None and self._engine.gather(opcode, payload, compress):
-            return
-        if self._turn is None and self._pump.has_room:
-            self._hand_over(opcode, payload, compress=compress)
-        else:
+        if not self._hand_over_at_once(opcode, payload, compress):
             async with Turn(self):
                 await self._pump.wait_room()
                 self._hand_over(opcode, payload, compress=compress)
@@ -383,11 +374,21 @@ class Connection(trio.abc.Channel[str | bytes]):
         another task is sending; nothing is sent then.
         """
         opcode, payload = prepared(message, text)
-        if self._engine.phase is OPEN and (
-            self._turn is not None or not self._pump.has_room
-        ):
+        if not self._hand_over_at_once(opcode, payload, compress):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
-        self._hand_over(opcode, payload, compress=compress)
+
+    @enable_ki_protection
+    def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:
+        """Accept a message if nobody else's turn is to send and there is room."""
+        if self._turn is None:
+            if self._engine.gather(opcode, payload, compress):
+                return True
+            if self._pump.has_room:
+                self._hand_over(opcode, payload, compress=compress)
+                return True
+        if self._engine.phase is not OPEN:
+            raise self._closed()
+        return False
 
     @enable_ki_protection
     def _hand_over(
@@ -398,7 +399,15 @@ class Connection(trio.abc.Channel[str | bytes]):
             raise self._closed()
         self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
 
-    @disable_ki_protection  # here the user's code runs
+    @enable_ki_protection
+    def _hand_over_fragment(
+        self, message: FragmentedMessage, payload: bytes, *, fin: bool, compress: bool
+    ) -> None:
+        """Accept a fragment, and know at the same time that it was."""
+        opcode = CONT if message.begun else message.opcode
+        self._hand_over(opcode, payload, fin=fin, compress=compress)
+        message.begun = not fin
+
     async def _send_fragments(
         self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
     ) -> None:
@@ -406,21 +415,20 @@ class Connection(trio.abc.Channel[str | bytes]):
         async with Turn(self):
             await self._pacer.step()
             message = FragmentedMessage(text)
-            begun = False
             try:
                 async for fragment in iterator:
                     payload = message.prepared(fragment)
                     await self._pump.wait_room()
-                    opcode = CONT if begun else message.opcode
-                    self._hand_over(opcode, payload, fin=False, compress=compress)
-                    begun = True
+                    self._hand_over_fragment(
+                        message, payload, fin=False, compress=compress
+                    )
                     await self._pacer.step()
-                if begun:
+                if message.begun:
                     message.finish()
                     await self._pump.wait_room()
-                    self._hand_over(CONT, b"", compress=compress)
+                    self._hand_over_fragment(message, b"", fin=True, compress=compress)
             except BaseException as exc:
-                if begun and self._engine.phase is OPEN:
+                if message.begun and self._engine.phase is OPEN:
                     self._pump.fail(1011, "message was not completed", exc)
                 raise
             finally:

@@ -249,27 +249,30 @@ class Reader(Writer):
     def read_if_nobody_does(self) -> None:
         """Read what is there while a receiver is expected back, who hasn't come."""
         if self._reading is STANDBY:
-            self.read_now()
+            self._read_some(self._read_size)
+            if self._engine.violation is not None:
+                self._wake_reader()  # what follows is the reader's
 
     @enable_ki_protection
     def _read_some(self, size: int = READ_SIZE) -> int | None:
         engine = self._engine
         space = engine.space()
-        data: bytes | None = b""
+        data: bytes | None = None
         try:
             if space is None:
                 data = self._transport.read(size)
                 count = None if data is None else len(data)
             else:
                 size = len(space)
-                count = self._transport.read_into(space)
+                with space:
+                    count = self._transport.read_into(space)
         except OSError as exc:
             self._lost(exc)
             return 0
-        if count and data is not None:
+        if count:
             self.reads += 1
             try:
-                if space is not None:
+                if data is None:
                     engine.filled(count)
                 elif count < _LEAST_READ:
                     engine.receive(data)

@@ -78,12 +78,13 @@ def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
 class FragmentedMessage:
     """Checks the fragments of one message: all text, or all binary."""
 
-    __slots__ = ("_text", "_utf8", "opcode")
+    __slots__ = ("_text", "_utf8", "begun", "opcode")
 
     def __init__(self, text: bool | None) -> None:
         self._text = text
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self.opcode = 0
+        self.begun = False  # a part is accepted, and not all of it
 
     def prepared(self, fragment: Data) -> bytes:
         """Return the payload of a fragment, or raise what is wrong with it."""

@@ -1020,3 +1020,12 @@ def test_a_space_outlives_what_it_was_for() -> None:
     target.discard_partial()
     space[:4] = b"evil"
     assert target.feed(bytes(LARGE) + frame(TEXT, b"next")) != []
+
+
+@BOTH
+@pytest.mark.parametrize("count", [0, -1, 10**6])
+def test_what_does_not_fit_is_not_filled(masked: bool, count: int) -> None:
+    target = decoder(masked=masked)
+    assert target.feed(frame(BINARY, bytes(LARGE), masked=masked)[:100]) == []
+    with pytest.raises(ValueError, match="fits into the space"):
+        target.filled(count)

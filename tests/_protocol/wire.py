@@ -75,7 +75,8 @@ def put(side: Any, receive: Callable[[bytes], Any], data: bytes) -> list[Any]:
         if space is None:
             return items + (receive(data) or [])
         count = min(len(space), len(data))
-        space[:count] = data[:count]
+        with space:
+            space[:count] = data[:count]
         data = data[count:]
         items += side.filled(count) or []
     return items

@@ -34,7 +34,6 @@ cdef class Decoder:
     cdef object _max_size
     cdef int _message
     cdef long long _missing
-    cdef object _offered
     cdef int _opcode
     cdef list _parts
     cdef bytes _pending

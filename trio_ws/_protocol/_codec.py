@@ -20,6 +20,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FunctionType
 from typing import Final, Literal
 
@@ -79,7 +80,8 @@ def _keep_memory(bits: int) -> None:
     takes it anew, page by page, for the next message, which costs several times what
     receiving does; until it has seen an even larger one freed, of up to 32 MiB.
     """
-    _masking.blank(min(4 << bits, 2**25 - 2**16))
+    with suppress(MemoryError):
+        _masking.blank(min(4 << bits, 2**25 - 2**16))
 
 
 # ---------------------------------------------------------------------------
@@ -178,7 +180,6 @@ class Decoder:
         "_max_size",
         "_message",
         "_missing",
-        "_offered",
         "_opcode",
         "_parts",
         "_pending",
@@ -223,7 +224,6 @@ class Decoder:
         # what can be written to, and how much of it has come.
         self._buffer: io.BytesIO | None = None
         self._space: memoryview | None = None
-        self._offered: memoryview | None = None  # of it
         self._filled = 0
         # The message whose frames are incomplete.
         self._message = 0  # TEXT or BINARY; 0 between messages
@@ -439,7 +439,10 @@ class Decoder:
 
     def _make_space(self) -> None:
         size = min(self._missing, _LARGEST_PART)
-        self._buffer = io.BytesIO(_masking.blank(size))
+        try:
+            self._buffer = io.BytesIO(_masking.blank(size))
+        except MemoryError:  # pragma: no cover - takes a limit of the process
+            return  # what comes may be less than was promised
         self._space = self._buffer.getbuffer()
         self._filled = 0
 
@@ -449,19 +452,18 @@ class Decoder:
     def space(self) -> memoryview | None:
         """Return where bytes can be put in place of being fed; then call filled().
 
-        None while nothing large is under way.
+        None while nothing large is under way. Release it before: a message in whose
+        memory somebody may write is copied.
         """
         if self._space is None:
             return None
-        self._offered = self._space[self._filled : self._filled + _AT_ONCE]
-        return self._offered
+        return self._space[self._filled : self._filled + _AT_ONCE]
 
     def filled(self, count: int) -> list[Item]:
         """Take in so many bytes that were put into the space, as feed() does."""
-        assert self._offered is not None
         assert self._space is not None
-        # While it is in use, the whole would be copied in the end.
-        self._offered.release()
+        if not 0 < count <= len(self._space) - self._filled:
+            raise ValueError("count: expected what fits into the space")
         items: list[Item] = []
         stop = self._filled + count
         _masking.mask(self._space, self._filled, stop, self._key)
@@ -507,7 +509,9 @@ class Decoder:
         """Add to the frame under way what came of it; return where that ends."""
         size = min(self._missing, len(data) - start)
         stop = start + size
-        while self._space is not None and size:
+        while self._space is not None:
+            if not size:
+                return stop
             count = min(size, len(self._space) - self._filled)
             _masking.copy(
                 self._space,
@@ -519,9 +523,9 @@ class Decoder:
             )
             size -= count
             self._add_filled(count, items)
-            if not size:
+            if not self._missing:
                 return stop
-        chunk = _masking.masked(data, start, stop, self._key)
+        chunk = _masking.masked(data, stop - size, stop, self._key)
         self._progress(size)
         if self._raw is not None:
             self._raw.write(chunk)

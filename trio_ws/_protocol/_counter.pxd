@@ -1,6 +1,6 @@
 cdef class Counter:
-    cdef public int limit
-    cdef public int calls
+    cdef public long long limit
+    cdef public long long calls
     cdef public double seconds
     cdef public double until
 

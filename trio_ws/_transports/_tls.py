@@ -134,6 +134,7 @@ class TLSTransport(SocketTransport):
         return b"" if self._ended else None
 
     def read_into(self, target: memoryview) -> int | None:
+        # By way of read(), which knows what TLS has; a socket has nothing of that.
         return Transport.read_into(self, target)
 
     async def wait_readable(self) -> None:
