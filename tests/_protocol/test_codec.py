@@ -1029,3 +1029,34 @@ def test_what_does_not_fit_is_not_filled(masked: bool, count: int) -> None:
     assert target.feed(frame(BINARY, bytes(LARGE), masked=masked)[:100]) == []
     with pytest.raises(ValueError, match="fits into the space"):
         target.filled(count)
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_no_memory_for_what_may_never_come(
+    parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiled code can't be made to fail; its copy in Python can.
+    masking = pure.load("_masking")
+    left = parts
+
+    def blank(size: int) -> bytes:
+        nonlocal left
+        if size == 1000:
+            left -= 1
+            if left < 0:
+                raise MemoryError
+        return bytes(size)
+
+    codec = pure.load("_codec")
+    monkeypatch.setattr(masking, "blank", blank)
+    monkeypatch.setattr(codec, "_LARGEST_PART", 1000)
+    payload = os.urandom(LARGE)
+    stream = frame(BINARY, payload, masked=True)
+    for size in (777, len(stream)):
+        left = parts
+        target = codec.Decoder(masked=True, max_size=None)
+        items: list[Item] = []
+        for at in range(0, len(stream), size):
+            items += wire.put(target, target.feed, stream[at : at + size])
+        assert items == [payload]
+        assert target.space() is None

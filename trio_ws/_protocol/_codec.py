@@ -485,10 +485,9 @@ class Decoder:
             self._space.release()
             self._flush_small_parts()
             self._parts.append(self._buffer.getvalue())
+            self._leave_space()
             if self._missing:
                 self._make_space()
-            else:
-                self._leave_space()
         if self._fin and not self._missing:
             self._complete(items)
 
