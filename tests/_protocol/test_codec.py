@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import os
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests._protocol import pure, wire
+from tests._protocol.both import in_use
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
 from trio_ws._protocol._codec import Decoder, Item, encode
 from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
@@ -1018,7 +1020,8 @@ def test_a_space_outlives_what_it_was_for() -> None:
     space = target.space()
     assert space is not None
     target.discard_partial()
-    space[:4] = b"evil"
+    with space:
+        space[:4] = b"evil"
     assert target.feed(bytes(LARGE) + frame(TEXT, b"next")) != []
 
 
@@ -1060,3 +1063,16 @@ def test_no_memory_for_what_may_never_come(
             items += wire.put(target, target.feed, stream[at : at + size])
         assert items == [payload]
         assert target.space() is None
+
+
+def test_a_decoder_that_is_garbage_in_the_middle_of_a_large_payload() -> None:
+    # What can't be raised becomes a warning, which is an error here.
+    for load in (in_use, pure.load):
+        target = load("_codec").Decoder(
+            masked=False, max_size=None, trace=lambda *_: None
+        )
+        cycle = [target]
+        cycle.append(cycle)
+        assert target.feed(frame(BINARY, bytes(LARGE))[:100]) == []
+        del target, cycle
+        gc.collect()

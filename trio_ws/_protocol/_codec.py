@@ -447,7 +447,13 @@ class Decoder:
         self._filled = 0
 
     def _leave_space(self) -> None:
+        if self._space is not None:
+            self._space.release()
         self._buffer = self._space = None
+
+    def __del__(self) -> None:
+        # The garbage collector may come to the buffer before its view, and complain.
+        self._leave_space()
 
     def space(self) -> memoryview | None:
         """Return where bytes can be put in place of being fed; then call filled().
@@ -482,10 +488,10 @@ class Decoder:
         if self._trace is not None:
             self._trace_payload(bytes(self._space[start : self._filled][:TRACED]))
         if self._filled == len(self._space):
-            self._space.release()
-            self._flush_small_parts()
-            self._parts.append(self._buffer.getvalue())
+            buffer = self._buffer
             self._leave_space()
+            self._flush_small_parts()
+            self._parts.append(buffer.getvalue())
             if self._missing:
                 self._make_space()
         if self._fin and not self._missing:
