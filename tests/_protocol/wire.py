@@ -49,7 +49,9 @@ def frame(
 
 
 def xor(data: bytes, key: bytes) -> bytes:
-    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
+    size = len(data)
+    mask = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(data) ^ int.from_bytes(mask)).to_bytes(size)
 
 
 def made(frame: bytes | tuple[Any, ...]) -> bytes:
