@@ -97,9 +97,7 @@ cdef class Decoder:
 
     cdef _trace_payload(self, bytes chunk)
 
-    @cython.locals(
-        size=Py_ssize_t, count=Py_ssize_t, stop=Py_ssize_t, chunk=bytes
-    )
+    @cython.locals(end=Py_ssize_t, stop=Py_ssize_t, chunk=bytes)
     cdef Py_ssize_t _add_payload(
         self, bytes data, Py_ssize_t start, list items
     ) except -1

@@ -512,26 +512,18 @@ class Decoder:
 
     def _add_payload(self, data: bytes, start: int, items: list[Item]) -> int:
         """Add to the frame under way what came of it; return where that ends."""
-        size = min(self._missing, len(data) - start)
-        stop = start + size
+        stop = start + min(self._missing, len(data) - start)
         while self._space is not None:
-            if not size:
+            if start == stop:
                 return stop
-            count = min(size, len(self._space) - self._filled)
-            _masking.copy(
-                self._space,
-                self._filled,
-                data,
-                stop - size,
-                stop - size + count,
-                self._key,
-            )
-            size -= count
-            self._add_filled(count, items)
+            end = min(stop, start + len(self._space) - self._filled)
+            _masking.copy(self._space, self._filled, data, start, end, self._key)
+            self._add_filled(end - start, items)
+            start = end
             if not self._missing:
                 return stop
-        chunk = _masking.masked(data, stop - size, stop, self._key)
-        self._progress(size)
+        chunk = _masking.masked(data, start, stop, self._key)
+        self._progress(stop - start)
         if self._raw is not None:
             self._raw.write(chunk)
             if self._missing:
