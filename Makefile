@@ -22,6 +22,8 @@ ARGS ?=
 # Which Autobahn cases: make conformance CASES="1.* 7.1.*"
 CASES ?=
 
+# On all cores; each takes the next test when it has time.
+PARALLEL = -n auto --dist worksteal
 PIP = python -m pip install --quiet --disable-pip-version-check
 # What has to be compiled again when it changes.
 CODEC = $(wildcard trio_ws/_protocol/*.pxd) \
@@ -54,13 +56,13 @@ test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
 test: $(READY) ## all tests, with a coverage report, the codec in Python
 	$(VENV)/bin/python -m coverage erase
 	@# It can't see compiled code.
-	TRIO_WS_PURE=1 $(VENV)/bin/python -m coverage run -m pytest $(ARGS)
+	TRIO_WS_PURE=1 $(VENV)/bin/python -m coverage run -m pytest $(PARALLEL) $(ARGS)
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)
 	$(if $(ARGS),,$(VENV)/bin/python -m pytest tests/_protocol/test_both.py)
 
 test-only: $(READY) ## all tests, without coverage, compiled: in half the time
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-pure: $(READY) ## the tests of the sans-I/O core alone
 	$(VENV)/bin/python -m pytest tests/_protocol $(ARGS)
