@@ -213,16 +213,20 @@ class Connection(trio.abc.Channel[str | bytes]):
         returns a message, even if one is there: recv_nowait() does.
         """
         # One of two calls that decide what a message costs, so it is spelt out.
+        engine = self._engine
         if self._receiving or self._stream is not None:
             self._begin_receiving()
+        elif engine.messages and decode is None and not self._pacer.is_due():
+            await checkpoint_if_cancelled()
+            # Nothing else has run meanwhile.
+            message = engine.pop()
+            if self._pump._reading is PAUSED:  # Pump.paused, without a call
+                self._pump.taken()
+            return message
         self._receiving = True
         try:
-            engine = self._engine
             if engine.messages or engine.phase is not OPEN or self._stream is not None:
-                if self._pacer.is_due():
-                    await self._pacer.rest()
-                else:
-                    await checkpoint_if_cancelled()
+                await self._pacer.step()
                 if self._stream is not None:
                     self._leave_stream()
             while not engine.messages:
@@ -232,7 +236,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             if decode is not None:
                 return self._take(decode)
             message = engine.pop()
-            if self._pump._reading is PAUSED:  # Pump.paused, without a call
+            if self._pump._reading is PAUSED:
                 self._pump.taken()
             return message
         finally:
@@ -347,19 +351,24 @@ class Connection(trio.abc.Channel[str | bytes]):
         can't be told to forget the beginning. The same if the iterable raises.
         """
         # The other of two calls that decide what a message costs.
+        due = self._pacer.is_due()
+        if not due:
+            await checkpoint_if_cancelled()
+            if (
+                text is None
+                and self._turn is None
+                and self._engine.gather(message, compress)
+            ):
+                return
         if type(message) is bytes and text is None:
             opcode, payload = BINARY, message
-        elif type(message) is str and text is None:
-            opcode, payload = TEXT, message.encode()
         elif isinstance(message, (str, bytes, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
         else:
             await self._send_fragments(fragments_of(message), text, compress)
             return
-        if self._pacer.is_due():
+        if due:
             await self._pacer.rest()
-        else:
-            await checkpoint_if_cancelled()
         if not self._hand_over_at_once(opcode, payload, compress):
             async with Turn(self):
                 await self._pump.wait_room()
@@ -380,12 +389,9 @@ class Connection(trio.abc.Channel[str | bytes]):
     @enable_ki_protection
     def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:
         """Accept a message if nobody else's turn is to send and there is room."""
-        if self._turn is None:
-            if self._engine.gather(opcode, payload, compress):
-                return True
-            if self._pump.has_room:
-                self._hand_over(opcode, payload, compress=compress)
-                return True
+        if self._turn is None and self._pump.has_room:
+            self._hand_over(opcode, payload, compress=compress)
+            return True
         if self._engine.phase is not OPEN:
             raise self._closed()
         return False

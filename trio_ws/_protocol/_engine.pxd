@@ -3,7 +3,7 @@ cimport cython
 from ._codec cimport Decoder, encode
 from ._outbox cimport Outbox
 
-cdef int CLOSE, CONT, PING, PONG, MAX_CONTROL_PAYLOAD, MAX_HEADER
+cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_CONTROL_PAYLOAD, MAX_HEADER
 cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
 
 cdef class Engine:
@@ -49,7 +49,8 @@ cdef class Engine:
 
     cpdef data_frame(self, int opcode, payload, bint fin, bint compress=*)
 
-    cpdef bint gather(self, int opcode, payload, bint compress) except -1
+    @cython.locals(opcode=int, payload=bytes)
+    cpdef bint gather(self, message, bint compress) except -1
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 

@@ -17,12 +17,14 @@ from ._deflate import PerMessageDeflate
 from ._errors import ProtocolError
 from ._extensions import Extension, Frame
 from ._frames import (
+    BINARY,
     CLOSE,
     CONT,
     MAX_CONTROL_PAYLOAD,
     MAX_HEADER,
     PING,
     PONG,
+    TEXT,
     Close,
     CloseCode,
     close_payload,
@@ -247,16 +249,22 @@ class Engine:
                 return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self.client)
 
-    def gather(self, opcode: int, payload: bytes, compress: bool) -> bool:
+    def gather(self, message: object, compress: bool) -> bool:
         """Queue a message behind others that are about to go out together.
 
-        Return False if none are, or if they are enough: then it goes the long way.
+        Return False if none are, or if they are enough, or if it isn't one that can be
+        sent as it is: then it goes the long way.
         """
         outbox = self.outbox
-        if (
-            outbox.size + len(payload) + MAX_HEADER >= outbox.gathers
-            or self.phase is not OPEN
-        ):
+        if not outbox.gathers or self.phase is not OPEN:
+            return False
+        if type(message) is bytes:
+            opcode, payload = BINARY, message
+        elif type(message) is str:
+            opcode, payload = TEXT, message.encode()
+        else:
+            return False
+        if outbox.size + len(payload) + MAX_HEADER >= outbox.gathers:
             return False
         outbox.push(self.data_frame(opcode, payload, True, compress))
         return True
