@@ -27,7 +27,6 @@ from ._protocol._frames import (
     BINARY,
     CONT,
     OK_CODES,
-    TEXT,
     CloseCode,
     close_payload,
 )

@@ -47,8 +47,9 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
     st.tuples(
         st.just("gather"),
         st.integers(0, 500),
-        st.sampled_from([TEXT, BINARY]),
-        PAYLOADS,
+        PAYLOADS
+        | st.text(max_size=200)
+        | st.sampled_from([bytearray(5), None, "\ud800"]),
         st.booleans(),
     ),
     st.tuples(st.just("broadcast"), st.sampled_from([TEXT, BINARY]), PAYLOADS),

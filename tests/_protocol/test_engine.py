@@ -691,16 +691,21 @@ def test_each_step_is_one_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 @ROLES
 def test_messages_are_gathered_while_somebody_is_about_to_write(client: bool) -> None:
     side = engine(client=client)
-    assert not side.gather(TEXT, b"nobody writes", True)
+    assert not side.gather("nobody writes", True)
     side.outbox.gathers = 1000
-    assert side.gather(TEXT, b"first", True)
-    assert side.gather(BINARY, bytes(900), True)
+    assert side.gather("fürst", True)
+    assert side.gather(bytes(900), True)
     waits = side.outbox.size
-    assert not side.gather(BINARY, bytes(1000 - waits - MAX_HEADER), True)
+    assert not side.gather(bytes(1000 - waits - MAX_HEADER), True)
+    for other in (bytearray(1), memoryview(b"1"), iter("1"), None):
+        assert not side.gather(other, True)
+    with pytest.raises(UnicodeEncodeError):
+        side.gather("\ud800", True)
     assert side.outbox.size == waits
-    assert side.gather(BINARY, bytes(1000 - waits - MAX_HEADER - 1), True)
+    assert side.gather(bytes(1000 - waits - MAX_HEADER - 1), True)
     side.close(1000, "")
     side.outbox.gathers = 2000
-    assert not side.gather(TEXT, b"after the close frame", True)
+    assert not side.gather("after the close frame", True)
     frames = wire.parse_stream(take(side), masked=client)
     assert [frame.opcode for frame in frames] == [TEXT, BINARY, BINARY, CLOSE]
+    assert frames[0].data == "fürst".encode()

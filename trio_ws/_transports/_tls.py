@@ -12,14 +12,17 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import trio
 
-from ._base import READ_SIZE, WRITE_SIZE, Buffer, Transport, bounded
+from ._base import READ_SIZE, Buffer, Transport, bounded
 from ._socket import SocketTransport
 
 # The most that a record holds, and one read returns (RFC 8446, section 5.1).
 _RECORD_SIZE = 2**14
+
+_End = TypeVar("_End", int, bytes)
 
 
 class TLSTransport(SocketTransport):
@@ -106,13 +109,40 @@ class TLSTransport(SocketTransport):
         # plaintext is still in TLS would be waiting for nothing.
         chunks, self._unread = self._unread, []
         count = sum(map(len, chunks))
-        while count < size and not self._ended:
+        while count < size:
+            # A buffer of so much is made for the record that comes.
+            most = min(size - count, _RECORD_SIZE)
+            chunk = self._attempt(not count, most)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            count += len(chunk)
+        self._answer()
+        return b"".join(chunks) if count else self._nothing(b"")
+
+    def read_into(self, target: memoryview) -> int | None:
+        if self._unread:
+            return Transport.read_into(self, target)
+        count, size = 0, len(target)
+        while count < size:
+            came = self._attempt(not count, size - count, target[count:])
+            if not came:
+                break
+            count += came
+        self._answer()
+        return count or self._nothing(0)
+
+    def _attempt(self, fill: bool, *args: Any) -> Any:
+        """Read a record, in the socket, too, if TLS has none and ``fill`` says so.
+
+        Return what SSLObject.read(*args) returns, None if there is none.
+        """
+        while not self._ended:
             try:
-                # A buffer of so much is made for the record that comes.
-                chunk = self._tls.read(min(size - count, _RECORD_SIZE))
+                data = self._tls.read(*args)
             except ssl.SSLWantReadError:
-                if chunks or self._fill() is None:
-                    break
+                if not fill or self._fill() is None:
+                    return None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 # With or without close_notify: whether a WebSocket was cut is
                 # told by its close frame.
@@ -122,20 +152,21 @@ class TLSTransport(SocketTransport):
                 self._ended = True
                 self._error = exc
             else:
-                self._ended = not chunk
-                chunks.append(chunk)
-                count += len(chunk)
-        with suppress(OSError):  # whoever writes next is told; this one reads
-            self._write_ciphertext()
-        if count:
-            return b"".join(chunks)
+                self._ended = not data
+                return data
+        return None
+
+    def _answer(self) -> None:
+        """Write what reading has made TLS want to write."""
+        if self._outgoing.pending:
+            with suppress(OSError):  # whoever writes next is told; this one reads
+                self._write_ciphertext()
+
+    def _nothing(self, end: _End) -> _End | None:
+        """Say that nothing was read, for now or ever; or why."""
         if self._error is not None:
             raise self._error
-        return b"" if self._ended else None
-
-    def read_into(self, target: memoryview) -> int | None:
-        # By way of read(), which knows what TLS has; a socket has nothing of that.
-        return Transport.read_into(self, target)
+        return end if self._ended else None
 
     async def wait_readable(self) -> None:
         # A peer that waits for our close_notify sends nothing behind its own.
@@ -149,8 +180,16 @@ class TLSTransport(SocketTransport):
         self._write_ciphertext()
         if self.unsent or not buffers:
             return 0
-        parts = bounded(buffers, WRITE_SIZE)
-        taken = self._tls.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        # A frame of 64 KiB goes in one step, with its header.
+        *small, last = bounded(buffers, READ_SIZE)
+        taken = 0
+        if small:
+            # Whole records. The rest of a large payload isn't copied for that.
+            size = _RECORD_SIZE - sum(map(len, small)) % _RECORD_SIZE
+            taken = self._tls.write(b"".join((*small, last[:size])))
+            last = memoryview(last)[size:]
+        if last:
+            taken += self._tls.write(last)
         self._write_ciphertext()
         return taken
 
