@@ -45,6 +45,7 @@ from trio_ws import (
     connect,
     open_server,
 )
+from trio_ws._pace import Pacer
 from trio_ws._protocol import _counter
 from trio_ws._protocol._counter import CALLS
 from trio_ws._reading import (
@@ -57,7 +58,7 @@ from trio_ws._reading import (
     STANDBY,
     Reading,
 )
-from trio_ws._transports import READ_SIZE
+from trio_ws._transports import READ_SIZE, SocketTransport
 from trio_ws.extensions import (
     ClientExtensionFactory,
     Extension,
@@ -387,6 +388,65 @@ async def test_who_reads_now_and_then_in_each_nap_goes_on_reading(
             await link.text(str(i))
             await wait_all_tasks_blocked()
             assert len(receiver.got) == i + 1
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What receivers do until there is something to read: look again, or wait."""
+    ways: list[str] = []
+    rest, wait_readable = Pacer.rest, SocketTransport.wait_readable
+
+    async def looking(pacer: Pacer) -> None:
+        ways.append("look")
+        await rest(pacer)
+
+    async def waiting(transport: SocketTransport) -> None:
+        ways.append("wait")
+        await wait_readable(transport)
+
+    monkeypatch.setattr(Pacer, "rest", looking)
+    monkeypatch.setattr(SocketTransport, "wait_readable", waiting)
+    return ways
+
+
+async def test_a_receiver_that_finds_messages_needs_not_wait(
+    either_link: Link, ways: list[str]
+) -> None:
+    link = either_link
+    async with link.standing_by() as ws:
+        ways.clear()
+        for _ in range(100):
+            await link.put_unread(frame(TEXT, b"x"))
+            assert await ws.recv() == "x"
+        assert ways == ["look"] * 100
+
+
+async def test_a_receiver_that_finds_nothing_looks_less_and_less(
+    link: Link, nursery: trio.Nursery, ways: list[str]
+) -> None:
+    async with link.standing_by() as ws:
+        for _ in range(2):
+            ways.clear()
+            for _ in range(200):
+                await link.reaches(await as_caller(nursery, ws), "x")
+            expected: list[str] = []
+            for waits in (1, 3, 7, 15, 31, 63, 63, 63):
+                expected += ["look"] + ["wait"] * waits
+            assert ways == expected[: len(ways)]
+            assert ways.count("wait") == 200
+            # It looks again at each message as soon as one was there.
+            while ways[-1] != "look":
+                await link.put_unread(frame(TEXT, b"y"))
+                assert await ws.recv() == "y"
+
+
+async def test_a_look_in_vain_is_no_sign_of_quick_messages(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock, ways: list[str]
+) -> None:
+    async with link.standing_by() as ws:
+        ways.clear()
+        await as_last_caller(nursery, ws, mock_clock)
+        assert ways == ["look", "wait"]
 
 
 async def test_the_reader_sleeps_while_receivers_read(
