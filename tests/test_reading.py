@@ -45,7 +45,6 @@ from trio_ws import (
     connect,
     open_server,
 )
-from trio_ws._pace import Pacer
 from trio_ws._protocol import _counter
 from trio_ws._protocol._counter import CALLS
 from trio_ws._reading import (
@@ -394,17 +393,17 @@ async def test_who_reads_now_and_then_in_each_nap_goes_on_reading(
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What receivers do until there is something to read: look again, or wait."""
     ways: list[str] = []
-    rest, wait_readable = Pacer.rest, SocketTransport.wait_readable
+    wait_readable = SocketTransport.wait_readable
 
-    async def looking(pacer: Pacer) -> None:
+    async def looking() -> None:
         ways.append("look")
-        await rest(pacer)
+        await trio.lowlevel.checkpoint()
 
     async def waiting(transport: SocketTransport) -> None:
         ways.append("wait")
         await wait_readable(transport)
 
-    monkeypatch.setattr(Pacer, "rest", looking)
+    monkeypatch.setattr("trio_ws._reading.checkpoint", looking)
     monkeypatch.setattr(SocketTransport, "wait_readable", waiting)
     return ways
 
@@ -1566,7 +1565,7 @@ async def test_a_large_message_lets_others_run(
     now = iter(range(10**6))
     monkeypatch.setattr(_counter, "perf_counter", lambda: next(now))
     link = either_link
-    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**21)
     turns = 0
     async with link.standing_by() as ws:
 
@@ -1579,7 +1578,7 @@ async def test_a_large_message_lets_others_run(
         receiver = await as_caller(nursery, ws)
         nursery.start_soon(others)
         reads, turns = ws._pump.reads, 0
-        await link.peer.put(frame(BINARY, bytes(3 * READ_SIZE)))
+        await link.peer.put(frame(BINARY, bytes(10 * READ_SIZE)))
         while not receiver.ended:
             await trio.lowlevel.checkpoint()
         assert ws._pump.reads - reads > 2

@@ -224,14 +224,13 @@ class Connection(trio.abc.Channel[str | bytes]):
             return message
         self._receiving = True
         try:
-            if engine.messages or engine.phase is not OPEN or self._stream is not None:
+            if self._stream is not None or not engine.idle:
                 await self._pacer.step()
-                if self._stream is not None:
-                    self._leave_stream()
-            while not engine.messages:
-                if engine.phase is not OPEN:
-                    raise self._closed()
+                self._leave_stream()
+            while engine.idle:
                 await self._pump.wait_incoming()
+            if not engine.messages:
+                raise self._closed()
             if decode is not None:
                 return self._take(decode)
             message = engine.pop()
@@ -388,7 +387,8 @@ class Connection(trio.abc.Channel[str | bytes]):
     @enable_ki_protection
     def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:
         """Accept a message if nobody else's turn is to send and there is room."""
-        if self._turn is None and self._pump.has_room:
+        # Where nobody flushes, nothing waits.
+        if self._turn is None and (not self._pump._flushing or self._pump.has_room):
             self._hand_over(opcode, payload, compress=compress)
             return True
         if self._engine.phase is not OPEN:

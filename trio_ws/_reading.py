@@ -24,7 +24,7 @@ from math import inf
 from time import perf_counter
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ._keepalive import Pings
 from ._options import Options
@@ -283,11 +283,11 @@ class Reader(Writer):
             self.reads += 1
             try:
                 if data is None:
-                    engine.filled(count)
+                    acts = engine.filled(count)
                 elif count < _LEAST_READ:
-                    engine.receive(data)
+                    acts = engine.receive(data)
                 else:
-                    self._receive_much(data)
+                    acts = self._receive_much(data)
             except Exception as exc:  # noqa: BLE001 - the reader raises it
                 # Of a user's extension, perhaps. Whoever read, the reader ends by
                 # it, and the connection with the reader.
@@ -297,11 +297,7 @@ class Reader(Writer):
                 return None
             # What follows from a message alone, when the receiver itself reads,
             # is nothing.
-            if (
-                self._receiver is not None
-                or engine.outbox.size
-                or engine.phase is not OPEN
-            ):
+            if acts or self._receiver is not None:
                 self.changed()
         elif count is not None:
             if self._reset is not None:
@@ -315,33 +311,35 @@ class Reader(Writer):
         self._full = count is not None and count >= size
         return count
 
-    def _receive_much(self, data: bytes) -> None:
+    def _receive_much(self, data: bytes) -> bool:
         """Take in a large read, and let the next be as large as is fair.
 
         A read full of tiny frames can take a hundred times as long as one of a
         large message. What is not read waits in the kernel.
         """
         start = perf_counter()
-        self._engine.receive(data)
+        acts = self._engine.receive(data)
         taken = perf_counter() - start
         fair = self._pacer.seconds
         self._read_size = READ_SIZE
         if taken * READ_SIZE > fair * len(data):
             self._read_size = max(_LEAST_READ, int(len(data) * fair / taken))
+        return acts
 
     @enable_ki_protection
     async def wait_incoming(self) -> None:
         """Wait for a message, a piece of one, or the end of the connection.
 
-        One task at a time. **Cancellation**: nothing is lost.
+        None of them is there when this is called. One task at a time.
+        **Cancellation**: nothing is lost.
         """
+        engine = self._engine
         if self._flushing:
             # What was held back goes out at the latest when the task waits.
             self._write_some()
-        engine = self._engine
-        if engine.messages or engine.phase is not OPEN:
-            await self._pacer.step()
-            return
+            if not engine.idle:  # it failed
+                await self._pacer.step()
+                return
         if self._reading is not STANDBY:
             self._receiver = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
@@ -351,16 +349,16 @@ class Reader(Writer):
         self._reading = CALLER
         try:
             while True:
-                looks = False
+                looks = not (self._full or self._waits)
                 if self._full:
                     await self._pacer.step()
-                elif self._waits:
+                elif looks:
+                    await checkpoint()
+                    self._pacer.waited()
+                else:
                     self._waits -= 1
                     await self._transport.wait_readable()
                     self._pacer.waited()
-                else:
-                    looks = True
-                    await self._pacer.rest()
                 if self._reading is KEEPER:  # it was woken for the connection's end
                     return
                 if self._read_some(self._read_size) is not None:
@@ -372,7 +370,7 @@ class Reader(Writer):
                     self._waits = self._vain_waits
                 if engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
-                if engine.messages or self._reading is not CALLER or self._has_incoming:
+                if self._reading is not CALLER or self._has_incoming:
                     return
         finally:
             if self._reading is CALLER:
@@ -387,8 +385,4 @@ class Reader(Writer):
     @property
     def _has_incoming(self) -> bool:
         engine = self._engine
-        return bool(
-            engine.messages
-            or engine.phase is not OPEN
-            or (self.streaming and engine.decoder.partial_size)
-        )
+        return not engine.idle or (self.streaming and engine.decoder.partial_size > 0)

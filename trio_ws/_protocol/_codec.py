@@ -48,7 +48,7 @@ TRACED: Final = 100
 # A payload of at least so much is received where it will stay, up to so much of it at
 # a time, and in parts of at most so much, since the peer alone says that it will come.
 _LARGE: Final = 32 * 1024
-_AT_ONCE: Final = 128 * 1024
+_AT_ONCE: Final = 256 * 1024
 _LARGEST_PART: Final = 16 * 1024 * 1024
 
 # Parts of a message that are shorter are joined as they come.

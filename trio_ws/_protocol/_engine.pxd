@@ -26,14 +26,14 @@ cdef class Engine:
 
     cdef _step(self, event)
 
-    cpdef receive(self, data)
+    cpdef bint receive(self, data) except -1
 
     cpdef space(self)
 
-    cpdef filled(self, Py_ssize_t count)
+    cpdef bint filled(self, Py_ssize_t count) except -1
 
     @cython.locals(size="long long")
-    cdef _take_in(self, list items)
+    cdef bint _take_in(self, list items) except -1
 
     cdef _receive_others(self, list items)
 

@@ -108,13 +108,21 @@ class Engine:
 
     # -- Receiving -----------------------------------------------------------
 
-    def receive(self, data: bytes) -> None:
-        """Take in bytes of the peer: queue messages, answer control frames."""
+    @property
+    def idle(self) -> bool:
+        """Whether the connection is open and no message waits."""
+        return self.phase is OPEN and not self.messages
+
+    def receive(self, data: bytes) -> bool:
+        """Take in bytes of the peer: queue messages, answer control frames.
+
+        Return whether anything else than messages came, which is to be acted on.
+        """
         if self.phase is not OPEN and self.phase in DEAF:
-            return
+            return False
         if self.violation is not None:
-            return
-        self._take_in(self.decoder.feed(data))
+            return False
+        return self._take_in(self.decoder.feed(data))
 
     def space(self) -> memoryview | None:
         """Return where bytes of the peer can be put in place of being received.
@@ -123,16 +131,16 @@ class Engine:
         """
         return self.decoder.space() if self.phase is OPEN else None
 
-    def filled(self, count: int) -> None:
-        """Take in so many bytes, which were put into the space."""
-        self._take_in(self.decoder.filled(count))
+    def filled(self, count: int) -> bool:
+        """Take in so many bytes, which were put into the space, as receive() does."""
+        return self._take_in(self.decoder.filled(count))
 
-    def _take_in(self, items: list[Item]) -> None:
+    def _take_in(self, items: list[Item]) -> bool:
         size = 0
         for item in items:
             if type(item) is not str and type(item) is not bytes:
                 self._receive_others(items)
-                return
+                return True
             size += len(item)
         # After our own close frame nobody waits for messages.
         if self.phase is OPEN and items:
@@ -141,6 +149,7 @@ class Engine:
             else:
                 self.messages = deque(items)  # type: ignore[arg-type]
             self.queued += size
+        return False
 
     def _receive_others(self, items: list[Item]) -> None:
         """Take in items that aren't all messages."""

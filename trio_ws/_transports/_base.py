@@ -23,7 +23,7 @@ WRITE_SIZE = 64 * 1024
 
 # One write takes no more of a large frame, and others have their turn after it: a
 # peer as fast as we are takes tens of megabytes in one system call.
-STEP_SIZE = 1024 * 1024
+STEP_SIZE = 1024 * 1024 + 512
 
 
 def bounded(buffers: Sequence[Buffer], limit: int) -> list[Buffer]:
