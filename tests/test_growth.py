@@ -25,6 +25,7 @@ from tests.in_memory import BINARY, CONT, REQUEST, TEXT, frame
 from trio_ws._keepalive import Pings
 from trio_ws._protocol._deflate import PerMessageDeflate
 from trio_ws._protocol._engine import Engine
+from trio_ws._protocol._frames import PIECE_SIZE
 from trio_ws._protocol._http import RequestParser, ResponseParser
 from trio_ws._protocol._outbox import Outbox
 from trio_ws._transports import StreamTransport, TLSTransport, Transport
@@ -130,8 +131,8 @@ def test_a_large_message_is_masked_piece_by_piece() -> None:
     def write() -> None:
         engine.outbox.consume(sum(map(len, engine.outbox.gather(64 * KIB))))
 
-    assert copies([push, *[write] * 127], MIB) == 0
-    assert 0 < engine.outbox.size < 128 * KIB
+    assert copies([push, *[write] * (8 * MIB // PIECE_SIZE - 1)], MIB) == 0
+    assert 0 < engine.outbox.size < 2 * PIECE_SIZE
 
 
 def test_a_message_taken_piece_by_piece() -> None:

@@ -40,7 +40,7 @@ SPLIT_SIZE = 16 * 1024
 
 # What is larger is masked as it goes out, in pieces of this size: each is still in the
 # processor's cache when the socket takes it, and the same memory serves them all.
-PIECE_SIZE = 256 * 1024
+PIECE_SIZE = 128 * 1024
 
 
 class CloseCode(enum.IntEnum):
