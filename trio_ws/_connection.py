@@ -387,12 +387,13 @@ class Connection(trio.abc.Channel[str | bytes]):
     @enable_ki_protection
     def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:
         """Accept a message if nobody else's turn is to send and there is room."""
-        # Where nobody flushes, nothing waits.
-        if self._turn is None and (not self._pump._flushing or self._pump.has_room):
-            self._hand_over(opcode, payload, compress=compress)
-            return True
-        if self._engine.phase is not OPEN:
+        engine, pump = self._engine, self._pump
+        if engine.phase is not OPEN:
             raise self._closed()
+        # Where nobody flushes, nothing waits.
+        if self._turn is None and (not pump._flushing or pump.has_room):
+            pump.write(engine.data_frame(opcode, payload, True, compress))
+            return True
         return False
 
     @enable_ki_protection

@@ -370,7 +370,11 @@ class Reader(Writer):
                     self._waits = self._vain_waits
                 if engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
-                if self._reading is not CALLER or self._has_incoming:
+                if (
+                    not engine.idle
+                    or self._reading is not CALLER
+                    or (self.streaming and self._has_incoming)
+                ):
                     return
         finally:
             if self._reading is CALLER:
