@@ -138,11 +138,14 @@ class TLSTransport(SocketTransport):
         Return what SSLObject.read(*args) returns, None if there is none.
         """
         while not self._ended:
+            # For want of ciphertext TLS would raise an exception, which costs more.
+            if not (self._incoming.pending or self._tls.pending()):
+                if not fill or self._fill() is None:
+                    return None
             try:
                 data = self._tls.read(*args)
             except ssl.SSLWantReadError:
-                if not fill or self._fill() is None:
-                    return None
+                pass  # it was a part of a record, or nothing for us
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 # With or without close_notify: whether a WebSocket was cut is
                 # told by its close frame.
