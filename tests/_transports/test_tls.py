@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import functools
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -32,7 +33,7 @@ from tests.faults.peer import (
     trio_stream,
 )
 from trio_ws import ServerConnection, accept, connect, open_server
-from trio_ws._transports import TLSTransport, make_transport
+from trio_ws._transports import READ_SIZE, TLSTransport, make_transport
 from trio_ws.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -569,7 +570,65 @@ async def connected() -> tuple[TLSTransport, TLSTransport]:
     return one, other
 
 
-async def test_shutdown_loses_nothing_that_came() -> None:
+def read(transport: TLSTransport, size: int = READ_SIZE) -> bytes | None:
+    return transport.read(size)
+
+
+def read_into(transport: TLSTransport, size: int = READ_SIZE) -> bytes | None:
+    target = bytearray(size)
+    count = transport.read_into(memoryview(target))
+    return None if count is None else bytes(target[:count])
+
+
+BOTH_WAYS = pytest.mark.parametrize("read", [read, read_into])
+Read = Callable[..., bytes | None]
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("size", [1, 100, 2**14 - 1, 2**14, 2**14 + 1, 10**6])
+async def test_nothing_is_left_in_tls_by_a_read_that_was_not_full(
+    read: Read, size: int
+) -> None:
+    one, other = await connected()
+    for message in (b"x", bytes(range(256)) * 150):
+        assert read(other, size) is None
+        assert one.write([message]) == len(message)
+        received = b""
+        while True:
+            data = read(other, size)
+            assert data
+            received += data
+            if len(data) < size or received == message:
+                break
+        assert received == message
+    await one.aclose()
+    await other.aclose()
+
+
+@pytest.mark.parametrize("large", [2**14 - 1, 2**14, 2**14 + 1, 40_000, 2**16, 10**5])
+@pytest.mark.parametrize("small", [[], [10], [14, 2**14 - 14], [2**14], [9, 20_000]])
+async def test_buffers_are_written_in_order(small: list[int], large: int) -> None:
+    one, other = await connected()
+    data = os.urandom(sum(small) + large)
+    buffers: list[bytes | memoryview] = []
+    start = 0
+    for size in (*small, large):
+        part = data[start : start + size]
+        buffers.append(memoryview(part) if len(buffers) % 2 else part)
+        start += size
+    taken = one.write(buffers)
+    assert taken == min(len(data), READ_SIZE)
+    received = b""
+    while len(received) < taken:
+        received += other.read() or b""
+        one.write(())
+    assert received == data[:taken]
+    await one.aclose()
+    await other.aclose()
+
+
+@BOTH_WAYS
+async def test_shutdown_loses_nothing_that_came(read: Read) -> None:
     one, other = await connected()
     message = bytes(range(256)) * 900
     sent = 0
@@ -579,7 +638,7 @@ async def test_shutdown_loses_nothing_that_came() -> None:
     other._fill()  # what a read that was full leaves within TLS
     assert other.shutdown() is True
     one.shutdown()
-    while data := other.read():
+    while data := read(other):
         received += data
     assert received == message[:sent]
     assert data == b""
@@ -587,7 +646,8 @@ async def test_shutdown_loses_nothing_that_came() -> None:
     await other.aclose()
 
 
-async def test_close_notify_ends_the_stream_although_tcp_stays_open() -> None:
+@BOTH_WAYS
+async def test_close_notify_ends_the_stream_although_tcp_stays_open(read: Read) -> None:
     # Right behind a message, in one read with it: there is nothing more that
     # the socket could become readable for.
     one, other = await connected()
@@ -595,23 +655,24 @@ async def test_close_notify_ends_the_stream_although_tcp_stays_open() -> None:
     with contextlib.suppress(ssl.SSLWantReadError):
         one.ssl_object.unwrap()
     one._write_ciphertext()
-    assert other.read() == b"last words"
+    assert read(other) == b"last words"
     with trio.fail_after(1):
         await other.wait_readable()
-    assert other.read() == b""
+    assert read(other) == b""
     await one.aclose()
     await other.aclose()
 
 
-async def test_garbage_behind_a_message_does_not_destroy_it() -> None:
+@BOTH_WAYS
+async def test_garbage_behind_a_message_does_not_destroy_it(read: Read) -> None:
     one, other = await connected()
     one.write([b"last words"])
     one._sock.send(b"not a record at all, at the very least")
-    assert other.read() == b"last words"
+    assert read(other) == b"last words"
     with trio.fail_after(1):
         await other.wait_readable()
     for _ in range(2):
         with pytest.raises(ssl.SSLError, match="WRONG_VERSION"):
-            other.read()
+            read(other)
     await one.aclose()
     await other.aclose()
