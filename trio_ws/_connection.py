@@ -352,11 +352,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         due = self._pacer.is_due()
         if not due:
             await checkpoint_if_cancelled()
-            if (
-                text is None
-                and self._turn is None
-                and self._engine.gather(message, compress)
-            ):
+            if text is None and self._turn is None and self._gather(message, compress):
                 return
         if type(message) is bytes and text is None:
             opcode, payload = BINARY, message
@@ -383,6 +379,11 @@ class Connection(trio.abc.Channel[str | bytes]):
         opcode, payload = prepared(message, text)
         if not self._hand_over_at_once(opcode, payload, compress):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
+
+    @enable_ki_protection
+    def _gather(self, message: object, compress: bool) -> bool:
+        """Accept a message behind others that are about to go out, if there are any."""
+        return self._engine.gather(message, compress)
 
     @enable_ki_protection
     def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:

@@ -7,7 +7,8 @@ Who reads is a state, of which one task at a time is the owner:
 * STANDBY: nobody reads. The application has just been given a message and is
   expected back; should it not come, the reader goes on after a nap.
 * CALLER: a receive call waits for the socket and reads in its own task, which
-  saves the switch from the reader's. The reader naps.
+  saves the switch from the reader's; where messages come one after the other, it
+  looks for the next before it waits. The reader naps.
 * LAST_CALLER: the same, but then the reader goes on.
 
 So the reader is never evicted. It steps aside of its own accord, when it has
@@ -113,7 +114,7 @@ class Reader(Writer):
         self._calls = 0  # how many reads of callers found something
         self._read_size = READ_SIZE
         self._waits = 0  # how many, before a receiver looks without waiting
-        self._vain_waits = 0  # how many it were before it last looked in vain
+        self._vain_waits = 0  # how many there were to be when one last looked in vain
         self._full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
@@ -295,8 +296,8 @@ class Reader(Writer):
                 self._wake_reader()
                 self._transport.wake()
                 return None
-            # What follows from a message alone, when the receiver itself reads,
-            # is nothing.
+            # There is nothing to act on if all that came are messages, and the
+            # receiver itself reads; what waits to go out has its flusher.
             if acts or self._receiver is not None:
                 self.changed()
         elif count is not None:

@@ -647,6 +647,34 @@ async def test_shutdown_loses_nothing_that_came(read: Read) -> None:
 
 
 @BOTH_WAYS
+async def test_what_shutdown_left_is_read_in_parts(read: Read) -> None:
+    one, other = await connected()
+    message = os.urandom(20_000)
+    assert one.write([message]) == len(message)
+    other._fill()
+    other.shutdown()
+    received = b""
+    while data := read(other, 3000):
+        assert len(data) <= 3000
+        received += data
+    assert received == message
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_an_error_keeps_no_view_of_the_target() -> None:
+    one, other = await connected()
+    one._sock.send(b"not a record at all, at the very least")
+    target = bytearray(100)
+    with memoryview(target) as view, pytest.raises(ssl.SSLError) as caught:
+        other.read_into(view)
+    target += b"it can be resized, since nothing views it"
+    assert caught.value.__traceback__ is not None
+    await one.aclose()
+    await other.aclose()
+
+
+@BOTH_WAYS
 async def test_close_notify_ends_the_stream_although_tcp_stays_open(read: Read) -> None:
     # Right behind a message, in one read with it: there is nothing more that
     # the socket could become readable for.

@@ -56,7 +56,7 @@ class TLSTransport(SocketTransport):
             server_hostname=server_hostname,
         )
         self._unsent = memoryview(b"")  # ciphertext that the socket didn't take
-        self._unread: list[bytes] = []  # plaintext, until read() returns it
+        self._unread = b""  # plaintext, until read() returns it
         self._ended = False  # there is nothing behind what was read
         self._error: ssl.SSLError | None = None  # why, if not in good order
 
@@ -107,12 +107,12 @@ class TLSTransport(SocketTransport):
     def read(self, size: int = READ_SIZE) -> bytes | None:
         # All that TLS has is taken out, or enough: waiting for the socket while
         # plaintext is still in TLS would be waiting for nothing.
-        chunks, self._unread = self._unread, []
+        chunks = [self._unread[:size]] if self._unread else []
+        self._unread = self._unread[size:]
         count = sum(map(len, chunks))
         while count < size:
-            # A buffer of so much is made for the record that comes.
-            most = min(size - count, _RECORD_SIZE)
-            chunk = self._attempt(not count, most)
+            # No more than a record: for so much as is asked for, memory is taken.
+            chunk = self._attempt(not count, min(size - count, _RECORD_SIZE))
             if not chunk:
                 break
             chunks.append(chunk)
@@ -125,7 +125,10 @@ class TLSTransport(SocketTransport):
             return Transport.read_into(self, target)
         count, size = 0, len(target)
         while count < size:
-            came = self._attempt(not count, size - count, target[count:])
+            # Released whatever happens: an exception would keep it, and the message's
+            # memory with it.
+            with target[count:] as rest:
+                came = self._attempt(not count, size - count, rest)
             if not came:
                 break
             count += came
@@ -133,9 +136,10 @@ class TLSTransport(SocketTransport):
         return count or self._nothing(0)
 
     def _attempt(self, fill: bool, *args: Any) -> Any:
-        """Read a record, in the socket, too, if TLS has none and ``fill`` says so.
+        """Read a record; if TLS has none, from the socket, too, if ``fill`` says so.
 
-        Return what SSLObject.read(*args) returns, None if there is none.
+        ``args`` are those of SSLObject.read(): a size and perhaps a buffer. Return what
+        that returns, so bytes or their number; None if there is no record.
         """
         while not self._ended:
             # For want of ciphertext TLS would raise an exception, which costs more.
@@ -187,10 +191,12 @@ class TLSTransport(SocketTransport):
         *small, last = bounded(buffers, READ_SIZE)
         taken = 0
         if small:
-            # Whole records. The rest of a large payload isn't copied for that.
+            # The record that they begin is filled up, so that it is a whole one; what
+            # is left of a large payload isn't copied for that.
             size = _RECORD_SIZE - sum(map(len, small)) % _RECORD_SIZE
-            taken = self._tls.write(b"".join((*small, last[:size])))
-            last = memoryview(last)[size:]
+            beginning = b"".join((*small, last[:size]))
+            taken = self._tls.write(beginning)
+            last = memoryview(last)[size:] if taken == len(beginning) else b""
         if last:
             taken += self._tls.write(last)
         self._write_ciphertext()
@@ -215,7 +221,7 @@ class TLSTransport(SocketTransport):
         # With plaintext left in TLS, unwrap() would break it for good.
         with suppress(ssl.SSLError):
             while chunk := self._tls.read(READ_SIZE):
-                self._unread.append(chunk)
+                self._unread += chunk
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         with suppress(OSError):
