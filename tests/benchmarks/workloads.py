@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .load import Load
 from .peers import (
     AIOHTTP,
+    BARE_LOOP,
     CANCELLABLE,
     CHANNEL,
     PEERS,
@@ -167,7 +168,11 @@ def pieces(count: int, size: int, step: int = 0) -> Start:
 
 SIZES = (32, 1 << 10, 1 << 16, 1 << 20)
 NO_NETWORK = (CHANNEL, CANCELLABLE)
-ALL = tuple(peer for peer in PEERS if peer not in (RAW_SOCKETS, *NO_NETWORK, WITH_ISAL))
+ALL = tuple(
+    peer
+    for peer in PEERS
+    if peer not in (RAW_SOCKETS, BARE_LOOP, *NO_NETWORK, WITH_ISAL)
+)
 DEFLATING = (
     TRIO_WS,
     PURE,
@@ -211,7 +216,13 @@ WORKLOADS = [
         for size in SIZES
         if size != 1 << 10
     ),
-    Workload(SATURATED, "32 connections, 64 B", saturated(32), ALL, at_least=1000),
+    Workload(
+        SATURATED,
+        "32 connections, 64 B",
+        saturated(32),
+        (BARE_LOOP, *ALL),
+        at_least=1000,
+    ),
     *(
         Workload(JSON, name_of(size), compressed(size), DEFLATING)
         for size in (1 << 10, 1 << 12, 1 << 14)

@@ -265,6 +265,7 @@ class Spec:
 
 
 RAW_SOCKETS, RAW_TRIO = "raw sockets", "raw trio streams"
+BARE_LOOP = "system calls on trio's loop"
 CHANNEL, CANCELLABLE = "trio memory channel", "cancellation points alone"
 TRIO_WS, PURE, WITH_ISAL = "trio_ws", "trio_ws, pure Python", "trio_ws + ISA-L"
 WEBSOCKETS_TRIO, TRIO_WEBSOCKET = "websockets.trio", "trio-websocket"
@@ -278,6 +279,7 @@ _uvloop = functools.partial(Spec, arguments={"uvloop": True})
 PEERS = {
     RAW_SOCKETS: Spec("raw_sockets", "RawSockets", ()),
     RAW_TRIO: Spec("raw_trio", "RawTrio", ()),
+    BARE_LOOP: Spec("raw_trio", "BareLoop", ()),
     CHANNEL: Spec("raw_trio", "MemoryChannel", ()),
     CANCELLABLE: Spec("raw_trio", "CancellationPoints", ()),
     TRIO_WS: Spec("trio_ws", "TrioWs", ("trio_ws",)),

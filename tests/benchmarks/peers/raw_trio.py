@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
@@ -59,6 +60,37 @@ class RawTrio(TrioPeer):
             if options.tls:
                 secured = trio.SSLStream(stream, contexts()[1], server_hostname=HOST)
             yield self.end(secured, options.size)
+
+
+class BareLoop(RawTrio):
+    """The system calls of a server's connection, on trio's loop, and nothing else.
+
+    Each message takes a turn of the loop; sending is a cancellation point.
+    """
+
+    def end(self, stream: Stream, size: int) -> End:
+        assert isinstance(stream, trio.SocketStream)
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+
+        async def send(message: bytes) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            assert sock.send(message) == len(message)
+
+        async def recv() -> bytes:
+            await trio.lowlevel.checkpoint()
+            while True:
+                try:
+                    data = sock.recv(size)
+                    break
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(sock)
+            if len(data) < size:
+                sock.close()
+                raise trio.BrokenResourceError("end of stream")
+            return data
+
+        return End(send, recv)
 
 
 class NoNetwork(TrioPeer):
