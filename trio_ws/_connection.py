@@ -213,32 +213,31 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         # One of two calls that decide what a message costs, so it is spelt out.
         engine = self._engine
-        if self._receiving or self._stream is not None:
+        if (
+            engine.messages
+            and not self._receiving
+            and self._stream is None
+            and not self._pacer.is_due()
+        ):
+            await checkpoint_if_cancelled()  # nothing else runs meanwhile
+        else:
             self._begin_receiving()
-        elif engine.messages and decode is None and not self._pacer.is_due():
-            await checkpoint_if_cancelled()
-            # Nothing else has run meanwhile.
-            message = engine.pop()
-            if self._pump._reading is PAUSED:  # Pump.paused, without a call
-                self._pump.taken()
-            return message
-        self._receiving = True
-        try:
-            if self._stream is not None or not engine.idle:
-                await self._pacer.step()
-                self._leave_stream()
-            while engine.idle:
-                await self._pump.wait_incoming()
-            if not engine.messages:
-                raise self._closed()
-            if decode is not None:
-                return self._take(decode)
-            message = engine.pop()
-            if self._pump._reading is PAUSED:
-                self._pump.taken()
-            return message
-        finally:
-            self._receiving = False
+            try:
+                if self._stream is not None or not engine.idle:
+                    await self._pacer.step()
+                    self._leave_stream()
+                while engine.idle:
+                    await self._pump.wait_incoming()
+                if not engine.messages:
+                    raise self._closed()
+            finally:
+                self._receiving = False
+        if decode is not None:
+            return self._take(decode)
+        message = engine.pop()
+        if self._pump._reading is PAUSED:  # Pump.paused, without a call
+            self._pump.taken()
+        return message
 
     async def receive(self) -> str | bytes:
         """Receive the next message; recv(), by the name that trio's channels use.

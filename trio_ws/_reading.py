@@ -353,29 +353,23 @@ class Reader(Writer):
                 looks = not (self._full or self._waits)
                 if self._full:
                     await self._pacer.step()
-                elif looks:
-                    await checkpoint()
-                    self._pacer.waited()
                 else:
-                    self._waits -= 1
-                    await self._transport.wait_readable()
+                    if looks:
+                        await checkpoint()
+                    else:
+                        self._waits -= 1
+                        await self._transport.wait_readable()
                     self._pacer.waited()
                 if self._reading is KEEPER:  # it was woken for the connection's end
                     return
-                if self._read_some(self._read_size) is not None:
-                    self._calls += 1
-                    if looks:
-                        self._vain_waits = 0
-                elif looks:
-                    self._vain_waits = min(2 * self._vain_waits + 1, _MOST_WAITS)
-                    self._waits = self._vain_waits
+                found = self._read_some(self._read_size) is not None
+                self._calls += found
+                if looks:
+                    more = min(2 * self._vain_waits + 1, _MOST_WAITS)
+                    self._waits = self._vain_waits = 0 if found else more
                 if engine.violation is not None:
                     self._reading = LAST_CALLER  # what follows is the reader's
-                if (
-                    not engine.idle
-                    or self._reading is not CALLER
-                    or (self.streaming and self._has_incoming)
-                ):
+                if self._reading is not CALLER or self._has_incoming:
                     return
         finally:
             if self._reading is CALLER:

@@ -169,11 +169,13 @@ def wait_until_listening(
     process: subprocess.Popen[bytes], port: int, log: Path
 ) -> None:
     end = time.monotonic() + START_TIMEOUT
-    while process.poll() is None and time.monotonic() < end:
+    while time.monotonic() < end:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
-        time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            break
     raise SetupError(f"nothing listens on port {port}:\n{tail(log)}")
 
 
