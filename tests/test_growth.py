@@ -26,7 +26,8 @@ from trio_ws._keepalive import Pings
 from trio_ws._protocol._deflate import PerMessageDeflate
 from trio_ws._protocol._engine import Engine
 from trio_ws._protocol._frames import PIECE_SIZE
-from trio_ws._protocol._http import RequestParser, ResponseParser
+from trio_ws._protocol._http_request import RequestParser
+from trio_ws._protocol._http_response import ResponseParser
 from trio_ws._protocol._outbox import Outbox
 from trio_ws._transports import StreamTransport, TLSTransport, Transport
 from trio_ws.testing import open_pair

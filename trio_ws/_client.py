@@ -13,7 +13,7 @@ import trio
 from ._connection import ClientConnection
 from ._opening import open_client
 from ._options import ClientOptions, ClientOptionsDict, make_options
-from ._protocol._handshake import ClientHandshake
+from ._protocol._handshake_client import ClientHandshake
 from ._protocol._uri import parse_uri
 from ._scope import Opener
 from ._transports import (

@@ -30,7 +30,7 @@ from ._protocol._frames import (
     CloseCode,
     close_payload,
 )
-from ._protocol._handshake import plain_response
+from ._protocol._handshake_server import plain_response
 from ._protocol._state import CONNECTING, FINAL, OPEN, State
 from ._pump import Pump
 from ._reading import PAUSED
@@ -53,7 +53,8 @@ from .exceptions import (
 
 if TYPE_CHECKING:
     from ._options import Options
-    from ._protocol._handshake import ClientHandshake, ServerHandshake
+    from ._protocol._handshake_client import ClientHandshake
+    from ._protocol._handshake_server import ServerHandshake
     from ._protocol._http import Request, Response
     from ._scope import ConnectionScope
     from ._transports import Transport

@@ -12,7 +12,8 @@ import trio
 
 from ._connection import ClientConnection, Connection, Opened, ServerConnection
 from ._options import ClientOptions, ServerOptions
-from ._protocol._handshake import ClientHandshake, ServerHandshake, plain_response
+from ._protocol._handshake_client import ClientHandshake
+from ._protocol._handshake_server import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
 from ._story import log_request, log_response
 from ._transports import TLSTransport, Transport

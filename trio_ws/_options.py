@@ -17,7 +17,8 @@ from ._protocol._deflate import (
     ServerPerMessageDeflateFactory,
 )
 from ._protocol._extensions import ClientExtensionFactory, ServerExtensionFactory
-from ._protocol._handshake import ClientHandshake, ServerHandshake
+from ._protocol._handshake_client import ClientHandshake
+from ._protocol._handshake_server import ServerHandshake
 from ._protocol._headers import Headers, HeadersLike, validate_subprotocols
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI

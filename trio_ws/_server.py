@@ -20,7 +20,7 @@ from ._groups import exit_of, raise_as_is, reduced
 from ._opening import Rejected
 from ._options import ServerOptions, check_seconds
 from ._protocol._frames import close_payload
-from ._protocol._handshake import plain_response
+from ._protocol._handshake_server import plain_response
 from ._protocol._http import Response
 from ._protocol._state import OPEN, State
 from ._scope import ConnectionScope

@@ -43,7 +43,9 @@ from trio_ws._protocol._extensions import (
     Frame,
     ServerExtensionFactory,
 )
-from trio_ws._protocol._handshake import ClientHandshake, ServerHandshake, accept_key
+from trio_ws._protocol._handshake import accept_key
+from trio_ws._protocol._handshake_client import ClientHandshake
+from trio_ws._protocol._handshake_server import ServerHandshake
 from trio_ws._protocol._uri import parse_uri
 
 Params = Sequence[tuple[str, str | None]]

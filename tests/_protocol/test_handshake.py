@@ -1,4 +1,4 @@
-"""trio_ws._protocol._handshake: both sides, alone, together and with websockets."""
+"""trio_ws._protocol._handshake*: both sides, alone, together and with websockets."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ from trio_ws._protocol._errors import (
     NegotiationError,
     SecurityError,
 )
-from trio_ws._protocol._handshake import (
-    ClientHandshake,
-    ServerHandshake,
-    accept_key,
-    generate_key,
-)
+from trio_ws._protocol._handshake import accept_key
+from trio_ws._protocol._handshake_client import ClientHandshake, generate_key
+from trio_ws._protocol._handshake_server import ServerHandshake
 from trio_ws._protocol._headers import Headers
-from trio_ws._protocol._http import Request, Response, ResponseParser
+from trio_ws._protocol._http import Request, Response
+from trio_ws._protocol._http_response import ResponseParser
 from trio_ws._protocol._uri import WebSocketURI, parse_uri
 
 # The example of RFC 6455, section 1.3

@@ -1,4 +1,4 @@
-"""trio_ws._protocol._http: requests, responses, and their parsers."""
+"""trio_ws._protocol._http*: requests, responses, and their parsers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ from trio_ws._protocol._errors import (
 )
 from trio_ws._protocol._headers import Headers
 from trio_ws._protocol._http import (
-    MAX_BODY_SIZE,
     MAX_HEADERS,
     MAX_HEADERS_SIZE,
     MAX_LINE_LENGTH,
     Request,
-    RequestParser,
     Response,
-    ResponseParser,
 )
+from trio_ws._protocol._http_request import RequestParser
+from trio_ws._protocol._http_response import MAX_BODY_SIZE, ResponseParser
 
 Parser = type[RequestParser] | type[ResponseParser]
 Outcome = tuple[Any, ...]

@@ -14,8 +14,8 @@ import atheris
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
     from trio_ws._protocol._errors import InvalidHandshake
-    from trio_ws._protocol._handshake import ServerHandshake
-    from trio_ws._protocol._http import ResponseParser
+    from trio_ws._protocol._handshake_server import ServerHandshake
+    from trio_ws._protocol._http_response import ResponseParser
 
 LINE = b"GET /chat HTTP/1.1\r\n"
 HEADERS = (

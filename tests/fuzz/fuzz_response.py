@@ -13,9 +13,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
-    from trio_ws._protocol import _handshake
+    from trio_ws._protocol import _handshake_client
     from trio_ws._protocol._errors import InvalidHandshake, InvalidStatus
-    from trio_ws._protocol._handshake import ClientHandshake, accept_key
+    from trio_ws._protocol._handshake import accept_key
+    from trio_ws._protocol._handshake_client import ClientHandshake
     from trio_ws._protocol._uri import parse_uri
 
 URI = parse_uri("ws://example.com/chat")
@@ -80,6 +81,6 @@ def test_one_input(data: bytes) -> None:
 
 if __name__ == "__main__":
     # So that the right answer is the same each time.
-    _handshake.generate_key = lambda: KEY
+    _handshake_client.generate_key = lambda: KEY
     atheris.Setup(sys.argv, test_one_input)
     atheris.Fuzz()

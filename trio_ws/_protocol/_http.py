@@ -1,6 +1,6 @@
-"""HTTP/1.1 messages of the opening handshake, and their incremental parsers.
+"""HTTP/1.1 messages of the opening handshake, and what their parsers share.
 
-Why no HTTP library: h11 0.16 was measured against this file, both as a server
+Why no HTTP library: h11 0.16 was measured against these parsers, both as a server
 would use them, from a browser's GET of 555 bytes in one piece to a Request with
 Headers: 24 us here, 43 to 51 us with h11 (with or without checking the headers
 again), on CPython 3.11; 32 KB byte by byte: 19 ms here, 44 ms there. h11 also
@@ -24,11 +24,6 @@ from ._errors import (
     HeaderLineTooLong,
     InvalidHandshake,
     InvalidMessage,
-    InvalidMethod,
-    InvalidProtocol,
-    RequestLineTooLong,
-    SecurityError,
-    StatusLineTooLong,
     TooManyHeaders,
 )
 from ._headers import Headers, is_field_value, is_token
@@ -40,15 +35,6 @@ if TYPE_CHECKING:
 MAX_LINE_LENGTH = 8192  # of a request line, a status line, a header line
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 32768
-
-# The body of a response is kept to tell a human why a server refused; a page
-# that says so fits, and a client that reconnects for ever reads no more than
-# this each time. The rest is cut off and never read, which is no error: the
-# status is what counts.
-MAX_BODY_SIZE = 65536
-
-# chunk-size in hexadecimal digits and chunk extensions, which no one uses.
-_MAX_CHUNK_LINE_LENGTH = 256
 
 
 @dataclasses.dataclass
@@ -107,20 +93,18 @@ class Response:
 
 # CTL (RFC 5234, appendix B.1) other than HTAB: what no line of a head may hold.
 _find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
-_find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
-_find_no_tchar = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
 
 _SHOWN = 60  # bytes of a bad line that an error shows
 
 
-def _shown(data: str | bytearray) -> str:
+def excerpt(data: str | bytearray) -> str:
     start = data[:_SHOWN]
     text = ascii(start if isinstance(start, str) else start.decode("iso-8859-1"))
     return text + "..." if len(data) > _SHOWN else text
 
 
-class _Parser(abc.ABC):
-    """What both parsers share: lines, headers, and steps.
+class Parser(abc.ABC):
+    """Parses incrementally: lines, headers, and steps.
 
     ``_step`` is the state: a method that takes what it can from the buffer and
     tells whether it finished its part, having set the next step.
@@ -212,7 +196,7 @@ class _Parser(abc.ABC):
         )
 
     def _at(self, pos: int) -> str:
-        return f"after {_shown(self._buffer[self._start : pos])}"
+        return f"after {excerpt(self._buffer[self._start : pos])}"
 
     def _take_header_line(self) -> bool | None:
         """Take a header line (RFC 9112, section 5).
@@ -259,7 +243,7 @@ class _Parser(abc.ABC):
 
 
 def _header_line_error(line: str) -> InvalidMessage:
-    shown = _shown(line)
+    shown = excerpt(line)
     if line[0] in " \t":
         # obs-fold (RFC 9112, section 5.2): "A server that receives an obs-fold
         # in a request message [...] MUST either reject the message [...]".
@@ -274,288 +258,3 @@ def _header_line_error(line: str) -> InvalidMessage:
             f"expected no white space before the colon of a header; got {shown}"
         )
     return InvalidMessage(f"expected a token as header name; got {shown}")
-
-
-_is_http_version = re.compile(r"HTTP/[0-9]\.[0-9]").fullmatch
-
-
-class RequestParser(_Parser):
-    """Parses the head of one request (RFC 9112, section 3), for HTTP/1.1 only.
-
-    Request bodies, and what the headers mean, are left to the caller.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("request")
-        self._request: Request | None = None
-        self._method = self._path = ""
-        self._step = self._method_part
-
-    def receive(self, data: bytes) -> Request | None:
-        """Take bytes; return the request once complete, None before.
-
-        Raises InvalidMessage, InvalidProtocol, RequestLineTooLong,
-        HeaderLineTooLong or TooManyHeaders; the parser is of no use then.
-        """
-        self._feed(data)
-        return self._request
-
-    def _method_part(self) -> bool:
-        method = self._part(_find_no_tchar, "a method")
-        if method is None:
-            return False
-        self._method = method
-        self._step = self._path_part
-        return True
-
-    def _path_part(self) -> bool:
-        path = self._part(_find_no_vchar, "a request target")
-        if path is None:
-            return False
-        self._path = path
-        self._step = self._version_part
-        return True
-
-    def _part(
-        self, find: Callable[[bytearray, int, int], re.Match[bytes] | None], what: str
-    ) -> str | None:
-        """Take a part of the request line and the space behind it.
-
-        The request line is read in parts so that what doesn't speak HTTP, such
-        as a TLS ClientHello, is known by its first wrong byte: it may never
-        send the end of a line.
-        """
-        buffer = self._buffer
-        start = self._start
-        room = MAX_LINE_LENGTH - len(self._method) - len(self._path)
-        match = find(buffer, self._scanned, start + room + 1)
-        if match is None:
-            self._scanned = len(buffer)
-            if self._scanned - start > room:
-                raise self._line_too_long()
-            return None
-        pos = match.start()
-        if buffer[pos] != 0x20 or pos == start:
-            raise self._part_error(pos, what)
-        self._consume(pos + 1)
-        return buffer[start:pos].decode("ascii")
-
-    def _part_error(self, pos: int, what: str) -> InvalidMessage:
-        byte = self._buffer[pos]
-        if not self._method and pos == 0 and byte == 0x16:
-            # ContentType handshake (RFC 8446, section 5.1)
-            return InvalidMessage(
-                "expected HTTP; got 0x16, the first byte of TLS; "
-                "this port speaks ws://, not wss://"
-            )
-        if byte == 0x0D:
-            return InvalidMessage(
-                f"expected {what} and a space; got the end of the line"
-            )
-        if byte < 0x20 and byte != 0x09:
-            return self._control_error(pos)
-        return InvalidMessage(f"expected {what}; got {byte:#04x} {self._at(pos)}")
-
-    def _version_part(self) -> bool:
-        room = max(MAX_LINE_LENGTH - len(self._method) - len(self._path) - 2, 0)
-        came = self._buffer[self._start : self._start + min(room + 1, 5)]
-        if not b"HTTP/".startswith(came):
-            while not b"HTTP/".startswith(came[:-1]):
-                del came[-1]  # what came after the first wrong byte
-            raise InvalidMessage(f"expected HTTP/1.1; got {_shown(came)}")
-        version = self._line(room, self._line_too_long)
-        if version is None:
-            return False
-        if _is_http_version(version) is None:
-            raise InvalidMessage(f"expected HTTP/1.1; got {_shown(version)}")
-        if version != "HTTP/1.1":
-            raise InvalidProtocol(version)
-        if self._method != "GET":
-            raise InvalidMethod(self._method)
-        self._step = self._header_line
-        return True
-
-    def _line_too_long(self) -> InvalidHandshake:
-        return RequestLineTooLong(
-            f"expected at most {MAX_LINE_LENGTH} bytes of request line; got more"
-        )
-
-    def _head_complete(self, headers: Headers) -> None:
-        self._request = Request(self._path, headers)
-        self._step = self._end
-
-
-# status-line = HTTP-version SP status-code SP [ reason-phrase ] (RFC 9112,
-# section 4). The second space is often forgotten where no phrase follows.
-_match_status_line = re.compile(
-    r"(?P<version>HTTP/[0-9]\.[0-9]) (?P<code>[1-9][0-9]{2})(?: (?P<reason>.*))?",
-    re.DOTALL,
-).fullmatch
-
-# chunk-size [ chunk-ext ] (RFC 9112, section 7.1). Fifteen digits are plenty.
-_match_chunk_line = re.compile(
-    r"([0-9A-Fa-f]{1,15})[\t ]*(?:;.*)?", re.DOTALL
-).fullmatch
-
-
-class ResponseParser(_Parser):
-    """Parses one response to a GET (RFC 9112, section 4), for HTTP/1.1 only.
-
-    The body is read by Content-Length, in chunks or until the end of the
-    stream, and cut off after MAX_BODY_SIZE bytes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("response")
-        self._response = Response(0, "", Headers())  # filled as it comes
-        self._body = bytearray()
-        self._step = self._status_line
-        self._remaining = 0  # bytes of the body, or of the chunk, that must come
-
-    def receive(self, data: bytes) -> Response | None:
-        """Take bytes; return the response once complete, None before.
-
-        Raises InvalidMessage, InvalidProtocol or a SecurityError; the parser is
-        of no use then.
-        """
-        self._feed(data)
-        return self._response if self._complete else None
-
-    def receive_eof(self) -> Response:
-        """Take the end of the stream; return the response that it completes.
-
-        Raises InvalidMessage, whose cause is an EOFError, if the response is
-        not complete.
-        """
-        if self._step != self._body_until_eof:
-            raise self.eof_error()
-        self._finish()
-        return self._response
-
-    def _status_line(self) -> bool:
-        line = self._line(MAX_LINE_LENGTH, self._line_too_long)
-        if line is None:
-            return False
-        match = _match_status_line(line)
-        if match is None:
-            raise InvalidMessage(f"expected a status line; got {_shown(line)}")
-        if match["version"] != "HTTP/1.1":
-            raise InvalidProtocol(match["version"])
-        self._response.status_code = int(match["code"])
-        self._response.reason_phrase = match["reason"] or ""
-        self._step = self._header_line
-        return True
-
-    def _line_too_long(self) -> InvalidHandshake:
-        return StatusLineTooLong(
-            f"expected at most {MAX_LINE_LENGTH} bytes of status line; got more"
-        )
-
-    def _head_complete(self, headers: Headers) -> None:
-        self._response.headers = headers
-        status_code = self._response.status_code
-        # RFC 9112, section 6.3, in its order. The answer is to a GET.
-        if status_code < 200 or status_code in (204, 304):
-            self._finish()
-        elif "Transfer-Encoding" in headers:
-            codings = headers.get_all("Transfer-Encoding")
-            if [coding.lower() for coding in codings] != ["chunked"]:
-                raise InvalidMessage(
-                    f"expected no transfer coding other than chunked; "
-                    f"got {_shown(', '.join(codings))}"
-                )
-            self._step = self._chunk_line
-        elif "Content-Length" in headers:
-            self._remaining = _content_length(headers)
-            self._step = self._body_by_length
-        else:
-            self._step = self._body_until_eof
-
-    def _finish(self) -> None:
-        self._response.body = bytes(self._body)
-        self._step = self._end
-
-    def _take_body(self, size: int) -> int:
-        """Move up to ``size`` bytes to the body; return how many they were."""
-        taken = self._buffer[self._start : self._start + size]
-        self._body += taken
-        # From here on the head is of no use, and the buffer stays small.
-        del self._buffer[: self._start + len(taken)]
-        self._consume(0)
-        return len(taken)
-
-    def _body_full(self) -> bool:
-        if len(self._body) < MAX_BODY_SIZE:
-            return False
-        del self._body[MAX_BODY_SIZE:]
-        self._finish()
-        return True
-
-    def _body_by_length(self) -> bool:
-        self._remaining -= self._take_body(self._remaining)
-        if not self._body_full() and self._remaining == 0:
-            self._finish()
-        return self._complete
-
-    def _body_until_eof(self) -> bool:
-        self._take_body(len(self._buffer))
-        return self._body_full()
-
-    def _chunk_line(self) -> bool:
-        line = self._line(_MAX_CHUNK_LINE_LENGTH, self._chunk_line_too_long)
-        if line is None:
-            return False
-        match = _match_chunk_line(line)
-        if match is None:
-            raise InvalidMessage(f"expected the size of a chunk; got {_shown(line)}")
-        self._remaining = int(match[1], 16)
-        self._step = self._chunk_data if self._remaining else self._trailer_line
-        if not self._remaining:
-            self._items = []
-            self._headers_size = 0
-        return True
-
-    def _chunk_line_too_long(self) -> InvalidHandshake:
-        return SecurityError(
-            f"expected at most {_MAX_CHUNK_LINE_LENGTH} bytes before a chunk; got more"
-        )
-
-    def _chunk_data(self) -> bool:
-        self._remaining -= self._take_body(self._remaining)
-        if self._body_full():
-            return True
-        if self._remaining:
-            return False
-        self._step = self._chunk_end
-        return True
-
-    def _chunk_end(self) -> bool:
-        line = self._line(0, self._chunk_end_missing)
-        if line is None:
-            return False
-        self._step = self._chunk_line
-        return True
-
-    def _chunk_end_missing(self) -> InvalidHandshake:
-        return InvalidMessage("expected CRLF after the data of a chunk; got more data")
-
-    def _trailer_line(self) -> bool:
-        # Trailers are read by the rules of headers and dropped (RFC 9110,
-        # section 6.5.1): nothing in a handshake may depend on them.
-        more = self._take_header_line()
-        if more is False:
-            self._finish()
-        return more is not None
-
-
-_is_length = re.compile(r"[0-9]{1,18}").fullmatch
-
-
-def _content_length(headers: Headers) -> int:
-    """Read Content-Length (RFC 9110, section 8.6): several must be the same."""
-    values = headers.get_all("Content-Length")
-    if len(set(values)) > 1 or _is_length(values[0]) is None:
-        raise InvalidMessage(
-            f"expected one number as Content-Length; got {_shown(', '.join(values))}"
-        )
-    return int(values[0])
