@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import struct
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -501,6 +502,62 @@ async def test_a_server_that_answers_otherwise(
         await peer.theirs.send_all(b"x")
     if isinstance(caught.value, InvalidStatus):
         assert caught.value.response.body == b"nope!"
+
+
+REFUSALS = [
+    b"HTTP/1.1 401 x\r\n\r\nwho",
+    b"HTTP/1.1 401 x\r\nContent-Length: 9\r\n\r\nwho",
+    b"HTTP/1.1 401 x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nwho",
+    b"HTTP/1.1 103 x\r\n\r\nHTTP/1.1 401 x\r\n\r\nwho",
+]
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+@pytest.mark.parametrize("then", ["nothing", "end", "more"])
+async def test_a_refusal_whose_body_has_no_end(
+    answer: bytes, then: str, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+
+    async def refuse() -> None:
+        await peer.stream.send_all(answer)
+        if then == "end":
+            await peer.end()
+        while then == "more":
+            await trio.sleep(0.4)
+            await peer.stream.send_all(b"!")
+
+    nursery.start_soon(refuse)
+    start = trio.current_time()
+    with pytest.raises(InvalidStatus, match="HTTP 401") as caught:
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert trio.current_time() - start == (0 if then == "end" else 1)
+    assert caught.value.response.body == (b"who!!" if then == "more" else b"who")
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+async def test_a_refusal_with_a_reset_behind_it(answer: bytes) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(answer)
+            await trio.testing.wait_all_tasks_blocked()  # the request stays unread
+            stream.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, refuse, [listener])
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(InvalidStatus, match="HTTP 401") as caught:
+            async with connect(f"ws://127.0.0.1:{port}/"):
+                raise AssertionError("entered")
+        assert caught.value.response.body == b"who"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_stream_that_is_broken() -> None:

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 from typing import TypeVar
 
 import trio
@@ -22,6 +23,10 @@ from .exceptions import InvalidHandshake
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
 _LINGER = 1.0
+
+# How long a client waits for the body that explains a refusal. A server that says
+# neither how long it is nor closes the connection would keep it for ever.
+_EXPLANATION = 1.0
 
 # The body of the answer where the server's own code failed.
 _FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
@@ -48,21 +53,43 @@ async def open_client(
     except ConnectionError as exc:
         broken = exc  # but the server may have answered before it went
     log_request(logger, ">", handshake.request)
-    response = None
-    while response is None:
-        data = transport.read() if broken else await _read_some(transport)
-        if not data:
-            if broken:
-                raise broken
-            handshake.receive_eof()
-        response = handshake.receive(data)
-        if response is None:
-            await trio.lowlevel.checkpoint()  # a server may send without end
+    response = await _read_response(transport, handshake, broken)
     log_response(logger, "<", response)
     opened = Opened(transport, handshake.request, options, logger)
     connection = _make_connection(opened, ClientConnection)
     connection._accepted(response, handshake)
     return connection
+
+
+async def _read_response(
+    transport: Transport, handshake: ClientHandshake, broken: ConnectionError | None
+) -> Response:
+    """Read the response that opens the WebSocket.
+
+    A status that refuses is enough, whatever becomes of its body. ``broken`` is
+    what writing met with: then only what is there is read.
+
+    Raises InvalidHandshake, OSError.
+    """
+    with trio.CancelScope() as body:
+        while True:
+            try:
+                data = transport.read() if broken else await _read_some(transport)
+                if not data and broken:
+                    raise broken
+            except OSError:
+                if handshake.is_refused:
+                    break
+                raise
+            if not data:
+                break
+            response = handshake.receive(data)
+            if response is not None:
+                return response
+            if handshake.is_refused and body.deadline == inf:
+                body.deadline = trio.current_time() + _EXPLANATION
+            await trio.lowlevel.checkpoint()  # a server may send without end
+    handshake.receive_eof()
 
 
 async def open_server(

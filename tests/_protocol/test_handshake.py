@@ -591,6 +591,21 @@ def test_refusal_until_eof() -> None:
     assert caught.value.response.body == b"later"
 
 
+def test_eof_in_the_body_of_a_refusal() -> None:
+    client = ClientHandshake(URI)
+    refused = [client.is_refused]
+    for data in (
+        b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 401 x\r\nContent-Length: 9\r\n\r",
+        b"\nwho",
+    ):
+        assert client.receive(data) is None
+        refused.append(client.is_refused)
+    assert refused == [False, False, True]
+    with pytest.raises(InvalidStatus) as caught:
+        client.receive_eof()
+    assert caught.value.response.body == b"who"
+
+
 def test_eof_in_the_response() -> None:
     for data, text in (
         (b"", "connection closed before any byte of the HTTP response came"),

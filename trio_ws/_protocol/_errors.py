@@ -81,7 +81,8 @@ class InvalidProtocol(InvalidHandshake):
 class InvalidStatus(InvalidHandshake):
     """The server answered the handshake with a status other than 101.
 
-    ``response`` is its whole answer, body included.
+    ``response`` is its answer, with what came of the body within a second, and
+    at most its first 64 KiB.
     """
 
     def __init__(self, response: Response) -> None:

@@ -137,11 +137,16 @@ class ClientHandshake:
             raise InvalidStatus(response)
         return None
 
-    def receive_eof(self) -> NoReturn:
-        """Take the end of the stream before the response was complete.
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said no, of which the body is still to come."""
+        return self._parser.head_complete
 
-        Raises InvalidStatus if it completes the response, InvalidMessage, whose
-        cause is an EOFError, otherwise.
+    def receive_eof(self) -> NoReturn:
+        """Take the end of the stream, or of patience with a body.
+
+        Raises InvalidStatus, with what came of the body, if the server has said
+        no; InvalidMessage, whose cause is an EOFError, otherwise.
         """
         raise InvalidStatus(self._parser.receive_eof())
 

@@ -40,7 +40,8 @@ class ResponseParser(Parser):
     """Parses one response to a GET (RFC 9112, section 4), for HTTP/1.1 only.
 
     The body is read by Content-Length, in chunks or until the end of the
-    stream, and cut off after MAX_BODY_SIZE bytes.
+    stream, and cut off after MAX_BODY_SIZE bytes. If the stream ends before it
+    does, what came of it is the body.
     """
 
     def __init__(self) -> None:
@@ -59,13 +60,18 @@ class ResponseParser(Parser):
         self._feed(data)
         return self._response if self._complete else None
 
-    def receive_eof(self) -> Response:
-        """Take the end of the stream; return the response that it completes.
+    @property
+    def head_complete(self) -> bool:
+        """Whether the status and all headers have come."""
+        return self._step not in (self._status_line, self._header_line)
 
-        Raises InvalidMessage, whose cause is an EOFError, if the response is
-        not complete.
+    def receive_eof(self) -> Response:
+        """Take the end of the stream; return the response, whose body it ends.
+
+        Raises InvalidMessage, whose cause is an EOFError, if the head is not
+        complete.
         """
-        if self._step != self._body_until_eof:
+        if not self.head_complete:
             raise self.eof_error()
         self._finish()
         return self._response
