@@ -1059,6 +1059,25 @@ async def test_handlers_in_a_nursery_of_the_users(autojump_clock: MockClock) -> 
                 await ws.recv()
 
 
+async def test_a_handler_nursery_that_has_ended(autojump_clock: MockClock) -> None:
+    listener = MemoryListener()
+    async with trio.open_nursery() as handlers:
+        pass
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RuntimeError, match="Nursery is closed"),
+        flatten_subgroups=True,
+    ):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                functools.partial(
+                    serve, echo, listeners=[listener], handler_nursery=handlers
+                )
+            )
+            listener.connect()
+    with trio.fail_after(1):
+        await server.aclose()  # waits for nobody
+
+
 async def test_a_connection_that_cannot_be_closed_harms_no_other(
     autojump_clock: MockClock, log: pytest.LogCaptureFixture
 ) -> None:

@@ -236,11 +236,12 @@ class Server:
             self._short = True
             self.logger.error("accepting no connections for now: %s", exc)
 
+    @enable_ki_protection
     def _start(self, handlers: trio.Nursery, make: Callable[[], Transport]) -> None:
         """Start to serve one connection."""
         session = _Session()
-        self._sessions[session] = None  # before its task runs: aclose() may come first
         handlers.start_soon(self._serve, session, make, name="trio_ws session")
+        self._sessions[session] = None  # before its task runs: aclose() may come first
 
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
         """Serve one connection, whatever happens to it; harm no other.
