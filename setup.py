@@ -4,7 +4,7 @@ import os
 
 from setuptools import Extension, setup
 
-MODULES = ["_codec", "_counter", "_engine", "_outbox"]
+MODULES = ["_codec", "_counter", "_engine", "_outbox", "_partial"]
 
 setup(
     ext_modules=[

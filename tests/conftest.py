@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from trio_ws._protocol import _codec, _counter, _engine, _outbox
+from trio_ws._protocol import _codec, _counter, _engine, _outbox, _partial
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -57,7 +57,8 @@ def _everything_required() -> bool:
 
 def _check_compiled_code() -> None:
     used = [
-        Path(module.__file__ or "") for module in (_codec, _counter, _engine, _outbox)
+        Path(module.__file__ or "")
+        for module in (_codec, _counter, _engine, _outbox, _partial)
     ]
     if all(path.suffix == ".py" for path in used):
         return

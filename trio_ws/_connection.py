@@ -317,7 +317,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             pass  # cancelled before the first piece, so nothing is lost (R4)
         elif self._engine.messages:
             self._engine.pop()
-        elif self._engine.decoder.in_message:
+        else:
             self._engine.decoder.discard_partial()
         self._pump.taken()
 

@@ -1052,7 +1052,7 @@ def test_no_memory_for_what_may_never_come(
 
     codec = pure.load("_codec")
     monkeypatch.setattr(masking, "blank", blank)
-    monkeypatch.setattr(codec, "_LARGEST_PART", 1000)
+    monkeypatch.setattr(pure.load("_partial"), "_LARGEST_ROOM", 1000)
     payload = os.urandom(LARGE)
     stream = frame(BINARY, payload, masked=True)
     for size in (777, len(stream)):

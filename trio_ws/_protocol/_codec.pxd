@@ -2,9 +2,10 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from . cimport _masking
+from ._partial cimport PartialMessage
 
 cdef int CLOSE, CONT, MAX_CONTROL_PAYLOAD, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT
-cdef int PIECE_SIZE, SPLIT_SIZE, TEXT, TRACED, _AT_ONCE, _LARGE, _LARGEST_PART, _SMALL_PART
+cdef int PIECE_SIZE, SPLIT_SIZE, TEXT, TRACED, _LARGE
 cdef long long _MAX_LENGTH
 cdef list _keys
 
@@ -21,10 +22,7 @@ cdef uint32_t _new_key() except? 0
 cpdef encode(int opcode, payload, bint fin, bint masked, int reserved=*)
 
 cdef class Decoder:
-    cdef object _buffer
-    cdef bint _discarding
     cdef object _extensions
-    cdef Py_ssize_t _filled
     cdef bint _fin
     cdef uint32_t _key
     cdef bytes _left
@@ -32,21 +30,14 @@ cdef class Decoder:
     cdef long long _limit
     cdef bint _masked
     cdef object _max_size
-    cdef int _message
+    cdef PartialMessage _message
     cdef long long _missing
     cdef int _opcode
-    cdef list _parts
-    cdef bytes _pending
     cdef object _raw
     cdef int _reserved
     cdef bytes _seen
-    cdef int _short_fragments
-    cdef long long _size
-    cdef object _small_parts
-    cdef object _space
     cdef object _trace
     cdef bint _transform
-    cdef long long _waiting
     cdef public object deflate
 
     cpdef extend(self, extensions)
@@ -72,24 +63,19 @@ cdef class Decoder:
 
     cdef bint _is_for_extensions(self, int first) except -1
 
-    @cython.locals(before="long long")
+    @cython.locals(message=PartialMessage, before="long long")
     cdef _check_data(self, int first, long long length, bint transform)
 
     cdef _check_size(self, before, length, bint transform)
 
+    @cython.locals(message=PartialMessage)
     cdef _begin(self, int first, long long length, bint transform)
-
-    @cython.locals(size=Py_ssize_t)
-    cdef _make_space(self)
-
-    cdef _leave_space(self)
 
     cpdef space(self)
 
-    @cython.locals(stop=Py_ssize_t)
     cpdef list filled(self, Py_ssize_t count)
 
-    @cython.locals(start=Py_ssize_t)
+    @cython.locals(message=PartialMessage)
     cdef _add_filled(self, Py_ssize_t count, list items)
 
     @cython.locals(key="unsigned long long", shift="unsigned int")
@@ -97,21 +83,21 @@ cdef class Decoder:
 
     cdef _trace_payload(self, bytes chunk)
 
-    @cython.locals(end=Py_ssize_t, stop=Py_ssize_t, chunk=bytes)
+    @cython.locals(
+        message=PartialMessage,
+        stop=Py_ssize_t,
+        count=Py_ssize_t,
+        chunk=bytes,
+        ends=bint,
+    )
     cdef Py_ssize_t _add_payload(
         self, bytes data, Py_ssize_t start, list items
     ) except -1
 
-    @cython.locals(before=Py_ssize_t, final=bint)
-    cdef _add_to_message(self, bytes chunk)
-
-    cdef _flush_small_parts(self)
-
-    @cython.locals(parts=list)
-    cdef _take(self)
-
+    @cython.locals(size="long long")
     cdef bytes _transformed(self, int opcode, bytes payload, bint fin, int reserved)
 
+    @cython.locals(message=PartialMessage)
     cdef _complete(self, list items)
 
     @cython.locals(key=uint32_t, stop=Py_ssize_t, payload=bytes, opcode=int)

@@ -3,10 +3,9 @@
 
 :class:`Decoder` parses everything it is given in one call. A whole message in
 one frame, by far the most common, becomes a str or bytes at once; only the
-rest goes through the message under construction. The state is two small
-records, the frame whose payload is still incomplete and the message whose
-fragments are, so that feeding byte by byte costs no more than feeding all at
-once: nothing is ever scanned twice.
+rest goes through a :class:`PartialMessage`. That, and the frame whose payload is
+still incomplete, are the state, so that feeding byte by byte costs no more than
+feeding all at once: nothing is ever scanned twice.
 
 Where there is a C compiler, Cython makes an extension module of this file, with
 the types in ``_codec.pxd``.
@@ -14,7 +13,6 @@ the types in ``_codec.pxd``.
 
 from __future__ import annotations
 
-import codecs
 import functools
 import io
 import os
@@ -41,18 +39,13 @@ from ._frames import (
     CloseCode,
 )
 from ._outbox import Encoded
+from ._partial import PartialMessage, invalid_utf8
 
 # The trace of a frame that comes in pieces shows this many bytes of it.
 TRACED: Final = 100
 
-# A payload of at least so much is received where it will stay, up to so much of it at
-# a time, and in parts of at most so much, since the peer alone says that it will come.
+# A payload of at least so much is received where it will stay.
 _LARGE: Final = 32 * 1024
-_AT_ONCE: Final = 256 * 1024
-_LARGEST_PART: Final = 16 * 1024 * 1024
-
-# Parts of a message that are shorter are joined as they come.
-_SMALL_PART: Final = 1024
 
 # No frame is longer (RFC 6455, section 5.2).
 _MAX_LENGTH: Final = 2**63 - 1
@@ -147,16 +140,6 @@ def encode(
 # ---------------------------------------------------------------------------
 
 
-def _invalid_utf8(exc: UnicodeDecodeError, offset: int) -> ProtocolError:
-    # RFC 6455, section 8.1
-    error = ProtocolError(
-        f"invalid UTF-8 in text: {exc.reason} at position {offset + exc.start}",
-        CloseCode.INVALID_DATA,
-    )
-    error.__cause__ = exc
-    return error
-
-
 class Decoder:
     """Turns the bytes of one direction of a connection into messages.
 
@@ -167,10 +150,7 @@ class Decoder:
     """
 
     __slots__ = (
-        "_buffer",
-        "_discarding",
         "_extensions",
-        "_filled",
         "_fin",
         "_key",
         "_left",
@@ -181,18 +161,11 @@ class Decoder:
         "_message",
         "_missing",
         "_opcode",
-        "_parts",
-        "_pending",
         "_raw",
         "_reserved",
         "_seen",
-        "_short_fragments",
-        "_size",
-        "_small_parts",
-        "_space",
         "_trace",
         "_transform",
-        "_waiting",
         "deflate",
     )
 
@@ -220,20 +193,8 @@ class Decoder:
         self._transform = False  # it is for the extensions, once complete:
         self._reserved = 0  # with these bits of its first byte
         self._raw: io.BytesIO | None = None  # and this much of its payload
-        # A part of a large payload, which gives up its memory without a copy; it as
-        # what can be written to, and how much of it has come.
-        self._buffer: io.BytesIO | None = None
-        self._space: memoryview | None = None
-        self._filled = 0
         # The message whose frames are incomplete.
-        self._message = 0  # TEXT or BINARY; 0 between messages
-        self._parts: list[str | bytes] = []  # what wasn't taken of it
-        self._small_parts: io.StringIO | io.BytesIO | None = None  # behind those
-        self._pending = b""  # behind those, the beginning of a character
-        self._waiting = 0  # the size of all three, in bytes
-        self._size = 0  # what its frames hold so far
-        self._short_fragments = 0
-        self._discarding = False
+        self._message: PartialMessage | None = None
 
     def extend(self, extensions: Sequence[Extension]) -> None:
         """Let frames go through these extensions, which are in their order."""
@@ -296,7 +257,12 @@ class Decoder:
             # Before the payload is waited for, so that a message too big is
             # refused by its header.
             transform = self._is_for_extensions(first) if self._extensions else False
-            if self._message or not first & 0x0F or length > self._limit or transform:
+            if (
+                self._message is not None
+                or not first & 0x0F
+                or length > self._limit
+                or transform
+            ):
                 self._check_data(first, length, transform)
             if masked:
                 if end - start < 4:
@@ -330,7 +296,7 @@ class Decoder:
                 else:  # compiled, this decodes without copying first
                     items.append(data[start:position].decode())
             except UnicodeDecodeError as exc:
-                raise _invalid_utf8(exc, 0) from exc
+                raise invalid_utf8(exc, 0) from exc
         if position < end:
             self._left = data[position:]
 
@@ -385,25 +351,29 @@ class Decoder:
 
     def _check_data(self, first: int, length: int, transform: bool) -> None:
         """Check a data frame against the message it belongs to (section 5.4)."""
+        message = self._message
         if first & 0x0F:
-            if self._message:
+            if message is not None:
                 raise ProtocolError(
                     "new message in the middle of a fragmented one; expected a "
                     "continuation frame"
                 )
             before = 0
         else:
-            if not self._message:
+            if message is None:
                 raise ProtocolError("continuation frame without a message to continue")
-            before = self._size
+            before = message.size
+            if (
+                message.short_fragments >= MAX_SHORT_FRAGMENTS
+                and length < SHORT_FRAGMENT
+            ):
+                raise PayloadTooBig(
+                    f"message with more than {MAX_SHORT_FRAGMENTS} fragments of less "
+                    f"than {SHORT_FRAGMENT} bytes",
+                    CloseCode.MESSAGE_TOO_BIG,
+                )
         if length > self._limit - before:
             self._check_size(before, length, transform)
-        if self._short_fragments >= MAX_SHORT_FRAGMENTS and length < SHORT_FRAGMENT:
-            raise PayloadTooBig(
-                f"message with more than {MAX_SHORT_FRAGMENTS} fragments of less "
-                f"than {SHORT_FRAGMENT} bytes",
-                CloseCode.MESSAGE_TOO_BIG,
-            )
 
     def _check_size(self, before: int, length: int, transform: bool) -> None:
         size = before + length
@@ -419,9 +389,9 @@ class Decoder:
 
     def _begin(self, first: int, length: int, transform: bool) -> None:
         """Begin a frame that is incomplete, or a fragment."""
-        if first & 0x0F:
-            self._message = first & 0x0F
-            self._size = 0
+        if self._message is None:
+            self._message = PartialMessage(first & 0x0F == TEXT)
+        message = self._message
         self._opcode = first & 0x0F
         self._fin = first & 0x80 != 0
         self._transform = transform
@@ -429,31 +399,13 @@ class Decoder:
             self._reserved = first & 0x70
             self._raw = io.BytesIO()
         if length < SHORT_FRAGMENT:
-            self._short_fragments += 1
+            message.short_fragments += 1
         self._length = self._missing = length
         if length >= _LARGE:
             _keep_memory(length.bit_length())
             # Text is decoded as it comes.
-            if not (self._message == TEXT or transform or self._discarding):
-                self._make_space()
-
-    def _make_space(self) -> None:
-        size = min(self._missing, _LARGEST_PART)
-        try:
-            self._buffer = io.BytesIO(_masking.blank(size))
-        except MemoryError:  # pragma: no cover - takes a limit of the process
-            return  # what comes may be less than was promised
-        self._space = self._buffer.getbuffer()
-        self._filled = 0
-
-    def _leave_space(self) -> None:
-        if self._space is not None:
-            self._space.release()
-        self._buffer = self._space = None
-
-    def __del__(self) -> None:
-        # The garbage collector may come to the buffer before its view, and complain.
-        self._leave_space()
+            if not (message.is_text or transform or message.discarded):
+                message.make_room(length)
 
     def space(self) -> memoryview | None:
         """Return where bytes can be put in place of being fed; then call filled().
@@ -461,39 +413,26 @@ class Decoder:
         None while nothing large is under way. Release it before: a message in whose
         memory somebody may write is copied.
         """
-        if self._space is None:
-            return None
-        return self._space[self._filled : self._filled + _AT_ONCE]
+        return None if self._message is None else self._message.room()
 
     def filled(self, count: int) -> list[Item]:
         """Take in so many bytes that were put into the space, as feed() does."""
-        assert self._space is not None
-        if not 0 < count <= len(self._space) - self._filled:
-            raise ValueError("count: expected what fits into the space")
+        assert self._message is not None
         items: list[Item] = []
-        stop = self._filled + count
-        _masking.mask(self._space, self._filled, stop, self._key)
+        self._message.unmask(count, self._key)
         self._add_filled(count, items)
         return items
 
     def _add_filled(self, count: int, items: list[Item]) -> None:
-        """Add to the message what has come, and is unmasked, of a large payload."""
-        assert self._space is not None
-        assert self._buffer is not None
-        start = self._filled
-        self._filled += count
-        self._size += count
-        self._waiting += count
+        """Add to the message what is in its room, unmasked, of a large payload."""
+        message = self._message
+        assert message is not None
         self._progress(count)
         if self._trace is not None:
-            self._trace_payload(bytes(self._space[start : self._filled][:TRACED]))
-        if self._filled == len(self._space):
-            buffer = self._buffer
-            self._leave_space()
-            self._flush_small_parts()
-            self._parts.append(buffer.getvalue())
-            if self._missing:
-                self._make_space()
+            self._trace_payload(message.peek(min(count, TRACED)))
+        message.filled(count)
+        if self._missing and not message.has_room:
+            message.make_room(self._missing)
         if self._fin and not self._missing:
             self._complete(items)
 
@@ -512,14 +451,15 @@ class Decoder:
 
     def _add_payload(self, data: bytes, start: int, items: list[Item]) -> int:
         """Add to the frame under way what came of it; return where that ends."""
+        message = self._message
+        assert message is not None
         stop = start + min(self._missing, len(data) - start)
-        while self._space is not None:
+        while message.has_room:
             if start == stop:
                 return stop
-            end = min(stop, start + len(self._space) - self._filled)
-            _masking.copy(self._space, self._filled, data, start, end, self._key)
-            self._add_filled(end - start, items)
-            start = end
+            count = message.copy(data, start, stop, self._key)
+            self._add_filled(count, items)
+            start += count
             if not self._missing:
                 return stop
         chunk = _masking.masked(data, start, stop, self._key)
@@ -531,64 +471,20 @@ class Decoder:
             raw, self._raw = self._raw.getvalue(), None
             chunk = self._transformed(self._opcode, raw, self._fin, self._reserved)
             self._length = len(chunk)
-        self._add_to_message(chunk)
+        ends = self._fin and not self._missing
+        message.add(chunk, ends)
         if self._trace is not None:
             self._trace_payload(chunk)
-        if self._fin and not self._missing:
+        if ends:
             self._complete(items)
         return stop
-
-    def _add_to_message(self, chunk: bytes) -> None:
-        piece: str | bytes = chunk
-        self._waiting += len(chunk)
-        if self._message == TEXT:
-            # What is wrong is known as soon as it is here, not when the
-            # message is complete (Autobahn's cases 6.4.*).
-            final = self._fin and not self._missing
-            before = len(self._pending)
-            if before:
-                chunk = self._pending + chunk
-            try:
-                piece, used = codecs.utf_8_decode(chunk, "strict", final)
-            except UnicodeDecodeError as exc:
-                raise _invalid_utf8(exc, self._size - before) from exc
-            self._pending = chunk[used:]
-            self._size -= before
-        self._size += len(chunk)
-        if self._discarding:
-            return
-        if len(piece) < _SMALL_PART:
-            if self._small_parts is None:
-                self._small_parts = (
-                    io.StringIO(newline="") if self._message == TEXT else io.BytesIO()
-                )
-            self._small_parts.write(piece)  # type: ignore[arg-type]  # of its kind
-        else:
-            self._flush_small_parts()
-            self._parts.append(piece)
-
-    def _flush_small_parts(self) -> None:
-        if self._small_parts is not None:
-            self._parts.append(self._small_parts.getvalue())
-            self._small_parts = None
-
-    def _take(self) -> str | bytes:
-        """Take what came of the message under construction and wasn't taken."""
-        self._flush_small_parts()
-        parts, self._parts = self._parts, []
-        if self._space is not None:
-            # What comes now is taken as it comes.
-            parts.append(bytes(self._space[: self._filled]))
-            self._leave_space()
-        if self._message == TEXT:
-            return "".join(parts)  # type: ignore[arg-type]  # of its kind
-        return b"".join(parts)  # type: ignore[arg-type]  # of its kind
 
     def _transformed(
         self, opcode: int, payload: bytes, fin: bool, reserved: int
     ) -> bytes:
         """Return what the extensions make of a frame's payload."""
-        left = None if self._max_size is None else self._max_size - self._size
+        size = 0 if self._message is None else self._message.size
+        left = None if self._max_size is None else self._max_size - size
         frame = Frame(
             opcode,
             payload,
@@ -605,7 +501,7 @@ class Decoder:
         if left is not None and len(frame.data) > left and not opcode & 0x08:
             # One that doesn't look at max_size, or leaves the frame as it is.
             raise PayloadTooBig(
-                f"message of {self._size + len(frame.data)} bytes or more exceeds "
+                f"message of {size + len(frame.data)} bytes or more exceeds "
                 f"max_size, {self._max_size} bytes",
                 CloseCode.MESSAGE_TOO_BIG,
             )
@@ -613,13 +509,10 @@ class Decoder:
 
     def _complete(self, items: list[Item]) -> None:
         """Hand over the message whose last frame is complete."""
-        if self._discarding:
-            self._discarding = False
-        else:
-            items.append(self._take())
-        self._message = 0
-        self._waiting = 0
-        self._short_fragments = 0
+        message, self._message = self._message, None
+        assert message is not None
+        if not message.discarded:
+            items.append(message.take())
 
     def _add_control(
         self, data: bytes, start: int, first: int, length: int, items: list[Item]
@@ -644,26 +537,26 @@ class Decoder:
     @property
     def in_message(self) -> bool:
         """Whether a message has begun and isn't complete."""
-        return self._message != 0
+        return self._message is not None
 
     @property
     def partial_size(self) -> int:
         """How many bytes of the message under construction wait to be taken."""
-        return 0 if self._discarding else self._waiting
+        message = self._message
+        return 0 if message is None or message.discarded else message.waiting
 
     def take_partial(self) -> str | bytes:
         """Take what came of the message under construction; may be empty.
 
         What is left of it is the item that feed() returns when it completes.
         """
-        self._waiting = len(self._pending)
-        return self._take()
+        assert self._message is not None
+        return self._message.take()
 
     def discard_partial(self) -> None:
-        """Forget the message under construction, and what is still to come of it."""
-        self._discarding = self.in_message
-        self._parts, self._small_parts = [], None
-        self._leave_space()
+        """Forget the message under construction, if any, and what is still to come."""
+        if self._message is not None:
+            self._message.discard()
 
     def _expected(self) -> str:
         """Say what the bytes that are left are the beginning of."""
@@ -685,6 +578,6 @@ class Decoder:
             )
         if self._left:
             return f"after {len(self._left)} of the {self._expected()}"
-        if self._message:
+        if self._message is not None:
             return "between two fragments of a message"
         return "between two messages"

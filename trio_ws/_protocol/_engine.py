@@ -229,8 +229,7 @@ class Engine:
         """Forget what nobody will ask for any more."""
         self.messages = _NOTHING
         self.queued = 0
-        if self.decoder.in_message:
-            self.decoder.discard_partial()
+        self.decoder.discard_partial()
 
     # -- Sending -------------------------------------------------------------
 
