@@ -84,7 +84,7 @@ class Network:
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     network = Network()
 
-    async def open_stream(_: connect) -> trio.abc.Stream:
+    async def open_stream(*_: object) -> trio.abc.Stream:
         return await network.open()
 
     monkeypatch.setattr(connect, "_open_stream", open_stream)

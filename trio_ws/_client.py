@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import os
 import socket
@@ -14,7 +16,8 @@ from ._connection import ClientConnection
 from ._opening import open_client
 from ._options import ClientOptions, ClientOptionsDict, make_options
 from ._protocol._handshake_client import ClientHandshake
-from ._protocol._uri import parse_uri
+from ._protocol._headers import Headers
+from ._protocol._uri import WebSocketURI, parse_uri, redirected
 from ._scope import Opener
 from ._transports import (
     StreamTransport,
@@ -23,7 +26,14 @@ from ._transports import (
     make_transport,
     take_socket,
 )
-from .exceptions import OpenTimeoutError
+from .exceptions import InvalidStatus, InvalidURI, OpenTimeoutError
+
+# RFC 9110, section 15.4, without those that lead nowhere else
+_REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 10
+
+# What a request says for one origin alone.
+_CREDENTIALS = frozenset({"authorization", "cookie"})
 
 
 class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function that it is to its users
@@ -41,8 +51,14 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
     fails, with what is wrong with a certificate), InvalidHandshake if it
     answers otherwise, OpenTimeoutError after ``open_timeout`` seconds, which
-    cover DNS, TCP, TLS and the handshake. Wrong arguments raise InvalidURI,
-    ValueError or TypeError before anything is sent.
+    cover DNS, TCP, TLS, the handshake and redirects. Wrong arguments raise
+    InvalidURI, ValueError or TypeError before anything is sent.
+
+    Up to ten redirects in a row are followed (RFC 9110, section 15.4), where
+    http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
+    another origin if ``host``, ``port`` or ``server_hostname`` is given. Another
+    origin isn't told the URI's user information, nor the headers Authorization
+    and Cookie. What isn't followed is an InvalidStatus with a note that says why.
 
     Leaving closes the connection, in a way that tells the peer how the block
     ended, and raises ConnectionClosedError if the connection was lost and the
@@ -96,29 +112,74 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         self._logger = self._options.logger or logging.getLogger("trio_ws.client")
 
     async def _open(self) -> ClientConnection:
-        with trio.move_on_after(self._options.open_seconds):
-            transport = await self._open_transport()
-            try:
-                if isinstance(transport, TLSTransport):
-                    await transport.do_handshake()
-                handshake = self._handshake or self._options.handshake(self._uri)
-                self._handshake = None
-                return await open_client(
-                    transport, handshake, self._options, self._logger
-                )
-            except BaseException:
-                await transport.aclose()
-                raise
+        uri, options = self._uri, self._options
+        with trio.move_on_after(options.open_seconds):
+            for redirects in itertools.count():  # pragma: no branch - without end
+                try:
+                    return await self._open_at(uri, options)
+                except InvalidStatus as exc:
+                    target = self._target(exc, uri, redirects)
+                if target.origin != uri.origin:
+                    options = _without_credentials(options)
+                uri = target
         raise OpenTimeoutError(
-            f"connection not open after {self._options.open_timeout} s (open_timeout)"
+            f"connection not open after {options.open_timeout} s (open_timeout)"
         )
 
-    async def _open_transport(self) -> Transport:
-        stream = self._stream or await self._open_stream()
+    async def _open_at(
+        self, uri: WebSocketURI, options: ClientOptions
+    ) -> ClientConnection:
+        transport = await self._open_transport(uri)
+        try:
+            if isinstance(transport, TLSTransport):
+                await transport.do_handshake()
+            handshake = self._handshake or options.handshake(uri)
+            self._handshake = None
+            return await open_client(transport, handshake, options, self._logger)
+        except BaseException:
+            await transport.aclose()
+            raise
+
+    def _target(
+        self, exc: InvalidStatus, uri: WebSocketURI, redirects: int
+    ) -> WebSocketURI:
+        """Return where a redirect leads; raise it if it isn't one to be followed."""
+        if exc.response.status_code not in _REDIRECTS:
+            raise exc
+        try:
+            locations = exc.response.headers.get_all("Location")
+            if len(locations) != 1:
+                raise ValueError(f"expected one Location; got {len(locations)}")
+            target = redirected(uri, locations[0])
+            if redirects == _MAX_REDIRECTS:
+                raise ValueError(f"expected at most {_MAX_REDIRECTS} in a row")
+            if uri.secure and not target.secure:
+                raise ValueError("from wss:// to ws://")
+            if self._stream is not None:
+                raise ValueError("the stream is of use for one connection")
+            if target.origin != uri.origin and self._fixed:
+                raise ValueError(f"to another origin, with {self._fixed} given")
+        except (ValueError, InvalidURI) as problem:
+            exc.add_note(f"redirect not followed: {problem}")
+            raise exc from None
+        return target
+
+    @property
+    def _fixed(self) -> str:
+        """What was said of where to connect to, which holds for one origin alone."""
+        given = {
+            "host": self._host,
+            "port": self._port,
+            "server_hostname": self._server_hostname,
+        }
+        return " and ".join(name for name, value in given.items() if value is not None)
+
+    async def _open_transport(self, uri: WebSocketURI) -> Transport:
+        stream = self._stream or await self._open_stream(uri)
         context: ssl_module.SSLContext | None = None
-        if self._uri.secure:
+        if uri.secure:
             context = self._ssl or ssl_module.create_default_context()
-        hostname = self._server_hostname or self._uri.host
+        hostname = self._server_hostname or uri.host
         if isinstance(stream, trio.SocketStream):
             stream = take_socket(stream)
         if isinstance(stream, socket.socket):
@@ -134,9 +195,9 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
             )
         return StreamTransport(stream)
 
-    async def _open_stream(self) -> trio.abc.Stream | socket.socket:
-        host = self._uri.host if self._host is None else self._host
-        port = self._uri.port if self._port is None else self._port
+    async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
+        host = uri.host if self._host is None else self._host
+        port = uri.port if self._port is None else self._port
         if self._local_address is None:
             address = _literal(host, port)
             if address is not None:
@@ -179,8 +240,26 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
         super().__init__(uri, ssl=ssl, server_hostname=server_hostname, **options)
         self._path = os.fspath(path)
 
-    async def _open_stream(self) -> trio.abc.Stream | socket.socket:
+    async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
         return await trio.open_unix_socket(self._path)
+
+    @property
+    def _fixed(self) -> str:
+        return "a Unix socket"
+
+
+def _without_credentials(options: ClientOptions) -> ClientOptions:
+    """Leave out what another origin must not be told (RFC 9110, section 15.4)."""
+    headers = options.additional_headers
+    if headers is None:
+        return options
+    assert isinstance(headers, Headers)
+    kept = [
+        (name, value)
+        for name, value in headers.raw_items()
+        if name.lower() not in _CREDENTIALS
+    ]
+    return dataclasses.replace(options, additional_headers=kept)
 
 
 _Address = tuple[int, int, int, str, Any]  # as of socket.getaddrinfo()

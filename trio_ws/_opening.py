@@ -18,7 +18,7 @@ from ._protocol._handshake_server import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
 from ._story import log_request, log_response
 from ._transports import TLSTransport, Transport
-from .exceptions import InvalidHandshake
+from .exceptions import InvalidHandshake, InvalidStatus
 
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
@@ -53,7 +53,11 @@ async def open_client(
     except ConnectionError as exc:
         broken = exc  # but the server may have answered before it went
     log_request(logger, ">", handshake.request)
-    response = await _read_response(transport, handshake, broken)
+    try:
+        response = await _read_response(transport, handshake, broken)
+    except InvalidStatus as exc:
+        log_response(logger, "<", exc.response)
+        raise
     log_response(logger, "<", response)
     opened = Opened(transport, handshake.request, options, logger)
     connection = _make_connection(opened, ClientConnection)

@@ -95,7 +95,8 @@ class Options:
     * ``subprotocols``: in order of preference.
     * ``additional_headers``: for the request of a client, the response of a
       server.
-    * ``open_timeout``: for DNS, TCP, TLS and the opening handshake together.
+    * ``open_timeout``: for DNS, TCP, TLS, the opening handshake and redirects
+      together.
     * ``ping_interval``: between two pings of the keepalive; None turns it off.
     * ``ping_timeout``: without any byte of the peer for so long after a ping,
       the connection is lost.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from websockets.uri import parse_uri as peer_parse_uri
 
 from trio_ws._protocol._errors import InvalidURI
-from trio_ws._protocol._uri import WebSocketURI, parse_uri
+from trio_ws._protocol._uri import WebSocketURI, parse_uri, redirected
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,43 @@ def test_any_text_raises_nothing_but_invalid_uri(text: str) -> None:
             assert shown.isascii()
             assert 1 <= parsed.port <= 65535
         assert shown.isprintable()
+
+
+@given(st.characters(max_codepoint=255).map(str) | st.text(max_size=20), st.text())
+def test_any_location_raises_nothing_but_invalid_uri(char: str, text: str) -> None:
+    text = text.encode("iso-8859-1", "replace").decode("iso-8859-1")
+    char = char.encode("iso-8859-1", "replace").decode("iso-8859-1")
+    uri = parse_uri("wss://u:secret@example.com:444/a?b")
+    for location in (char, text, f"//{text}", f"http://h{char}/{text}", f"//[{text}"):
+        try:
+            target = redirected(uri, location)
+        except InvalidURI as exc:
+            shown = str(exc)
+        else:
+            shown = target.resource_name
+            assert shown.isascii()
+            assert target.origin == uri.origin or target.username is None
+        assert shown.isprintable()
+        assert "secret" not in shown
+
+
+def test_a_redirect_keeps_what_no_location_says() -> None:
+    uri = parse_uri("ws://u:p@[fe80::1%25eth0]:81/a/b?c")
+    for location in (
+        "",
+        "?c",
+        "b?c",
+        "ws://[FE80::1]:81/a/b?c",
+        "//[fe80::1]:81/a/b?c#d",
+    ):
+        assert redirected(uri, location) == uri
+    assert redirected(uri, "ws://v:q@[fe80::1]:81/") == WebSocketURI(
+        False, "fe80::1%eth0", 81, "/", "", "v", "q"
+    )
+    for other in ("ws://[fe80::1]/", "wss://[fe80::1]:81/", "ws://[fe80::2]:81/"):
+        target = redirected(uri, other)
+        assert "%" not in target.host
+        assert target.username is None
 
 
 LABELS = st.text("abc019-", min_size=1, max_size=5)

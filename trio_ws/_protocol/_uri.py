@@ -10,6 +10,7 @@ import urllib.parse
 
 from ._errors import InvalidURI
 from ._frames import escape
+from ._headers import build_host
 
 # RFC 3986, appendix B, for URIs with an authority. Not urllib.parse.urlsplit():
 # it drops tabs and line breaks in silence, and its errors show the password.
@@ -51,10 +52,46 @@ class WebSocketURI:
     password: str | None = dataclasses.field(default=None, repr=False)
 
     @property
+    def origin(self) -> tuple[bool, str, int]:
+        """Scheme, host and port (RFC 6454, section 4)."""
+        return self.secure, self.host, self.port
+
+    @property
     def resource_name(self) -> str:
         """What the request asks for: path and query (RFC 6455, section 3)."""
         path = self.path or "/"
         return f"{path}?{self.query}" if self.query else path
+
+
+def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
+    """Return where a Location header leads from ``uri`` (RFC 9110, section 10.2.2).
+
+    http:// and https:// mean ws:// and wss:// there. Within one origin the user
+    information stays what it was; a fragment is for nobody here.
+
+    Raises InvalidURI.
+    """
+    base = "wss" if uri.secure else "ws"
+    base += f"://{build_host(uri.host, uri.port, secure=uri.secure)}{uri.resource_name}"
+    # Bytes above ASCII are UTF-8, mostly, and were decoded as ISO-8859-1.
+    location = "".join(
+        char if char.isascii() else f"%{ord(char):02X}" for char in location
+    )
+    if re.fullmatch(r"[\x21-\x7e]*", location) is None:  # some would just be dropped
+        raise InvalidURI(_redact(location), "expected no spaces and no controls")
+    try:
+        target = urllib.parse.urljoin(base, location).partition("#")[0]
+    except ValueError:
+        target = location
+    found = parse_uri(re.sub(r"^http(s?)://", r"ws\1://", target, flags=re.IGNORECASE))
+    here = dataclasses.replace(found, host=uri.host)  # an IPv6 zone is in no Location
+    if here.origin == uri.origin and found.host == uri.host.partition("%")[0]:
+        found = here
+        if found.username is None:
+            found = dataclasses.replace(
+                found, username=uri.username, password=uri.password
+            )
+    return found
 
 
 def parse_uri(uri: str) -> WebSocketURI:
