@@ -467,7 +467,8 @@ async def test_one_byte_at_a_time_ends_at_open_timeout(
     assert cut == [10]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "opening handshake failed: OpenTimeoutError: not open after 10 s"
+        "opening handshake failed: OpenTimeoutError: "
+        "connection not open after 10 s (open_timeout)"
     )
 
 
@@ -495,7 +496,10 @@ async def test_one_byte_at_a_time_over_a_socket(
                     pass
             assert trio.current_time() - start >= 0.2
     (record,) = [one for one in caplog.records if "failed" in one.msg]
-    assert "OpenTimeoutError: not open after 0.2 s" in record.getMessage()
+    assert (
+        "OpenTimeoutError: connection not open after 0.2 s (open_timeout)"
+        in record.getMessage()
+    )
 
 
 @pytest.mark.realtime(seconds=1)

@@ -29,6 +29,7 @@ from trio_ws import (
     accept,
     connect,
     open_server,
+    reconnect,
     unix_connect,
     unix_serve,
 )
@@ -558,6 +559,28 @@ async def test_a_refusal_with_a_reset_behind_it(answer: bytes) -> None:
                 raise AssertionError("entered")
         assert caught.value.response.body == b"who"
         nursery.cancel_scope.cancel()
+
+
+async def test_keywords_of_connect_alone() -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    others: list[dict[str, Any]] = [
+        {"host": "x"},
+        {"port": 5},
+        {"local_address": "127.0.0.1"},
+        {"stream": ours},
+    ]
+    for keywords in others:
+        with pytest.raises(TypeError, match=r"unix_connect\(\) got an unexpected"):
+            unix_connect("x", **keywords)
+    stream: Any = {"stream": ours}
+    with pytest.raises(TypeError, match=r"reconnect\(\) got an unexpected .*'stream'"):
+        reconnect("ws://x/", **stream)
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 65536 + 80])
+def test_a_port_that_is_none(port: int) -> None:
+    with pytest.raises(ValueError, match=rf"port: expected 1 to 65535; got {port}"):
+        connect("ws://127.0.0.1/", port=port)
 
 
 async def test_a_stream_that_is_broken() -> None:

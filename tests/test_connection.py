@@ -116,7 +116,7 @@ async def test_a_cancelled_recv_loses_nothing(autojump_clock: MockClock) -> None
             with trio.move_on_after(1):
                 received = await client.recv()
             await trio.testing.wait_all_tasks_blocked()
-            assert received or client.recv_nowait() == str(i)
+            assert (received or client.recv_nowait()) == str(i)
 
 
 async def _send_at(ws: Connection, when: float, message: str) -> None:

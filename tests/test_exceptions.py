@@ -148,6 +148,31 @@ def test_all_names_everything_there_is() -> None:
     assert defined <= set(trio_ws.__all__)
 
 
+@pytest.mark.parametrize(
+    "exc",
+    [
+        trio_ws.InvalidHeader("X"),
+        trio_ws.InvalidHeaderFormat("X", "expected a token", "a b", 1),
+        trio_ws.InvalidHeaderValue("X", "y"),
+        trio_ws.InvalidOrigin("https://example.com"),
+        trio_ws.InvalidOrigin(None),
+        trio_ws.InvalidUpgrade("Upgrade"),
+        trio_ws.InvalidStatus(trio_ws.Response(404, "", trio_ws.Headers())),
+        trio_ws.InvalidURI("x", "expected a host"),
+        trio_ws.ProtocolError("x"),
+        trio_ws.NegotiationError("x"),
+        trio_ws.OpenTimeoutError("x"),
+        trio_ws.ConcurrencyError("x"),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_an_exception_can_be_pickled(exc: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(exc))
+    assert type(copy) is type(exc)
+    assert str(copy) == str(exc)
+    assert vars(copy) == vars(exc)
+
+
 def test_the_error_of_a_connection_can_be_pickled() -> None:
     # Test runners hand exceptions from one process to another.
     exc = ConnectionClosedError(Close(1001, "x"), None, None)

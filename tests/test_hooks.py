@@ -791,7 +791,10 @@ async def test_a_hook_that_waits_is_cut_at_open_timeout(
             assert trio.current_time() == start + 3
             assert ended.pop() == start + 3
     messages = [record.getMessage() for record in records(caplog, logging.INFO)]
-    expected = "opening handshake failed: OpenTimeoutError: not open after 3 s"
+    expected = (
+        "opening handshake failed: OpenTimeoutError: "
+        "connection not open after 3 s (open_timeout)"
+    )
     assert messages == [expected, expected]
     assert records(caplog, logging.ERROR) == []
 

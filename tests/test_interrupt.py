@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 
 AnyConnection = trio_ws.ClientConnection | trio_ws.ServerConnection
+Run = Callable[[], Awaitable[None]]
 
 PACKAGE = str(Path(trio_ws.__file__).parent) + os.sep
 
@@ -281,6 +282,28 @@ async def small_run() -> None:
             await trio.aclose_forcefully(stream)
 
 
+async def server_run() -> None:
+    """Serve one connection, over loopback."""
+    # Opened here: trio itself can be interrupted while it opens them.
+    stream, (listener,) = None, await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def echo(ws: AnyConnection) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    try:
+        stream = await trio.testing.open_stream_to_socket_listener(listener)
+        async with trio_ws.open_server(echo, listeners=[listener]) as server:
+            async with trio_ws.connect("ws://testing/", stream=stream) as ws:
+                await ws.send("x")
+                assert await ws.recv() == "x"
+            await server.aclose()
+    finally:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(listener)
+
+
 class Line(NamedTuple):
     path: str
     number: int
@@ -330,14 +353,14 @@ def leaves_of(exc: BaseException) -> list[BaseException]:
     return [exc]
 
 
-def interrupt_at(line: Line) -> None:
-    """Play the small run, interrupted at a line; check what is left of it."""
+def interrupt_at(line: Line, run: Run) -> None:
+    """Play a run, interrupted at a line; check what is left of it."""
     interrupter = Interrupter(line)
     tasks = TaskCounter()
     left: list[BaseException] = []
     try:
         with interrupter:
-            trio.run(small_run, instruments=[tasks])
+            trio.run(run, instruments=[tasks])
     except (KeyboardInterrupt, BaseExceptionGroup) as exc:
         left = leaves_of(exc)
     if line not in interrupter.seen:
@@ -357,18 +380,20 @@ def interrupt_at(line: Line) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_interrupt_at_any_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run", [small_run, server_run])
+def test_interrupt_at_any_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_reading, "_QUICK", math.inf)  # however slow the machine
     survey = Interrupter(None)
     with survey:
-        trio.run(small_run)
+        trio.run(run)
     assert len(survey.seen) > 300
-    assert any("self._reading = CALLER" in getline(*line) for line in survey.seen)
+    if run is small_run:
+        assert any("self._reading = CALLER" in getline(*line) for line in survey.seen)
     gc.collect()
     before = descriptors()
     for line in survey.seen:
         try:
-            interrupt_at(line)
+            interrupt_at(line, run)
             # Without the collector: what only it closes is a leak.
             assert descriptors() == before
         except Exception as exc:

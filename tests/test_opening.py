@@ -376,7 +376,8 @@ async def test_a_hook_that_waits_has_the_time_that_opening_has(
         assert await stream.receive_some() == b""
         assert trio.current_time() == 4
     assert caplog.messages == [
-        "opening handshake failed: OpenTimeoutError: not open after 4 s"
+        "opening handshake failed: OpenTimeoutError: "
+        "connection not open after 4 s (open_timeout)"
     ]
 
 

@@ -607,7 +607,11 @@ async def test_a_client_that_says_too_little_is_cut(
         assert await stream.receive_some() == b""
         assert trio.current_time() == 5
     assert logged(log) == [
-        ("INFO", "opening handshake failed: OpenTimeoutError: not open after 5 s")
+        (
+            "INFO",
+            "opening handshake failed: OpenTimeoutError: "
+            "connection not open after 5 s (open_timeout)",
+        )
     ]
 
 
@@ -1057,6 +1061,18 @@ async def test_handlers_in_a_nursery_of_the_users(autojump_clock: MockClock) -> 
             assert handlers.child_tasks == set()
             with pytest.raises(ConnectionClosedOK, match="received 1001"):
                 await ws.recv()
+
+
+async def test_closing_while_a_connection_is_accepted(
+    autojump_clock: MockClock,
+) -> None:
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener]) as server:
+        await trio.testing.wait_all_tasks_blocked()
+        stream = listener.connect()  # wakes who accepts it, in the next turn
+        with trio.fail_after(5):
+            await server.aclose()
+        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 503")
 
 
 async def test_a_handler_nursery_that_has_ended(autojump_clock: MockClock) -> None:

@@ -14,30 +14,7 @@ from ._opening import open_server
 from ._options import ServerOptions, ServerOptionsDict, make_options
 from ._protocol._http import Response
 from ._scope import Opener
-from ._transports import (
-    StreamTransport,
-    Transport,
-    make_transport,
-    take_socket,
-)
-from .exceptions import OpenTimeoutError
-
-
-def transport_of(
-    stream: trio.abc.Stream, context: ssl_module.SSLContext | None
-) -> Transport:
-    if isinstance(stream, trio.SocketStream):
-        return make_transport(take_socket(stream), context, server_side=True)
-    if context is not None:
-        stream = trio.SSLStream(
-            stream, context, server_side=True, https_compatible=True
-        )
-    return StreamTransport(stream)
-
-
-def check_context(context: object) -> None:
-    if context is not None and not isinstance(context, ssl_module.SSLContext):
-        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
+from ._transports import Transport, check_context, transport_of
 
 
 async def open_connection(
@@ -87,10 +64,8 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
 
     async def _open(self) -> ServerConnection:
         with trio.move_on_after(self._options.open_seconds):
-            transport = transport_of(self._stream, self._ssl)
+            transport = transport_of(self._stream, self._ssl, server_side=True)
             return await open_connection(
                 transport, self._options, self._logger, trio.CancelScope()
             )
-        raise OpenTimeoutError(
-            f"connection not open after {self._options.open_timeout} s (open_timeout)"
-        )
+        raise self._options.open_timed_out()

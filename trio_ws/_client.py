@@ -19,14 +19,8 @@ from ._protocol._handshake_client import ClientHandshake
 from ._protocol._headers import Headers
 from ._protocol._uri import WebSocketURI, parse_uri, redirected
 from ._scope import Opener
-from ._transports import (
-    StreamTransport,
-    TLSTransport,
-    Transport,
-    make_transport,
-    take_socket,
-)
-from .exceptions import InvalidStatus, InvalidURI, OpenTimeoutError
+from ._transports import TLSTransport, Transport, check_context, transport_of
+from .exceptions import InvalidStatus, InvalidURI
 
 # RFC 9110, section 15.4, without those that lead nowhere else
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
@@ -89,8 +83,9 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         self._ssl = ssl
         self._server_hostname = server_hostname
         self._stream = stream
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl: expected an ssl.SSLContext; got {ssl!r}")
+        if port is not None and not 1 <= port <= 65535:
+            raise ValueError(f"port: expected 1 to 65535; got {port!r}")
+        check_context(ssl)
         if not self._uri.secure:
             for name, value in (("ssl", ssl), ("server_hostname", server_hostname)):
                 if value is not None:
@@ -122,9 +117,7 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
                 if target.origin != uri.origin:
                     options = _without_credentials(options)
                 uri = target
-        raise OpenTimeoutError(
-            f"connection not open after {options.open_timeout} s (open_timeout)"
-        )
+        raise options.open_timed_out()
 
     async def _open_at(
         self, uri: WebSocketURI, options: ClientOptions
@@ -175,25 +168,18 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         return " and ".join(name for name, value in given.items() if value is not None)
 
     async def _open_transport(self, uri: WebSocketURI) -> Transport:
-        stream = self._stream or await self._open_stream(uri)
-        context: ssl_module.SSLContext | None = None
+        stream: trio.abc.Stream | socket.socket | None = self._stream
+        if stream is None:
+            stream = await self._open_stream(uri)
+        context = None
         if uri.secure:
             context = self._ssl or ssl_module.create_default_context()
-        hostname = self._server_hostname or uri.host
-        if isinstance(stream, trio.SocketStream):
-            stream = take_socket(stream)
-        if isinstance(stream, socket.socket):
-            return make_transport(
-                stream,
-                context,
-                server_side=False,
-                server_hostname=hostname if context is not None else None,
-            )
-        if context is not None:
-            stream = trio.SSLStream(
-                stream, context, server_hostname=hostname, https_compatible=True
-            )
-        return StreamTransport(stream)
+        return transport_of(
+            stream,
+            context,
+            server_side=False,
+            server_hostname=self._server_hostname or uri.host,
+        )
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
         host = uri.host if self._host is None else self._host
@@ -237,6 +223,8 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
         server_hostname: str | None = None,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
+        # connect() would take its own host, port and stream from among them.
+        make_options(ClientOptions, "unix_connect", options)
         super().__init__(uri, ssl=ssl, server_hostname=server_hostname, **options)
         self._path = os.fspath(path)
 

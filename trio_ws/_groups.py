@@ -71,6 +71,22 @@ def _is_copy(exc: BaseException, original: BaseException) -> bool:
     )
 
 
+def ends_with(outcome: BaseException | None, exc: BaseException | None) -> bool:
+    """Say for an __aexit__ that was given ``exc`` what leaves the block.
+
+    Return whether that is nothing; False lets ``exc`` itself pass, so that its
+    traceback shows no frame of ours. Anything else is raised here.
+    """
+    if outcome is None:
+        return True
+    if outcome is exc:
+        return False
+    try:
+        raise_as_is(outcome)
+    finally:
+        del outcome, exc  # no cycle with the traceback
+
+
 def raise_as_is(exc: BaseException) -> NoReturn:
     """Raise an exception with the context it has: Python would set it anew."""
     context = exc.__context__
@@ -78,4 +94,4 @@ def raise_as_is(exc: BaseException) -> NoReturn:
         raise exc
     finally:
         exc.__context__ = context
-        del exc, context  # no cycle with the traceback
+        del exc, context  # likewise

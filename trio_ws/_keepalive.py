@@ -116,9 +116,9 @@ class Keepalive:
         "_pings",
         "_pump",
         "_reads",
+        "_recent",
         "_silent_since",
         "_taken",
-        "_unanswered",
     )
 
     def __init__(
@@ -133,7 +133,7 @@ class Keepalive:
         self._silent_since = inf  # when the oldest ping without life since was sent
         self._reads = self._taken = 0  # at that time
         self._held = False  # whether that ping waits in our own buffer
-        self._unanswered: Sequence[tuple[bytes, PingWaiter]] = ()
+        self._recent: Sequence[tuple[bytes, PingWaiter]] = ()
 
     @property
     def due(self) -> float:
@@ -168,9 +168,9 @@ class Keepalive:
             assert options.ping_interval is not None
             self._next_ping = now + options.ping_interval
             payload, waiter = self._pings.add(None)
-            if len(self._unanswered) == _REMEMBERED:
-                self._pings.forget(*self._unanswered[0])
-            self._unanswered = (*self._unanswered, (payload, waiter))[-_REMEMBERED:]
+            if len(self._recent) == _REMEMBERED:
+                self._pings.forget(*self._recent[0])
+            self._recent = (*self._recent, (payload, waiter))[-_REMEMBERED:]
             ping = engine.send_ping(payload)
             pump.flush()
             pump.keep_reading()

@@ -23,6 +23,7 @@ from ._protocol._headers import Headers, HeadersLike, validate_subprotocols
 from ._protocol._http import Request, Response
 from ._protocol._uri import WebSocketURI
 from ._version import __version__
+from .exceptions import OpenTimeoutError
 
 if TYPE_CHECKING:
     from ._connection import Connection, ServerConnection
@@ -132,9 +133,8 @@ class Options:
     create_connection: Callable[..., Connection] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("open_timeout", "ping_timeout", "close_timeout"):
+        for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
             check_seconds(name, getattr(self, name), zero=False)
-        check_seconds("ping_interval", self.ping_interval, zero=False)
         for name in ("loss_grace", "close_grace"):
             check_seconds(name, getattr(self, name), zero=True)
         _check_size("max_size", self.max_size, least=0, none=True)
@@ -164,6 +164,12 @@ class Options:
     def open_seconds(self) -> float:
         """How long opening may take: ``open_timeout``, or for ever."""
         return inf if self.open_timeout is None else self.open_timeout
+
+    def open_timed_out(self) -> OpenTimeoutError:
+        """Make the error for a connection that took longer than that."""
+        return OpenTimeoutError(
+            f"connection not open after {self.open_timeout} s (open_timeout)"
+        )
 
     @property
     def stall_timeout(self) -> float:
@@ -195,14 +201,8 @@ class ClientOptions(Options):
             additional_headers=self.additional_headers,
             user_agent_header=self.user_agent_header,
             origin=self.origin,
-            extensions=self._factories(),
+            extensions=_factories(self.extensions, self.compression, _CLIENT_DEFLATE),
         )
-
-    def _factories(self) -> list[ClientExtensionFactory]:
-        factories = list(self.extensions or ())
-        if self.compression is not None and not _has_deflate(factories):
-            factories.append(_CLIENT_DEFLATE)
-        return factories
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,20 +251,26 @@ class ServerOptions(Options):
             additional_headers=self.additional_headers,
             server_header=self.server_header,
             origins=self.origins,
-            extensions=self._factories(),
+            extensions=_factories(self.extensions, self.compression, _SERVER_DEFLATE),
         )
 
-    def _factories(self) -> list[ServerExtensionFactory]:
-        factories = list(self.extensions or ())
-        if self.compression is not None and not _has_deflate(factories):
-            factories.append(_SERVER_DEFLATE)
-        return factories
+
+_FactoryT = TypeVar("_FactoryT", ClientExtensionFactory, ServerExtensionFactory)
 
 
-def _has_deflate(
-    factories: Sequence[ClientExtensionFactory | ServerExtensionFactory],
-) -> bool:
-    return any(factory.name == DEFLATE for factory in factories)
+def _factories(
+    extensions: Sequence[_FactoryT] | None, compression: str | None, deflate: _FactoryT
+) -> list[_FactoryT]:
+    """Return the factories to use: those given, and that of compression."""
+    # An iterator would be used up by the first connection.
+    if not isinstance(extensions, (Sequence, NoneType)):
+        raise TypeError(
+            f"extensions: expected a sequence of factories; got {extensions!r}"
+        )
+    factories = list(extensions or ())
+    if compression is not None and all(one.name != DEFLATE for one in factories):
+        factories.append(deflate)
+    return factories
 
 
 def _check_origins(origins: object) -> None:

@@ -34,16 +34,16 @@ from ._protocol._state import OPEN
 from ._transports import READ_SIZE, Transport
 from ._writing import Writer
 
-# Receive calls that follow each other faster than this, in seconds, read. For so
-# long at a time the reader naps meanwhile, and by so much more it may be late for
-# what comes when they stop.
+# Receive calls that follow each other faster than this, in seconds, read. Meanwhile
+# the reader naps for _NAP at a time: when they stop, it may notice what comes next
+# that much later.
 _QUICK = 0.02
 _NAP = 0.05
 
 # A receiver that reads looks again after one turn of the loop, without waiting for the
-# socket, which costs more than twice that turn. As long as it finds something: on a
-# busy server that is nearly always. Else it waits once before it looks like that
-# again, then 3 times, 7, and at last so many.
+# socket, which costs more than twice that turn. It does so as long as each look finds
+# something, which on a busy server is nearly always. After a look in vain it waits for
+# the socket once before it looks again, after further ones 3 times, 7, up to so many.
 _MOST_WAITS = 63
 
 # What is parsed in one step, however long it takes; READ_SIZE is the most.
@@ -232,12 +232,11 @@ class Reader(Writer):
         """Let the reader go on once what waits has been taken down far enough."""
         if self._reading is not PAUSED:
             return
-        engine = self._engine
+        engine, options = self._engine, self._options
         # Not at the very limit: each pause costs two switches of tasks.
-        if len(engine.messages) <= (self._options.max_queue or 0) // 4 and (
-            self._options.max_size is None
-            or engine.queued <= self._options.max_size // 4
-        ):
+        if (
+            options.max_queue is None or len(engine.messages) <= options.max_queue // 4
+        ) and (options.max_size is None or engine.queued <= options.max_size // 4):
             self._wake_reader()
 
     def read_now(self) -> int | None:

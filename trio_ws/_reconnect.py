@@ -19,8 +19,8 @@ from trio.lowlevel import enable_ki_protection
 
 from ._client import connect
 from ._connection import ClientConnection
-from ._groups import exit_of, raise_as_is
-from ._options import ClientOptionsDict
+from ._groups import ends_with, exit_of
+from ._options import ClientOptions, ClientOptionsDict, make_options
 from ._scope import ConnectionScope
 from .exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
@@ -103,14 +103,12 @@ class Attempt:
         self._done = True
         self.lasted = trio.current_time() - self._opened_at
         self.why = f"connection ended: {self._connection._error()}"
-        if outcome is None or (
+        if (
             isinstance(outcome, ConnectionClosed)
             and outcome._connection is self._connection
         ):
             return True
-        if outcome is exc:
-            return False
-        raise_as_is(outcome)
+        return ends_with(outcome, exc)
 
     async def _close(self) -> None:
         """Close an attempt that was never entered; refuse one still in use."""
@@ -143,7 +141,8 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
                     ...
 
     Whenever the block of an attempt ends, however quietly, the next attempt is
-    made: leave the loop to stop. The arguments are those of connect(), and:
+    made: leave the loop to stop. The arguments are those of connect() but
+    ``stream``, and:
 
     * ``reconnect_delays``: a callable that returns an iterator of seconds to
       wait before each attempt but the first; by default exponential backoff
@@ -151,9 +150,11 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
       than the wait for it. Where the iterator ends, the loop does, or the error
       of the last attempt is raised.
     * ``process_exception``: a callable that decides on each error of opening,
-      None to try again, an exception to raise.
+      None to try again, an exception to raise. By default network errors,
+      timeouts and HTTP 500, 502, 503 and 504 are tried again.
 
-    Raises what process_exception() returns.
+    Raises what process_exception() returns. Wrong arguments raise as with
+    connect(), at once.
 
     **Cancellation**: nothing is left open.
     """
@@ -171,6 +172,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
+        make_options(ClientOptions, "reconnect", options)  # no stream, which is one
         self._connect = connect(
             uri,
             host=host,

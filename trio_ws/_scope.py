@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._groups import exit_of, raise_as_is, reduced
+from ._groups import ends_with, exit_of, reduced
 from ._protocol._state import OPEN
 from .exceptions import ConnectionClosed, ConnectionClosedOK
 
@@ -148,11 +148,7 @@ class ConnectionScope:
             if outcome is None:
                 outcome = self._judge()
                 self.gave_verdict = outcome is not None
-            if outcome is None:
-                return True
-            if outcome is exc:
-                return False
-            raise_as_is(outcome)
+            return ends_with(outcome, exc)
         finally:
             # No cycle by way of a traceback: its frames hold this one, too.
             del outcome, error, exc

@@ -12,11 +12,11 @@ from typing import Unpack
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._accept import check_context
-from ._groups import exit_of, raise_as_is, reduced
+from ._groups import ends_with, exit_of, reduced
 from ._listening import AnyListener, Where, identity, open_unix, remove_unix
 from ._options import ServerOptions, ServerOptionsDict, make_options
 from ._server import Handler, Server
+from ._transports import check_context
 
 
 async def serve(
@@ -159,9 +159,4 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
             except BaseException as closing:  # noqa: BLE001 - becomes the outcome
                 outcome = closing
         error = await exit_of(self._manager, outcome)
-        if error is None:
-            return True
-        error = reduced(error, outcome)
-        if error is exc:
-            return False
-        raise_as_is(error)
+        return ends_with(error and reduced(error, outcome), exc)

@@ -12,9 +12,9 @@ from functools import partial
 from math import inf
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from ._accept import open_connection, transport_of
+from ._accept import open_connection
 from ._connection import ServerConnection
 from ._groups import exit_of, raise_as_is, reduced
 from ._opening import Rejected
@@ -24,11 +24,8 @@ from ._protocol._handshake_server import plain_response
 from ._protocol._http import Response
 from ._protocol._state import OPEN, State
 from ._scope import ConnectionScope
-from ._transports import (
-    Transport,
-    make_transport,
-)
-from .exceptions import ConnectionClosedOK, InvalidHandshake, OpenTimeoutError
+from ._transports import Transport, make_transport, transport_of
+from .exceptions import ConnectionClosedOK, InvalidHandshake
 
 Handler = Callable[[ServerConnection], Awaitable[object]]
 
@@ -112,6 +109,7 @@ class Server:
         # memory: to send to all takes a third less in this order than in any.
         self._sessions: dict[_Session, None] = {}
         self._accepting = trio.CancelScope()
+        self._accepted_all = trio.Event()  # nothing is accepted any more
         self._closing = False
         self._goodbye: tuple[int, str] | None = None  # for late comers
         self._idle: trio.Event | None = None  # set when the last session ends
@@ -178,6 +176,7 @@ class Server:
                         self.logger.info("listening on %s", sock.getsockname())
                     task_status.started(self)
         finally:
+            self._accepted_all.set()
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
@@ -228,7 +227,9 @@ class Server:
                     await trio.sleep(_SHORTAGE_SLEEP)
                 continue
             self._short = False
-            self._start(handlers, partial(transport_of, stream, self._context))
+            self._start(
+                handlers, partial(transport_of, stream, self._context, server_side=True)
+            )
 
     def _lack(self, exc: OSError) -> None:
         """Log a shortage, once for as long as it lasts."""
@@ -243,12 +244,9 @@ class Server:
         handlers.start_soon(self._serve, session, make, name="trio_ws session")
         self._sessions[session] = None  # before its task runs: aclose() may come first
 
+    @enable_ki_protection
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
-        """Serve one connection, whatever happens to it; harm no other.
-
-        What lives as long as this does counts where there are many connections:
-        the handler is called from here, not from a coroutine further down.
-        """
+        """Serve one connection, whatever happens to it; harm no other."""
         try:
             connection = await self._open(session, make)
             del make
@@ -263,7 +261,7 @@ class Server:
                         # Its handshake and our aclose() have crossed.
                         await connection.aclose(*self._goodbye)
                     else:
-                        await self._handler(connection)
+                        await self._handle(connection)
             except Exception as exc:
                 if scope.gave_verdict:
                     # The handler was never told, so it didn't fail.
@@ -277,6 +275,10 @@ class Server:
             del self._sessions[session]
             if self._idle is not None and not self._sessions:
                 self._idle.set()
+
+    @disable_ki_protection
+    async def _handle(self, connection: ServerConnection) -> None:
+        await self._handler(connection)
 
     async def _open(
         self, session: _Session, make: Callable[[], Transport]
@@ -296,7 +298,7 @@ class Server:
                 )
             if session.cancelled:
                 return None
-            problem = OpenTimeoutError(f"not open after {options.open_timeout} s")
+            problem = options.open_timed_out()
         except Rejected as exc:
             self.logger.info("connection rejected: %s", exc)
             return None
@@ -350,11 +352,13 @@ class Server:
         for session in self._sessions:
             if session.reading is not None:
                 session.reading.cancel()
-        if self._idle is None:
-            self._idle = trio.Event()
-        if not self._sessions:
-            self._idle.set()
         try:
+            # One that has just been accepted gets its session and its answer.
+            await self._accepted_all.wait()
+            if self._idle is None:
+                self._idle = trio.Event()
+            if not self._sessions:
+                self._idle.set()
             async with trio.open_nursery() as nursery:
                 if close_connections:
                     self._goodbye = (code, reason)

@@ -18,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 from ._accept import accept
 from ._client import connect
 from ._connection import ClientConnection, ServerConnection
-from ._groups import exit_of, raise_as_is, reduced
+from ._groups import ends_with, exit_of, raise_as_is, reduced
 from ._options import ClientOptionsDict, ServerOptionsDict
 from ._pace import set_limit
 from ._scope import ConnectionScope
@@ -96,11 +96,7 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
     ) -> bool | None:
         outcome = await exit_of(self._server_scope, exc)
         outcome = await exit_of(self._client_scope, outcome)
-        if outcome is None:
-            return True
-        if outcome is exc:
-            return False
-        raise_as_is(outcome)
+        return ends_with(outcome, exc)
 
 
 @contextmanager

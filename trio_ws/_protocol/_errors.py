@@ -116,6 +116,7 @@ class InvalidHeaderFormat(InvalidHeader):
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
         super().__init__(name, f"{error} at {pos} in {header}")
+        self.args = (name, error, header, pos)  # to be copied and pickled
 
 
 class InvalidHeaderValue(InvalidHeader):
@@ -127,6 +128,7 @@ class InvalidOrigin(InvalidHeader):
 
     def __init__(self, origin: str | None) -> None:
         super().__init__("Origin", origin)
+        self.args = (origin,)
 
 
 class InvalidUpgrade(InvalidHeader):

@@ -1,9 +1,10 @@
 """What carries the bytes; see ``_base`` for the interface."""
 
 from ._base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Transport
+from ._make import check_context, make_transport, transport_of
 from ._socket import SocketTransport, take_socket
 from ._stream import StreamTransport
-from ._tls import TLSTransport, make_transport
+from ._tls import TLSTransport
 
 __all__ = [
     "READ_SIZE",
@@ -13,6 +14,8 @@ __all__ = [
     "StreamTransport",
     "TLSTransport",
     "Transport",
+    "check_context",
     "make_transport",
     "take_socket",
+    "transport_of",
 ]

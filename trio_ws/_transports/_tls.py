@@ -227,27 +227,3 @@ class TLSTransport(SocketTransport):
         with suppress(OSError):
             self._write_ciphertext()
         return super().shutdown()
-
-
-def make_transport(
-    sock: socket.socket,
-    context: ssl.SSLContext | None,
-    *,
-    server_side: bool,
-    server_hostname: str | None = None,
-) -> SocketTransport:
-    """Make the transport of a socket, with TLS if there is a context.
-
-    Takes the socket over: it is closed if anything is wrong, as with a
-    ``server_hostname`` that can't be one (ValueError) or a peer that has gone
-    (OSError).
-    """
-    try:
-        if context is None:
-            return SocketTransport(sock)
-        return TLSTransport(
-            sock, context, server_side=server_side, server_hostname=server_hostname
-        )
-    except BaseException:
-        sock.close()
-        raise
