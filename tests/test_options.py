@@ -236,6 +236,14 @@ def test_right_options_of_a_server() -> None:
 URI = parse_uri("ws://testing/")
 
 
+def test_factories_that_would_be_used_up() -> None:
+    once: Any = (factory for factory in [ClientPerMessageDeflateFactory()])
+    with pytest.raises(TypeError, match="extensions: expected a sequence"):
+        connect("ws://testing/", extensions=once)
+    with pytest.raises(TypeError, match="extensions: expected a sequence"):
+        ServerOptions(extensions=once)
+
+
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_compression_is_offered_once(compression: str | None) -> None:
     mine: list[Any] = [ClientPerMessageDeflateFactory(client_max_window_bits=9)]

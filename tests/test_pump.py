@@ -247,6 +247,23 @@ async def test_reading_pauses_and_goes_on(
         await both.peer.close()
 
 
+async def test_reading_goes_on_before_the_queue_is_empty(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer, max_queue=None, max_size=100_000) as ws:
+        for _ in range(11):  # of which the last is left where it is
+            await both.peer.send(BINARY, bytes(11_000))
+            await trio.testing.wait_all_tasks_blocked()
+        paused = [ws._pump.paused]
+        for _ in range(8):
+            await ws.recv()
+            paused.append(ws._pump.paused)
+        # Until 22,000 bytes wait, less than a quarter.
+        assert paused == [True] * 8 + [False]
+        await both.peer.close()
+
+
 @pytest.mark.parametrize("limit", [{"max_queue": 0}, {"max_size": 10}])
 async def test_closing_wakes_a_reader_that_paused(
     sockets: MakeSockets, nursery: trio.Nursery, limit: dict[str, int]

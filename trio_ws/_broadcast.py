@@ -31,7 +31,8 @@ def broadcast(
     The frame is built once, and compressed once for all connections that have
     agreed on the same window. ``text`` is that of Connection.send().
 
-    Raises TypeError for what isn't a message; an iterable is none.
+    Raises TypeError for what isn't a message; an iterable is none. UnicodeError as
+    send() does, ValueError for another ``slow``.
     """
     if slow not in ("skip", "close"):
         raise ValueError(f'slow: expected "skip" or "close"; got {slow!r}')

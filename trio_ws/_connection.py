@@ -74,7 +74,8 @@ class Connection(trio.abc.Channel[str | bytes]):
     """A WebSocket connection: a channel of messages, str for text, else bytes.
 
     Made by connect(), accept() or serve(), whose scope it lives in. The hooks of
-    a server see it earlier, with a ``request`` and nothing more.
+    a server see it earlier, with a ``request`` and nothing more: calls raise
+    RuntimeError there, and there is no ``nursery``.
 
     ``nursery`` is for tasks that use the connection: leaving the scope waits
     for them. ``request`` and ``response`` are those of the opening handshake;
@@ -206,7 +207,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         Raises ConnectionClosedOK after a close in good order,
         ConnectionClosedError after a loss, in both cases once all messages
         that came before have been received; ConcurrencyError while another
-        task receives.
+        task receives; UnicodeDecodeError if ``decode=True`` and the message isn't
+        UTF-8, which stays where it is.
 
         **Cancellation**: nothing is lost; the next call returns the message.
         A deadline that has passed already, as of move_on_after(0), never
@@ -342,7 +344,9 @@ class Connection(trio.abc.Channel[str | bytes]):
         order, unless the connection is lost or its scope cancelled. Waits
         while ``write_limit`` bytes wait for the socket.
 
-        Raises ConnectionClosed; TypeError for what isn't a message.
+        Raises ConnectionClosed; TypeError for what isn't a message; UnicodeError
+        for text that UTF-8 doesn't have, or bytes as text that aren't UTF-8. An
+        iterable that yields nothing sends nothing.
 
         **Cancellation**: nothing of the message was or will be sent. In the
         middle of an iterable the connection is closed, with 1011: the peer
@@ -374,7 +378,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         """Send a message if it is accepted without waiting, as send() else does.
 
         Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
-        another task is sending; nothing is sent then.
+        another task is sending; nothing is sent then. Otherwise as send().
         """
         opcode, payload = prepared(message, text)
         if not self._hand_over_at_once(opcode, payload, compress):
@@ -454,8 +458,12 @@ class Connection(trio.abc.Channel[str | bytes]):
         ``data`` is the payload, at most 125 bytes; by default four random
         ones (RFC 6455, section 5.5.2).
 
+        While reading is paused (``max_queue``, ``max_size``) no pong is seen:
+        receive in another task, or put a cancel scope around the call.
+
         Raises ConnectionClosed, also while it waits; ConcurrencyError if a
-        ping with the same data still waits.
+        ping with the same data still waits; ValueError or TypeError for data
+        that no ping can carry.
 
         **Cancellation**: waits no longer; the ping may have been sent.
         """
@@ -476,7 +484,8 @@ class Connection(trio.abc.Channel[str | bytes]):
     async def pong(self, data: str | bytes = b"") -> None:
         """Send a pong that no ping asked for (RFC 6455, section 5.5.3).
 
-        Raises ConnectionClosed. **Cancellation**: nothing was sent.
+        Raises ConnectionClosed; ValueError or TypeError for data that no pong can
+        carry. **Cancellation**: nothing was sent.
         """
         payload = control_payload(data)
         await self._pacer.step()

@@ -15,9 +15,9 @@ from ._protocol._counter import CALLS, SECONDS, Counter
 
 _LARGE = 16  # calls
 
-# Where many tasks have more to do than that, one turn of the loop, in which each has
-# a step, would take as many milliseconds. So they share these; but as a switch of
-# tasks isn't free, each has the least.
+# Where many tasks have more than a millisecond of work each, one turn of the loop would
+# take that many milliseconds. So all of them share _TURN, in seconds; but since
+# switching tasks isn't free, none gets less than _LEAST.
 _TURN = 0.005
 _LEAST = 0.0001
 

@@ -61,7 +61,7 @@ def not_a_message(message: object) -> TypeError:
 def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
     """Return the opcode and the payload of a message or a fragment.
 
-    A payload that can change is copied. Raises TypeError for what is neither,
+    A payload that can change is copied. Raises TypeError for what isn't one,
     UnicodeError for text that isn't UTF-8.
     """
     if isinstance(message, str):

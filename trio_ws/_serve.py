@@ -111,8 +111,9 @@ async def _make_server(
 class open_server:  # noqa: N801 - reads as the function that it is to its users
     """Serve while a block runs: ``async with open_server(handler, 8765) as server:``.
 
-    The arguments are those of serve(). Leaving the block normally is
-    Server.aclose(); leaving it by an exception cancels the handlers.
+    The arguments, and what they raise, are those of serve(), but for
+    ``handler_nursery``. Leaving the block normally is Server.aclose(); leaving it
+    by an exception cancels the handlers.
 
     **Cancellation**: as of serve().
     """

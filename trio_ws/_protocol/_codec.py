@@ -71,7 +71,8 @@ def _keep_memory(bits: int) -> None:
 
     The malloc of glibc gives a large block back to the system when it is freed, and
     takes it anew, page by page, for the next message, which costs several times what
-    receiving does; until it has seen an even larger one freed, of up to 32 MiB.
+    receiving does. It stops doing so once a still larger block, of up to 32 MiB, has
+    been freed: so one is allocated and freed here.
     """
     with suppress(MemoryError):
         _masking.blank(min(4 << bits, 2**25 - 2**16))

@@ -45,8 +45,8 @@ class Headers(MutableMapping[str, str]):
 
     A mapping whose names are case-insensitive and may come several times:
 
-    - ``headers[name]`` raises KeyError if there is no such header, and
-      MultipleValuesError (a LookupError) if there are several;
+    - ``headers[name]`` raises KeyError if there is no such header, and another
+      LookupError if there are several;
     - ``headers[name] = value`` adds one, after those already there;
     - ``del headers[name]`` removes them all.
 

@@ -61,7 +61,7 @@ class Outbox:
         self._data: deque[Encoded] = _NOTHING
         self.size = 0  # bytes that wait
         self.taken = 0  # bytes that the socket took, ever
-        # Up to so many bytes are gathered before somebody writes, who is on the way.
+        # Above 0, a flusher is about to write, and up to so many bytes may wait for it.
         self.gathers = 0
 
     def push(self, frame: Encoded) -> None:
