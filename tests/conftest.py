@@ -19,6 +19,7 @@ changed since, it isn't tested at all.
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,11 +135,25 @@ def _realtime_seconds(item: pytest.Item) -> float:
     return float(seconds)
 
 
+_CLOCKS = {"mock_clock", "autojump_clock"}
+
+
+def _check_clocks(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and _CLOCKS & set(item.fixturenames):
+            if not _CLOCKS & set(inspect.signature(item.function).parameters):
+                raise pytest.UsageError(
+                    f"{item.nodeid} runs by the real clock: pytest-trio sees the one"
+                    f" that a fixture asks for only if the test does so, too"
+                )
+
+
 # First, so that what -k and -m leave out counts too.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
+    _check_clocks(items)
     by_test = {item.nodeid: s for item in items if (s := _realtime_seconds(item))}
     total = sum(by_test.values())
     config.stash[_declared] = total

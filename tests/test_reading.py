@@ -316,7 +316,7 @@ class ReadersSteps(trio.abc.Instrument):
 
 
 async def test_the_second_quick_message_makes_the_reader_step_aside(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     async with link.connected() as ws:
@@ -409,7 +409,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_receiver_that_finds_messages_needs_not_wait(
-    either_link: Link, ways: list[str]
+    either_link: Link, ways: list[str], mock_clock: MockClock
 ) -> None:
     link = either_link
     async with link.standing_by() as ws:
@@ -421,7 +421,7 @@ async def test_a_receiver_that_finds_messages_needs_not_wait(
 
 
 async def test_a_receiver_that_finds_nothing_looks_less_and_less(
-    link: Link, nursery: trio.Nursery, ways: list[str]
+    link: Link, nursery: trio.Nursery, ways: list[str], mock_clock: MockClock
 ) -> None:
     async with link.standing_by() as ws:
         for _ in range(2):
@@ -449,7 +449,7 @@ async def test_a_look_in_vain_is_no_sign_of_quick_messages(
 
 
 async def test_the_reader_sleeps_while_receivers_read(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # This is what it is all for.
     link = either_link
@@ -574,7 +574,7 @@ async def test_a_receiver_that_is_cancelled_loses_nothing(
 
 
 async def test_a_receiver_cancelled_as_a_message_comes(
-    link: Link, nursery: trio.Nursery
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # Both happen between two turns of the loop, in either order.
     async with link.standing_by() as ws:
@@ -645,7 +645,9 @@ async def test_receivers_that_are_cancelled_again_and_again(
         assert ws.recv_nowait() == "x"
 
 
-async def test_two_tasks_that_take_turns(link: Link, nursery: trio.Nursery) -> None:
+async def test_two_tasks_that_take_turns(
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
     async with link.standing_by() as ws:
         for i in range(5):
             first = await as_caller(nursery, ws)
@@ -823,7 +825,7 @@ async def test_the_connection_is_closed_under_a_receiver(
 
 
 async def test_a_body_that_ends_waits_for_a_task_that_reads(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     async with link.standing_by() as ws:
@@ -938,7 +940,7 @@ async def test_the_end_in_each_turn_beside_a_receiver(
 
 
 async def test_messages_in_front_of_a_violation_are_answered(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
 
@@ -1122,7 +1124,7 @@ async def test_an_end_that_is_read_in_passing_is_told_to_its_receiver(
 
 
 async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
 
@@ -1154,7 +1156,7 @@ async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
 
 
 async def test_a_ping_beside_a_receiver_that_reads_one_message(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     latencies = []
@@ -1237,7 +1239,7 @@ async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
 
 
 async def test_the_reader_steps_not_aside_while_a_sender_waits(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # Else the peer, which may read no more before we do, would wait for a nap.
     link = either_link
@@ -1296,7 +1298,7 @@ SIZES = [*range(10), 300_000, 1, 2, 300_000, 900_000, 5, 70_000] * 2
 
 
 async def test_a_flusher_that_waits_is_not_hurt_by_a_wake_up(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # To wake a receiver all that wait for the socket are woken.
     link = either_link
@@ -1314,7 +1316,7 @@ async def test_a_flusher_that_waits_is_not_hurt_by_a_wake_up(
 
 
 async def test_closing_while_the_flusher_waits_beside_a_receiver(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     async with link.standing_by(ping_interval=None) as ws:
@@ -1386,7 +1388,9 @@ async def test_a_look_for_a_message_while_nobody_reads(
             ws.recv_nowait()
 
 
-async def test_a_look_for_a_message_in_front_of_a_violation(either_link: Link) -> None:
+async def test_a_look_for_a_message_in_front_of_a_violation(
+    either_link: Link, mock_clock: MockClock
+) -> None:
     link = either_link
     async with link.standing_by() as ws:
         await link.peer.put(frame(TEXT, b"question") + frame(3))
@@ -1429,7 +1433,7 @@ async def test_a_large_payload_that_comes_in_pieces(
 
 
 async def test_a_loss_in_the_middle_of_a_large_payload(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     async with link.standing_by() as ws:
@@ -1446,7 +1450,7 @@ async def test_a_loss_in_the_middle_of_a_large_payload(
 
 
 async def test_pieces_of_a_large_payload(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     payload = os.urandom(200_000)
@@ -1473,7 +1477,7 @@ async def test_pieces_of_a_large_payload(
 
 
 async def test_reads_that_fill_their_buffer(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # After these nothing says that there is more, or that there isn't.
     link = either_link
@@ -1539,7 +1543,7 @@ async def test_a_full_read_leaves_nobody_waiting_for_what_tls_has(
 
 
 async def test_a_receiver_behind_a_full_read_can_be_cancelled(
-    link: Link, nursery: trio.Nursery
+    link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     async with link.standing_by() as ws:
         receiver = await as_caller(nursery, ws)
@@ -1559,7 +1563,10 @@ async def test_a_receiver_behind_a_full_read_can_be_cancelled(
 
 
 async def test_a_large_message_lets_others_run(
-    either_link: Link, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    either_link: Link,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: MockClock,
 ) -> None:
     # Each look at the clock takes a second, so each read is followed by a rest.
     now = iter(range(10**6))
@@ -1586,7 +1593,10 @@ async def test_a_large_message_lets_others_run(
 
 
 async def test_a_firehose_lets_others_run(
-    either_link: Link, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    either_link: Link,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: MockClock,
 ) -> None:
     # However fast the machine: the pacer's clock stands still.
     monkeypatch.setattr(_counter, "perf_counter", lambda: 1000.0)
@@ -1680,7 +1690,7 @@ async def test_pieces_that_are_left(
 
 
 async def test_a_violation_in_the_middle_of_pieces(
-    either_link: Link, nursery: trio.Nursery
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     link = either_link
     pieces: list[str | bytes] = []
@@ -1725,7 +1735,7 @@ async def test_a_stream_that_nobody_reads_on_pauses_reading(
 
 
 async def test_a_receiver_that_is_cancelled_gets_nothing_whatever_a_write_finds(
-    link: Link, monkeypatch: pytest.MonkeyPatch
+    link: Link, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
 ) -> None:
     # What was held back is written as the receiver comes, which fails, and so
     # what the peer said before is read.
