@@ -583,6 +583,14 @@ def test_a_port_that_is_none(port: int) -> None:
         connect("ws://127.0.0.1/", port=port)
 
 
+async def test_a_stream_that_tls_can_not_be_put_on() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with pytest.raises(ssl.SSLError):
+        async with connect("wss://testing/", stream=ours, server_hostname="a" * 300):
+            raise AssertionError("entered")
+    assert await theirs.receive_some() == b""  # closed
+
+
 async def test_a_stream_that_is_broken() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.aclose()

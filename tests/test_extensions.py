@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from trio.testing import MockClock
@@ -27,6 +27,8 @@ class Backwards(Extension):
     name = NAME
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if max_size is not None and len(frame.data) > max_size:
+            raise ProtocolError(f"more than {max_size} bytes")
         if not frame.rsv2:
             return frame
         if frame.opcode != 2:
@@ -79,6 +81,25 @@ async def test_an_extension_made_of_public_names(autojump_clock: MockClock) -> N
             assert await server.recv() == message
             await server.send(message)
             assert await client.recv() == message
+
+
+async def test_control_frames_are_no_part_of_a_message(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pair(
+        {"extensions": [ClientFactory()], "compression": None},
+        {"extensions": [ServerFactory()], "max_size": 3},
+    ) as (client, server):
+
+        async def fragments() -> AsyncIterator[bytes]:
+            yield b"ab"
+            await client.ping(b"in between")
+            yield b"c"
+
+        await client.send(b"abc")
+        await client.ping(b"behind it")
+        await client.send(fragments())
+        assert [await server.recv() for _ in "12"] == [b"abc"] * 2
 
 
 @pytest.mark.parametrize("bits", [9, 12, 15])

@@ -115,6 +115,31 @@ async def test_a_health_check_and_a_page_on_the_port_of_the_websockets(
             assert await ws.recv() == "still here"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "length"),
+    [
+        (200, b"", ["0"]),
+        (200, b"OK\n", ["3"]),
+        (503, b"much longer than before", ["23"]),
+        (204, b"never", []),
+        (304, b"", []),
+    ],
+)
+async def test_a_body_that_is_changed_has_its_length(
+    status: int, body: bytes, length: list[str]
+) -> None:
+    def hook(ws: ServerConnection, request: Request) -> Response:
+        response = ws.respond(status, "OK\n")
+        response.body = body
+        return response
+
+    async with serving(process_request=hook) as listener:
+        code, _, headers, sent = await ask(listener)
+    assert code == status
+    assert [value for name, value in headers if name == "Content-Length"] == length
+    assert sent == (body if length else b"")
+
+
 @both
 @pytest.mark.parametrize(
     "response",

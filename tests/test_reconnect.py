@@ -361,6 +361,17 @@ async def test_errors_that_are_tried_again(
     assert network.pauses == [3, 4]
 
 
+async def test_the_end_is_the_end(network: Network) -> None:
+    async with served(network):
+        loop = reconnect(URI, reconnect_delays=delays())
+        async with await anext(loop) as ws:
+            assert await ws.recv() == "hello"
+        for _ in range(2):
+            with pytest.raises(StopAsyncIteration):
+                await anext(loop)
+    assert len(network.times) == 1
+
+
 @pytest.mark.parametrize("exc", PERMANENT, ids=name_of)
 async def test_errors_that_are_raised(network: Network, exc: Exception) -> None:
     assert process_exception(exc) is exc

@@ -161,6 +161,17 @@ async def test_a_unix_socket_has_no_port(tmp_path: Any) -> None:
             _ = server.port
 
 
+async def test_a_unix_server_removes_its_file_from_anywhere(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = await nursery.start(unix_serve, echo, "socket")
+    monkeypatch.chdir("/")
+    await server.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not os.listdir(tmp_path)
+
+
 async def test_a_unix_server_removes_its_file(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
@@ -1061,6 +1072,37 @@ async def test_handlers_in_a_nursery_of_the_users(autojump_clock: MockClock) -> 
             assert handlers.child_tasks == set()
             with pytest.raises(ConnectionClosedOK, match="received 1001"):
                 await ws.recv()
+
+
+async def fails_when_cancelled(*_: object) -> None:
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("cleanup failed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        nursery.start_soon(trio.sleep_forever)
+
+
+@pytest.mark.parametrize("hook", [False, True])
+async def test_errors_of_a_handler_that_is_cancelled(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture, hook: bool
+) -> None:
+    listener = MemoryListener()
+    options: Any = {"process_request": fails_when_cancelled} if hook else {}
+    with trio.move_on_after(1) as scope:
+        async with open_server(fails_when_cancelled, listeners=[listener], **options):
+            async with connect("ws://testing/", stream=listener.connect()):
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+    [record] = [one for one in log.records if one.levelno == logging.ERROR]
+    what = "opening handshake failed" if hook else "connection handler failed"
+    assert record.getMessage() == what
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ExceptionGroup)
+    assert repr(record.exc_info[1].exceptions) == "(ValueError('cleanup failed'),)"
 
 
 async def test_closing_while_a_connection_is_accepted(

@@ -383,8 +383,8 @@ LOSS_ROWS = [
     Row(body=pings, leaves=BODYS, at=1),
     Row(body=asks_and_handles, leaves=NOTHING, at=1),
     Row(body=handles_and_lingers, leaves=NOTHING, at=101),
-    # At once is at once, for those, too, who have just been told.
-    Row(body=handles_and_lingers, options={"loss_grace": 0}, leaves=NOTHING, at=1),
+    # At once, but who waits on the connection is told before, and stops the clock.
+    Row(body=handles_and_lingers, options={"loss_grace": 0}, leaves=NOTHING, at=101),
     Row(body=asks_and_raises_own, leaves=MINE, at=1),
     # It isn't.
     Row(body=ends_untold, leaves=VERDICT, at=6),

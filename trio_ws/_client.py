@@ -173,13 +173,20 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
             stream = await self._open_stream(uri)
         context = None
         if uri.secure:
-            context = self._ssl or ssl_module.create_default_context()
-        return transport_of(
-            stream,
-            context,
-            server_side=False,
-            server_hostname=self._server_hostname or uri.host,
-        )
+            # To make one takes longer than to connect: once is enough.
+            self._ssl = self._ssl or ssl_module.create_default_context()
+            context = self._ssl
+        try:
+            return transport_of(
+                stream,
+                context,
+                server_side=False,
+                server_hostname=self._server_hostname or uri.host,
+            )
+        except BaseException:
+            if isinstance(stream, trio.abc.Stream):
+                await trio.aclose_forcefully(stream)
+            raise
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
         host = uri.host if self._host is None else self._host

@@ -71,6 +71,16 @@ def _is_copy(exc: BaseException, original: BaseException) -> bool:
     )
 
 
+def parted(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """Part errors from what is none: Cancelled, KeyboardInterrupt, SystemExit.
+
+    A nursery of the user's that is cancelled raises both in one group.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(Exception)
+    return (exc, None) if isinstance(exc, Exception) else (None, exc)
+
+
 def ends_with(outcome: BaseException | None, exc: BaseException | None) -> bool:
     """Say for an __aexit__ that was given ``exc`` what leaves the block.
 

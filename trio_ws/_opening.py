@@ -28,6 +28,9 @@ _LINGER = 1.0
 # neither how long it is nor closes the connection would keep it for ever.
 _EXPLANATION = 1.0
 
+# RFC 9110, sections 15.3.5 and 15.4.5
+_WITHOUT_BODY = (204, 304)
+
 # The body of the answer where the server's own code failed.
 _FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
 
@@ -193,9 +196,16 @@ async def _answer(
 def _check_response(response: Response, accepted: bool) -> None:
     """Check that a user's response can be sent, before any of it is.
 
-    Raises ValueError, TypeError or AttributeError.
+    A body that a hook has changed gets its length. Raises ValueError, TypeError or
+    AttributeError.
     """
     response.serialize()
+    length = [str(len(response.body))]
+    if response.status_code in _WITHOUT_BODY:
+        response.body, length = b"", []
+    if response.headers.get_all("Content-Length") not in ([], length):
+        del response.headers["Content-Length"]
+        response.headers.update(("Content-Length", value) for value in length)
     if response.status_code < 200 and not (accepted and response.status_code == 101):
         # Only handshake.accept() knows the Sec-WebSocket-Accept of a 101, and
         # behind another of these a client waits for the final response.

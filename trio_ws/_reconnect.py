@@ -187,6 +187,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         self._delays: Iterator[float] | None = None
         self._waited = 0.0  # for the current attempt
         self._attempt: Attempt | None = None
+        self._over = False
 
     def __aiter__(self) -> Self:
         return self
@@ -194,6 +195,8 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     @enable_ki_protection
     async def __anext__(self) -> Attempt:
         """Open the next connection. **Cancellation**: nothing is left open."""
+        if self._over:
+            raise StopAsyncIteration
         if self._attempt is not None:
             await self._attempt._close()
             if self._attempt.lasted > self._waited:
@@ -201,6 +204,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
             self._waited = 0.0
             why, self._attempt = self._attempt.why, None
             if not await self._wait(why):
+                self._over = True
                 raise StopAsyncIteration
         while True:
             try:

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 
+# A clock of 0 seconds cuts in this turn of the loop: a call that waits may have to be
+# woken, and another by it, before it can say that the connection is lost.
+_TURNS_TO_TELL = 4
+
+
 class ConnectionScope:
     """The block in which a connection lives."""
 
@@ -42,9 +47,11 @@ class ConnectionScope:
         "_clock",
         "_closed_by_exit",
         "_connection",
+        "_cuts",
         "_leaving",
         "_options",
         "_service",
+        "_service_nursery",
         "_user",
         "gave_verdict",
         "outermost",
@@ -56,6 +63,7 @@ class ConnectionScope:
         connection._scope = self
         self._body_told = False
         self._child_told = False
+        self._cuts = False  # the clock, which is one of 0 seconds
         self._leaving = False  # the user's side has ended
         self._closed_by_exit = False  # and that closed the connection
         # What the scope itself raised, for a server that logs it differently.
@@ -96,10 +104,22 @@ class ConnectionScope:
     def stop_clock(self) -> None:
         """Give the user's side all the time it wants."""
         self._clock.deadline = inf
+        self._cuts = False
 
     def _start_clock(self, grace: float | None) -> None:
-        if grace is not None:
+        if grace == 0:
+            self._cuts = True
+            self._service_nursery.start_soon(self._cut, name="trio_ws clock")
+        elif grace is not None:
             self._clock.deadline = trio.current_time() + grace
+
+    @enable_ki_protection
+    async def _cut(self) -> None:
+        """Cancel the user's side at once, but after whoever waits has been told."""
+        for _ in range(_TURNS_TO_TELL):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._cuts:
+            self._clock.cancel()
 
     # -- The block -----------------------------------------------------------
 
@@ -111,6 +131,7 @@ class ConnectionScope:
         self._service = trio.open_nursery(strict_exception_groups=True)
         service = await self._service.__aenter__()
         self.outermost = service.cancel_scope
+        self._service_nursery = service
         self._clock.__enter__()
         self._user = trio.open_nursery(strict_exception_groups=True)
         connection.nursery = await self._user.__aenter__()

@@ -50,7 +50,7 @@ async def serve(
 
     Raises OSError if it can't listen; ValueError and TypeError for wrong
     arguments. **Cancellation**: the listeners close, each connection is closed
-    with 1001 without waiting.
+    with 1001 without waiting; those of a ``handler_nursery`` go on.
     """
     where = Where(port, host, backlog, reuse_port, listeners)
     server = await _make_server(
@@ -81,6 +81,8 @@ async def unix_serve(
     """
     path = os.fspath(path)
     listener = await open_unix(path, mode, backlog)
+    # Wherever the process goes.
+    path = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
     known = identity(path)
     try:
         await serve(

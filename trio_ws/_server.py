@@ -16,7 +16,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._accept import open_connection
 from ._connection import ServerConnection
-from ._groups import exit_of, raise_as_is, reduced
+from ._groups import exit_of, parted, raise_as_is, reduced
 from ._opening import Rejected
 from ._options import ServerOptions, check_seconds
 from ._protocol._frames import close_payload
@@ -250,6 +250,7 @@ class Server:
     @enable_ki_protection
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
+        scope: ConnectionScope | None = None
         try:
             connection = await self._open(session, make)
             del make
@@ -257,27 +258,39 @@ class Server:
                 return
             session.connection = connection
             scope = ConnectionScope(connection)
-            try:
-                async with scope:
-                    session.goes_on_in(scope.outermost)
-                    if self._goodbye is not None:
-                        # Its handshake and our aclose() have crossed.
-                        await connection.aclose(*self._goodbye)
-                    else:
-                        await self._handle(connection)
-            except Exception as exc:
-                if scope.gave_verdict:
-                    # The handler was never told, so it didn't fail.
-                    self.logger.info("connection lost: %s", exc)
-                elif not (
-                    isinstance(exc, ConnectionClosedOK)
-                    and exc._connection is connection
-                ):
-                    self.logger.exception("connection handler failed")
+            async with scope:
+                session.goes_on_in(scope.outermost)
+                if self._goodbye is not None:
+                    # Its handshake and our aclose() have crossed.
+                    await connection.aclose(*self._goodbye)
+                else:
+                    await self._handle(connection)
+        except BaseException as exc:
+            error, rest = parted(exc)
+            if error is not None:
+                self._log_error(error, session, scope)
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from None
         finally:
             del self._sessions[session]
             if self._idle is not None and not self._sessions:
                 self._idle.set()
+
+    def _log_error(
+        self, exc: Exception, session: _Session, scope: ConnectionScope | None
+    ) -> None:
+        if scope is None:
+            self.logger.error("opening handshake failed", exc_info=exc)
+        elif scope.gave_verdict:
+            # The handler was never told, so it didn't fail.
+            self.logger.info("connection lost: %s", exc)
+        elif not (
+            isinstance(exc, ConnectionClosedOK)
+            and exc._connection is session.connection
+        ):
+            self.logger.error("connection handler failed", exc_info=exc)
 
     @disable_ki_protection
     async def _handle(self, connection: ServerConnection) -> None:
@@ -343,6 +356,7 @@ class Server:
         cancelled. Returns when all have ended.
 
         Raises ValueError or TypeError for wrong arguments, before anything is done.
+        A handler that calls it with a ``timeout`` of None waits for itself.
 
         **Cancellation**: the listeners are closed and the handlers cancelled,
         which makes each connection say 1001 without waiting.

@@ -340,6 +340,11 @@ def test_malformed_status_line(data: bytes, error: str) -> None:
 
 
 def test_response_of_another_version() -> None:
+    for status in (503, 300):
+        answer = every_way(ResponseParser, response(f"HTTP/1.0 {status} x"), eof=True)[
+            0
+        ]
+        assert answer.status_code == status
     kind, text = every_way(ResponseParser, response("HTTP/1.0 200 OK"))
     assert (kind, text[-8:]) == (InvalidProtocol, "HTTP/1.0")
 

@@ -485,7 +485,9 @@ class Decoder:
     ) -> bytes:
         """Return what the extensions make of a frame's payload."""
         size = 0 if self._message is None else self._message.size
-        left = None if self._max_size is None else self._max_size - size
+        left = None
+        if self._max_size is not None and not opcode & 0x08:
+            left = self._max_size - size
         frame = Frame(
             opcode,
             payload,
@@ -499,7 +501,7 @@ class Decoder:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             # Section 5.2
             raise ProtocolError("reserved bits are set that no extension uses")
-        if left is not None and len(frame.data) > left and not opcode & 0x08:
+        if left is not None and len(frame.data) > left:
             # One that doesn't look at max_size, or leaves the frame as it is.
             raise PayloadTooBig(
                 f"message of {size + len(frame.data)} bytes or more exceeds "

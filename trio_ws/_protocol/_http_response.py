@@ -83,9 +83,11 @@ class ResponseParser(Parser):
         match = _match_status_line(line)
         if match is None:
             raise InvalidMessage(f"expected a status line; got {excerpt(line)}")
-        if match["version"] != "HTTP/1.1":
-            raise InvalidProtocol(match["version"])
         self._response.status_code = int(match["code"])
+        # Some intermediaries refuse in the name of HTTP/1.0.
+        refused = match["version"] == "HTTP/1.0" and self._response.status_code >= 300
+        if match["version"] != "HTTP/1.1" and not refused:
+            raise InvalidProtocol(match["version"])
         self._response.reason_phrase = match["reason"] or ""
         self._step = self._header_line
         return True
