@@ -18,6 +18,7 @@ import trustme
 from tests.in_memory import TEXT, RawPeer
 from trio_ws import (
     ClientConnection,
+    ConnectionClosedError,
     ConnectionClosedOK,
     InvalidHandshake,
     InvalidMessage,
@@ -513,6 +514,27 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("headers", "raw", "body"),
+    [
+        (b"Transfer-Encoding: chunked", b"5\r\nhellobad", b"hello"),
+        (b"Transfer-Encoding: chunked", b"zz\r\n", b""),
+        (b"Transfer-Encoding: chunked", b"5;" + b"x" * 500, b""),
+        (b"Transfer-Encoding: gzip, chunked", b"5\r\nhello", b""),
+        (b"Content-Length: 5, 5", b"hello", b""),
+    ],
+)
+async def test_a_refusal_whose_body_is_malformed(
+    headers: bytes, raw: bytes, body: bytes
+) -> None:
+    peer = RawPeer(client=False)
+    await peer.stream.send_all(b"HTTP/1.1 503 x\r\n" + headers + b"\r\n\r\n" + raw)
+    with pytest.raises(InvalidStatus, match="HTTP 503") as caught:
+        async with connect("ws://testing/", stream=peer.theirs):
+            raise AssertionError("entered")
+    assert caught.value.response.body == body
+
+
 @pytest.mark.parametrize("answer", REFUSALS)
 @pytest.mark.parametrize("then", ["nothing", "end", "more"])
 async def test_a_refusal_whose_body_has_no_end(
@@ -607,6 +629,36 @@ async def test_a_socket_stream_that_is_closed() -> None:
             with pytest.raises(trio.ClosedResourceError, match="expected one that is"):
                 async with manager:
                     raise AssertionError("entered")
+
+
+# Its end
+
+
+async def test_a_clock_of_0_seconds_lets_all_who_wait_be_told(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False, streams=trio.testing.lockstep_stream_pair())
+    nursery.start_soon(peer.answer)
+    told: list[object] = []
+
+    async def sending(ws: ClientConnection, name: object) -> None:
+        with suppress(ConnectionClosedError):
+            while True:
+                await ws.send(bytes(100_000))
+        told.append(name)
+        await trio.lowlevel.checkpoint()
+
+    async with connect(
+        "ws://testing/", stream=peer.theirs, loss_grace=0, compression=None
+    ) as ws:
+        for number in range(12):
+            ws.nursery.start_soon(sending, ws, number)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(trio.aclose_forcefully, peer.stream)
+        await sending(ws, "the body")
+        told.append("and goes on")
+    assert told[-1] == "and goes on"
+    assert set(told) == {*range(12), "the body", "and goes on"}
 
 
 # Others

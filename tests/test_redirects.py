@@ -169,7 +169,12 @@ async def test_locations_that_are_none(locations: list[str], why: str) -> None:
     assert "secret" not in note
 
 
-HEADERS = {"Authorization": "Bearer x", "cookie": "a=b", "X-Mine": "1"}
+HEADERS = {
+    "Authorization": "Bearer x",
+    "cookie": "a=b",
+    "Proxy-Authorization": "Basic x",
+    "X-Mine": "1",
+}
 
 
 async def test_credentials_stay_within_their_origin(site: Site) -> None:
@@ -242,6 +247,11 @@ async def test_tls(site: Site) -> None:
         secure.locations = {"/a": "/b", "/c": f"{site.uri}/"}
         assert await greeting(connect(f"{uri}/a", ssl=context)) == "welcome to /b"
         await refused(connect(f"{uri}/c", ssl=context), "from wss:// to ws://")
+        secure.locations = {"/d": f"wss://localhost:{secure.port}/e"}
+        await refused(
+            connect(f"{uri}/d", ssl=context, server_hostname="127.0.0.1"),
+            "to another origin, with server_hostname given",
+        )
         # Upwards, with the system's roots, which don't have that of this test.
         site.locations = {"/a": f"https://127.0.0.1:{secure.port}/b"}
         with pytest.raises(ssl.SSLCertVerificationError):

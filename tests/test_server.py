@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -1108,13 +1110,40 @@ async def test_errors_of_a_handler_that_is_cancelled(
 async def test_closing_while_a_connection_is_accepted(
     autojump_clock: MockClock,
 ) -> None:
+    for _ in range(20):  # the order of tasks within a turn is left to chance
+        listener = MemoryListener()
+        async with open_server(wait, listeners=[listener]) as server:
+            await trio.testing.wait_all_tasks_blocked()
+            stream = listener.connect()  # wakes who accepts it, in the next turn
+            with trio.fail_after(5):
+                await server.aclose()
+            assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 503")
+
+
+async def test_what_a_handler_leaves_is_in_no_cycle(
+    autojump_clock: MockClock,
+) -> None:
+    class Local:
+        pass
+
+    found: list[weakref.ref[Local]] = []
+
+    async def handler(ws: ServerConnection) -> None:
+        local = Local()
+        found.append(weakref.ref(local))
+        await ws.recv()
+        await ws.recv()  # raises; what is logged, pytest keeps
+
     listener = MemoryListener()
-    async with open_server(wait, listeners=[listener]) as server:
-        await trio.testing.wait_all_tasks_blocked()
-        stream = listener.connect()  # wakes who accepts it, in the next turn
-        with trio.fail_after(5):
-            await server.aclose()
-        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 503")
+    gc.disable()
+    try:
+        async with open_server(handler, listeners=[listener]):
+            async with connect("ws://testing/", stream=listener.connect()) as ws:
+                await ws.send("x")
+            await trio.testing.wait_all_tasks_blocked()
+            assert found[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_handler_nursery_that_has_ended(autojump_clock: MockClock) -> None:

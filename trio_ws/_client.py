@@ -27,7 +27,7 @@ _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 
 # What a request says for one origin alone.
-_CREDENTIALS = frozenset({"authorization", "cookie"})
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function that it is to its users
@@ -51,8 +51,9 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     Up to ten redirects in a row are followed (RFC 9110, section 15.4), where
     http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
     another origin if ``host``, ``port`` or ``server_hostname`` is given. Another
-    origin isn't told the URI's user information, nor the headers Authorization
-    and Cookie. What isn't followed is an InvalidStatus with a note that says why.
+    origin isn't told the URI's user information, nor the headers Authorization,
+    Cookie and Proxy-Authorization. What isn't followed is an InvalidStatus with a
+    note that says why.
 
     Leaving closes the connection, in a way that tells the peer how the block
     ended, and raises ConnectionClosedError if the connection was lost and the
@@ -137,9 +138,9 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         self, exc: InvalidStatus, uri: WebSocketURI, redirects: int
     ) -> WebSocketURI:
         """Return where a redirect leads; raise it if it isn't one to be followed."""
-        if exc.response.status_code not in _REDIRECTS:
-            raise exc
         try:
+            if exc.response.status_code not in _REDIRECTS:
+                raise exc
             locations = exc.response.headers.get_all("Location")
             if len(locations) != 1:
                 raise ValueError(f"expected one Location; got {len(locations)}")
@@ -155,6 +156,8 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         except (ValueError, InvalidURI) as problem:
             exc.add_note(f"redirect not followed: {problem}")
             raise exc from None
+        finally:
+            del exc  # no cycle with the traceback
         return target
 
     @property

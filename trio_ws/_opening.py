@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
+from trio.lowlevel import disable_ki_protection
 
 from ._connection import ClientConnection, Connection, Opened, ServerConnection
 from ._options import ClientOptions, ServerOptions
@@ -90,7 +91,14 @@ async def _read_response(
                 raise
             if not data:
                 break
-            response = handshake.receive(data)
+            try:
+                response = handshake.receive(data)
+            except InvalidStatus:
+                raise
+            except InvalidHandshake:
+                if handshake.is_refused:
+                    break
+                raise
             if response is not None:
                 return response
             if handshake.is_refused and body.deadline == inf:
@@ -178,7 +186,7 @@ async def _answer(
             try:
                 response = handshake.accept(
                     request,
-                    None if select is None else functools.partial(select, connection),
+                    None if select is None else partial(_call, select, connection),
                 )
                 accepted = True
             except InvalidHandshake as exc:
@@ -214,6 +222,12 @@ def _check_response(response: Response, accepted: bool) -> None:
         )
 
 
+@disable_ki_protection  # the user's code
+def _call(function: Callable[..., Any], *args: object) -> Any:
+    return function(*args)
+
+
+@disable_ki_protection
 async def _called(hook: Callable[..., object] | None, *args: object) -> Response | None:
     """Call a hook, which may be asynchronous; check what it returns."""
     if hook is None:
@@ -242,7 +256,7 @@ _ConnectionT = TypeVar("_ConnectionT", bound=Connection)
 def _make_connection(opened: Opened, default: type[_ConnectionT]) -> _ConnectionT:
     """Make the connection, by create_connection where the user has one."""
     create = opened.options.create_connection or default
-    connection = create(opened)
+    connection = _call(create, opened)
     if not isinstance(connection, default):
         raise TypeError(
             f"create_connection: expected it to return a {default.__name__}; "

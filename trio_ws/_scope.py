@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 
-# A clock of 0 seconds cuts in this turn of the loop: a call that waits may have to be
-# woken, and another by it, before it can say that the connection is lost.
+# A clock of 0 seconds cuts after so many turns of the loop: a call that waits has to be
+# woken, perhaps by another, before it can say that the connection is lost.
 _TURNS_TO_TELL = 4
 
 
@@ -116,7 +116,10 @@ class ConnectionScope:
     @enable_ki_protection
     async def _cut(self) -> None:
         """Cancel the user's side at once, but after whoever waits has been told."""
-        for _ in range(_TURNS_TO_TELL):
+        # Senders that queue are woken one by the other.
+        turn = self._connection._turn
+        queue = 0 if turn is None else turn.statistics().tasks_waiting
+        for _ in range(_TURNS_TO_TELL + queue):
             await trio.lowlevel.cancel_shielded_checkpoint()
         if self._cuts:
             self._clock.cancel()
@@ -163,7 +166,7 @@ class ConnectionScope:
             # ours, which must not pass unseen, nor hide an error of the user's.
             error = await exit_of(self._service, outcome)
             if error is not None:
-                outcome = reduced(error, outcome, self._loss_in)
+                outcome = reduced(error, outcome, self.loss_in)
             elif outcome is not None:
                 return True  # Cancelled, by way of our outermost scope
             if outcome is None:
@@ -188,16 +191,16 @@ class ConnectionScope:
                 error = remaining
             if error is None:
                 return None
-            outcome = reduced(error, exc, self._loss_in)
+            outcome = reduced(error, exc, self.loss_in)
             if exc is None and isinstance(outcome, ConnectionClosedOK):
                 # The body has ended normally: a task that found the connection
                 # closed in good order is done, too.
-                return None if self._loss_in(outcome) else outcome
+                return None if self.loss_in(outcome) else outcome
             return outcome
         finally:
             del outcome, error, exc  # as above
 
-    def _loss_in(self, exc: BaseException) -> ConnectionClosed | None:
+    def loss_in(self, exc: BaseException) -> ConnectionClosed | None:
         """Return this connection's ConnectionClosed if ``exc`` is nothing else.
 
         Of several in a group the first that is an error.
@@ -205,7 +208,7 @@ class ConnectionScope:
         if isinstance(exc, ConnectionClosed):
             return exc if exc._connection is self._connection else None
         if isinstance(exc, BaseExceptionGroup):
-            found = [self._loss_in(member) for member in exc.exceptions]
+            found = [self.loss_in(member) for member in exc.exceptions]
             if None not in found:
                 return min(found, key=_is_ok)
         return None
@@ -215,7 +218,7 @@ class ConnectionScope:
         connection = self._connection
         self._leaving = True
         self._closed_by_exit = connection._engine.phase is OPEN
-        if outcome is None or self._loss_in(outcome) is not None:
+        if outcome is None or self.loss_in(outcome) is not None:
             await connection._close(1000, "")
         elif isinstance(outcome, Exception):
             await connection._close(1011, "")

@@ -252,6 +252,7 @@ class Server:
     async def _serve(self, session: _Session, make: Callable[[], Transport]) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
         scope: ConnectionScope | None = None
+        error = rest = None
         try:
             connection = await self._open(session, make)
             del make
@@ -269,28 +270,24 @@ class Server:
         except BaseException as exc:
             error, rest = parted(exc)
             if error is not None:
-                self._log_error(error, session, scope)
+                self._log_error(error, scope)
             if rest is exc:
                 raise
             if rest is not None:
                 raise rest from None
         finally:
+            del error, rest  # no cycle with the traceback
             del self._sessions[session]
             if self._idle is not None and not self._sessions:
                 self._idle.set()
 
-    def _log_error(
-        self, exc: Exception, session: _Session, scope: ConnectionScope | None
-    ) -> None:
+    def _log_error(self, exc: Exception, scope: ConnectionScope | None) -> None:
         if scope is None:
             self.logger.error("opening handshake failed", exc_info=exc)
         elif scope.gave_verdict:
             # The handler was never told, so it didn't fail.
             self.logger.info("connection lost: %s", exc)
-        elif not (
-            isinstance(exc, ConnectionClosedOK)
-            and exc._connection is session.connection
-        ):
+        elif not isinstance(scope.loss_in(exc), ConnectionClosedOK):
             self.logger.error("connection handler failed", exc_info=exc)
 
     @disable_ki_protection

@@ -201,8 +201,9 @@ def test_a_redirect_keeps_what_no_location_says() -> None:
     ):
         assert redirected(uri, location) == uri
     assert redirected(uri, "ws://v:q@[fe80::1]:81/") == WebSocketURI(
-        False, "fe80::1%eth0", 81, "/", "", "v", "q"
+        False, "fe80::1%eth0", 81, "/", "", "u", "p"
     )
+    assert redirected(uri, "ws://v:q@h/").username is None
     for other in ("ws://[fe80::1]/", "wss://[fe80::1]:81/", "ws://[fe80::2]:81/"):
         target = redirected(uri, other)
         assert "%" not in target.host

@@ -140,7 +140,7 @@ class ClientHandshake:
     @property
     def is_refused(self) -> bool:
         """Whether the server has said no, of which the body is still to come."""
-        return self._parser.head_complete
+        return self._parser.head_complete and self._parser.status_code >= 200
 
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream, or of patience with a body.

@@ -61,6 +61,11 @@ class ResponseParser(Parser):
         return self._response if self._complete else None
 
     @property
+    def status_code(self) -> int:
+        """That of the response, once it has come."""
+        return self._response.status_code
+
+    @property
     def head_complete(self) -> bool:
         """Whether the status and all headers have come."""
         return self._step not in (self._status_line, self._header_line)
@@ -100,6 +105,8 @@ class ResponseParser(Parser):
     def _head_complete(self, headers: Headers) -> None:
         self._response.headers = headers
         status_code = self._response.status_code
+        # Also where its framing turns out to be wrong: the status counts.
+        self._step = self._body_until_eof
         # RFC 9112, section 6.3, in its order. The answer is to a GET.
         if status_code < 200 or status_code in (204, 304):
             self._finish()
@@ -114,8 +121,6 @@ class ResponseParser(Parser):
         elif "Content-Length" in headers:
             self._remaining = _content_length(headers)
             self._step = self._body_by_length
-        else:
-            self._step = self._body_until_eof
 
     def _finish(self) -> None:
         self._response.body = bytes(self._body)

@@ -66,8 +66,9 @@ class WebSocketURI:
 def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
     """Return where a Location header leads from ``uri`` (RFC 9110, section 10.2.2).
 
-    http:// and https:// mean ws:// and wss:// there. Within one origin the user
-    information stays what it was; a fragment is for nobody here.
+    http:// and https:// mean ws:// and wss:// there. User information stays what it
+    was within one origin, and is none in another, whatever the Location says; a
+    fragment is for nobody here.
 
     Raises InvalidURI.
     """
@@ -86,12 +87,8 @@ def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
     found = parse_uri(re.sub(r"^http(s?)://", r"ws\1://", target, flags=re.IGNORECASE))
     here = dataclasses.replace(found, host=uri.host)  # an IPv6 zone is in no Location
     if here.origin == uri.origin and found.host == uri.host.partition("%")[0]:
-        found = here
-        if found.username is None:
-            found = dataclasses.replace(
-                found, username=uri.username, password=uri.password
-            )
-    return found
+        return dataclasses.replace(here, username=uri.username, password=uri.password)
+    return dataclasses.replace(found, username=None, password=None)
 
 
 def parse_uri(uri: str) -> WebSocketURI:
