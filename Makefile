@@ -129,7 +129,8 @@ CHECK_DIST = build/dist-check/bin/python -I -c 'import importlib.metadata, pathl
 	here = pathlib.Path(trio_ws.__file__); \
 	assert here.is_relative_to(sys.prefix), here; \
 	assert here.with_name("py.typed").is_file(), "no py.typed"; \
-	assert len(list(here.parent.rglob("*.pxd"))) == 5, "no types of the codec"; \
+	assert len(list(here.parent.rglob("*.pxd"))) == $(words $(wildcard \
+	trio_ws/_protocol/*.pxd)), "no types of the codec"; \
 	assert not list(here.parent.rglob("*.c")), "generated files"; \
 	assert importlib.metadata.version("trio_ws") == v.__version__; \
 	assert trio_ws.codec() == sys.argv[2], trio_ws.codec(); \
