@@ -607,7 +607,7 @@ def test_a_port_that_is_none(port: int) -> None:
 
 async def test_a_stream_that_tls_can_not_be_put_on() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises((ssl.SSLError, ValueError)):  # which, depends on Python
         async with connect("wss://testing/", stream=ours, server_hostname="a" * 300):
             raise AssertionError("entered")
     assert await theirs.receive_some() == b""  # closed
