@@ -401,6 +401,31 @@ def test_interrupt_at_any_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
             raise
 
 
+@pytest.mark.parametrize(
+    "hook", ["process_request", "process_response", "select_subprotocol"]
+)
+def test_interrupt_in_a_hook(hook: str) -> None:
+    # It is the user's code, and may take long.
+    interrupted = True
+
+    def slow(*_: object) -> None:
+        nonlocal interrupted
+        signal.raise_signal(signal.SIGINT)
+        interrupted = False
+
+    async def main() -> None:
+        async def echo(ws: AnyConnection) -> None: ...
+
+        options: Any = {hook: slow}
+        async with trio_ws.open_server(echo, 0, host="127.0.0.1", **options) as server:
+            async with trio_ws.connect(f"ws://127.0.0.1:{server.port}/"):
+                raise AssertionError("entered")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert interrupted
+
+
 def received_around(interrupter: Interrupter) -> list[str]:
     """Interrupt the second of three messages, which is gathered with others.
 
