@@ -1107,6 +1107,27 @@ async def test_errors_of_a_handler_that_is_cancelled(
     assert repr(record.exc_info[1].exceptions) == "(ValueError('cleanup failed'),)"
 
 
+async def test_a_close_in_good_order_as_a_handler_is_cancelled(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    async def handler(ws: ServerConnection) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await ws.aclose()
+                    await ws.send("too late")
+
+    listener = MemoryListener()
+    with trio.move_on_after(1):
+        async with open_server(handler, listeners=[listener]):
+            async with connect("ws://testing/", stream=listener.connect()):
+                await trio.sleep_forever()
+    assert [one for one in log.records if one.levelno == logging.ERROR] == []
+
+
 async def test_closing_while_a_connection_is_accepted(
     autojump_clock: MockClock,
 ) -> None:
