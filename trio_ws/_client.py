@@ -14,7 +14,12 @@ import trio
 
 from ._connection import ClientConnection
 from ._opening import open_client
-from ._options import ClientOptions, ClientOptionsDict, make_options
+from ._options import (
+    ClientOptions,
+    ClientOptionsDict,
+    check_keywords,
+    make_options,
+)
 from ._protocol._handshake_client import ClientHandshake
 from ._protocol._headers import Headers
 from ._protocol._uri import WebSocketURI, parse_uri, redirected
@@ -234,7 +239,7 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         # connect() would take its own host, port and stream from among them.
-        make_options(ClientOptions, "unix_connect", options)
+        check_keywords(ClientOptions, "unix_connect", options)
         super().__init__(uri, ssl=ssl, server_hostname=server_hostname, **options)
         self._path = os.fspath(path)
 

@@ -85,17 +85,10 @@ async def _read_response(
                 data = transport.read() if broken else await _read_some(transport)
                 if not data and broken:
                     raise broken
-            except OSError:
-                if handshake.is_refused:
+                if not data:
                     break
-                raise
-            if not data:
-                break
-            try:
                 response = handshake.receive(data)
-            except InvalidStatus:
-                raise
-            except InvalidHandshake:
+            except (OSError, InvalidHandshake):
                 if handshake.is_refused:
                     break
                 raise

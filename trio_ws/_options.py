@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -330,6 +330,12 @@ def make_options(
     kind: type[_OptionsT], call: str, keywords: Mapping[str, Any]
 ) -> _OptionsT:
     """Make the options of a call; raise TypeError for a keyword it doesn't have."""
+    check_keywords(kind, call, keywords)
+    return kind(**keywords)
+
+
+def check_keywords(kind: type[Options], call: str, keywords: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that a call doesn't have."""
     known = {field.name for field in dataclasses.fields(kind)}
     for name in keywords:
         if name not in known:
@@ -337,4 +343,3 @@ def make_options(
             raise TypeError(
                 f"{call}() got an unexpected keyword argument {name!r}{hint}"
             )
-    return kind(**keywords)

@@ -20,7 +20,7 @@ from trio.lowlevel import enable_ki_protection
 from ._client import connect
 from ._connection import ClientConnection
 from ._groups import ends_with, exit_of
-from ._options import ClientOptions, ClientOptionsDict, make_options
+from ._options import ClientOptions, ClientOptionsDict, check_keywords
 from ._scope import ConnectionScope
 from .exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
@@ -172,7 +172,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
-        make_options(ClientOptions, "reconnect", options)  # no stream, which is one
+        check_keywords(ClientOptions, "reconnect", options)  # no stream, which is one
         self._connect = connect(
             uri,
             host=host,

@@ -318,9 +318,6 @@ class Server:
             return None
         except (InvalidHandshake, OSError) as exc:
             problem = exc
-        except Exception:  # a create_connection that fails
-            self.logger.exception("opening handshake failed")
-            return None
         finally:
             session.reading = None
         self.logger.info(
