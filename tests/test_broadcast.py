@@ -199,7 +199,7 @@ async def test_those_that_are_not_open_are_passed_over() -> None:
     async with pairs(4) as (clients, servers, _):
         await servers[0].aclose()
         await clients[1].aclose()
-        servers[2]._pump.fail(1011, "", None)
+        servers[2]._endpoint.fail(1011, "", None)
         assert servers[2].state is not State.OPEN
         assert broadcast(servers, "a") == []
         await settle()

@@ -277,7 +277,7 @@ PONGS = frame(PONG, bytes(125))
 
 async def test_the_reader(turns: Turns, floods: dict[object, Flood]) -> None:
     async with connected() as ws:
-        floods[ws._pump._transport] = Flood(turns, b"", PONGS)
+        floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
         await ws.send("wake up")
         await turns.pass_by(20)
         assert 1 <= turns.most <= 2
@@ -289,7 +289,7 @@ async def test_readers_of_many_connections(
     async with AsyncExitStack() as stack:
         for _ in range(10):
             ws = await stack.enter_async_context(connected())
-            floods[ws._pump._transport] = Flood(turns, b"", PONGS)
+            floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
             await ws.send("wake up")
         await turns.pass_by(20)
         assert 10 <= turns.most <= 20
@@ -313,11 +313,11 @@ async def test_a_receiver_that_reads_a_message_without_end(
 ) -> None:
     endless = bytes([0x80 | BINARY, 127]) + (2**40).to_bytes(8, "big")
     async with standing_by() as ws:
-        floods[ws._pump._transport] = Flood(turns, endless, bytes(1))
+        floods[ws._endpoint.transport] = Flood(turns, endless, bytes(1))
         nursery.start_soon(ws.recv)
         await ws.send("wake up")
         await turns.pass_by(5)
-        assert ws._pump._reading is CALLER
+        assert ws._endpoint.reader.by is CALLER
         assert CALLS <= turns.most <= 2 * CALLS
         nursery.cancel_scope.cancel()
 
@@ -333,7 +333,7 @@ async def test_a_receiver_that_reads_messages_without_end(
             turns.did()
 
     async with standing_by() as ws:
-        floods[ws._pump._transport] = Flood(turns, b"", frame(BINARY, bytes(1000)))
+        floods[ws._endpoint.transport] = Flood(turns, b"", frame(BINARY, bytes(1000)))
         nursery.start_soon(receive, ws)
         await ws.send("wake up")
         await turns.pass_by(5)
@@ -347,7 +347,7 @@ async def test_a_read_that_took_long_makes_the_next_one_shorter(
 ) -> None:
     # As one of tiny frames does, where so many bytes are much more work.
     async with connected() as ws:
-        flood = floods[ws._pump._transport] = Flood(turns, b"", PONGS)
+        flood = floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
         slowness = 10.0
         # There are two looks at the clock for each read: before and after.
         after = itertools.cycle([False, True])
@@ -394,7 +394,7 @@ class Greedy:
 
 async def test_a_peer_that_takes_all_of_a_large_message(turns: Turns) -> None:
     async with connected() as ws:
-        transport = ws._pump._transport
+        transport = ws._endpoint.transport
         assert isinstance(transport, SocketTransport)
         greedy = Greedy(transport._sock, turns)
         transport._sock = greedy  # type: ignore[assignment]
@@ -408,7 +408,7 @@ async def test_a_peer_that_takes_all_of_a_large_message(turns: Turns) -> None:
 
 async def test_large_messages_count_for_more_than_a_call(turns: Turns) -> None:
     async with connected() as ws:
-        transport = ws._pump._transport
+        transport = ws._endpoint.transport
         assert isinstance(transport, SocketTransport)
         transport._sock = Greedy(transport._sock, Turns())  # type: ignore[assignment]
         await turns.pass_by(1)

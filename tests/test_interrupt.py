@@ -21,7 +21,7 @@ import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
 from trio_ws import _reading
 from trio_ws._keepalive import Keepalive
-from trio_ws._pump import Pump
+from trio_ws._pump import Endpoint as Pump
 from trio_ws._scope import ConnectionScope
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ def test_interrupt_at_any_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
         trio.run(run)
     assert len(survey.seen) > 300
     if run is small_run:
-        assert any("self._reading = CALLER" in getline(*line) for line in survey.seen)
+        assert any("reader.by = CALLER" in getline(*line) for line in survey.seen)
     gc.collect()
     before = descriptors()
     for line in survey.seen:

@@ -509,7 +509,7 @@ async def test_the_keepalive_interrupts_nothing(
                 await ws.send(str(number))
 
     async def until(state: Reading) -> None:
-        while ws._pump._reading is not state:
+        while ws._endpoint.reader.by is not state:
             await trio.lowlevel.checkpoint()
 
     async def receive() -> None:

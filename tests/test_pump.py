@@ -145,7 +145,7 @@ async def test_a_burst_is_gathered(
         for i in range(2000):
             ws.send_nowait(b"%0100d" % i)
             # Memory is bounded, so the limit of a write is that of a burst.
-            assert ws._pump._engine.outbox.size < 2**16
+            assert ws._endpoint.engine.outbox.size < 2**16
         await trio.testing.wait_all_tasks_blocked()
         assert len(writes) <= 10
         for i in range(2000):
@@ -184,7 +184,7 @@ async def test_what_the_socket_would_not_take_is_not_offered_each_time(
     async with connected(nursery, both.peer, write_limit=2**30) as ws:
         await trio.testing.wait_all_tasks_blocked()
         ws.send_nowait(bytes(2**20))  # more than the socket takes
-        assert ws._pump._engine.outbox.size > 2**16
+        assert ws._endpoint.engine.outbox.size > 2**16
         writes.clear()
         for i in range(1000):
             ws.send_nowait(bytes([i % 256]))
@@ -255,10 +255,10 @@ async def test_reading_goes_on_before_the_queue_is_empty(
         for _ in range(11):  # of which the last is left where it is
             await both.peer.send(BINARY, bytes(11_000))
             await trio.testing.wait_all_tasks_blocked()
-        paused = [ws._pump.paused]
+        paused = [ws._endpoint.reader.paused]
         for _ in range(8):
             await ws.recv()
-            paused.append(ws._pump.paused)
+            paused.append(ws._endpoint.reader.paused)
         # Until 22,000 bytes wait, less than a quarter.
         assert paused == [True] * 8 + [False]
         await both.peer.close()
@@ -273,7 +273,7 @@ async def test_closing_wakes_a_reader_that_paused(
         for _ in range(10):
             await both.peer.send(BINARY, bytes(8))
             await trio.testing.wait_all_tasks_blocked()
-        assert ws._pump.paused
+        assert ws._endpoint.reader.paused
         nursery.start_soon(both.peer.close)
         await ws.aclose()
         assert ws.close_code == 1000
@@ -474,7 +474,7 @@ async def test_a_goodbye_is_said_without_waiting(
             for _ in range(12):  # more than one read, less than a buffer holds
                 await peer.send(BINARY, bytes(10_000))
                 await trio.testing.wait_all_tasks_blocked()
-            assert ws._pump.paused
+            assert ws._endpoint.reader.paused
             await ws.send("last")
             scope.cancel()
             await trio.sleep_forever()

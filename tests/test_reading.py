@@ -228,7 +228,7 @@ def either_link(make_link: MakeLink, request: pytest.FixtureRequest) -> Link:
 
 
 def reading(ws: Connection) -> Reading:
-    return ws._pump._reading
+    return ws._endpoint.reader.by
 
 
 async def passed(clock: MockClock, seconds: float) -> None:
@@ -403,7 +403,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ways.append("wait")
         await wait_readable(transport)
 
-    monkeypatch.setattr("trio_ws._reading.checkpoint", looking)
+    monkeypatch.setattr("trio_ws._receiver.checkpoint", looking)
     monkeypatch.setattr(SocketTransport, "wait_readable", waiting)
     return ways
 
@@ -929,7 +929,7 @@ async def test_the_end_in_each_turn_beside_a_receiver(
                 assert isinstance(receiver.error, ConnectionClosedOK)
                 break
             if ways == "send":
-                ws._pump.keep_reading()
+                ws._endpoint.reader.keep_reading()
             receiver.scope.cancel()
             await wait_all_tasks_blocked()
             link.sock.send(frame(TEXT, b"y"))
@@ -1006,7 +1006,7 @@ async def test_the_keepalive_of_a_receiver_that_reads(
             assert kind == FIN | PING
             await link.peer.send(PONG, payload)
             await wait_all_tasks_blocked()
-            assert not ws._pings.waiting
+            assert not ws._endpoint.pings.waiting
             await passed(mock_clock, 4.9)
             assert ws.state is State.OPEN
             await link.text("x")
@@ -1072,7 +1072,7 @@ async def test_a_message_that_the_keepalive_reads(
             assert receiver.got == [str(i)]
             receiver.scope.cancel()
             await wait_all_tasks_blocked()
-            ws._pings._pending.clear()
+            ws._endpoint.pings._pending.clear()
 
 
 async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
@@ -1083,7 +1083,7 @@ async def test_a_message_that_is_read_in_passing_wakes_its_receiver(
     async with link.standing_by() as ws:
         receiver = await receiver_in(state, nursery, link, ws, mock_clock)
         await link.put_unread(frame(TEXT, b"x"))
-        assert ws._pump.read_now()
+        assert ws._endpoint.reader.read_now()
         if state == "standby":
             await receiver.receive(1)
         await wait_all_tasks_blocked()
@@ -1111,7 +1111,7 @@ async def test_an_end_that_is_read_in_passing_is_told_to_its_receiver(
         if not end:
             link.sock.shutdown(socket.SHUT_WR)
         while ws.state is State.OPEN:
-            assert ws._pump.read_now() is not None
+            assert ws._endpoint.reader.read_now() is not None
         if state == "standby":
             await receiver.receive(2)
         await wait_all_tasks_blocked()
@@ -1308,7 +1308,7 @@ async def test_a_flusher_that_waits_is_not_hurt_by_a_wake_up(
         assert reading(ws) is CALLER
         for i in range(5):
             await link.put_unread(frame(TEXT, b"%d" % i))
-            ws._pump.read_now()
+            ws._endpoint.reader.read_now()
             await wait_all_tasks_blocked()
         assert receiver.got == ["0", "1", "2", "3", "4"]
         for _ in range(filled):
@@ -1535,7 +1535,7 @@ async def test_a_full_read_leaves_nobody_waiting_for_what_tls_has(
         await wait_all_tasks_blocked()
         assert link.sock.send(rest) == len(rest)
         if in_passing:
-            count = ws._pump.read_now() or 0
+            count = ws._endpoint.reader.read_now() or 0
             assert count == READ_SIZE
         await wait_all_tasks_blocked()
         assert receiver.got[got:] == ["\0" * (total - 10)]
@@ -1551,14 +1551,14 @@ async def test_a_receiver_behind_a_full_read_can_be_cancelled(
         nursery.start_soon(link.peer.put, frame(TEXT, b"x") + large)
         await wait_all_tasks_blocked()
         assert receiver.got == ["x"]
-        assert ws._pump._full
+        assert ws._endpoint.reader.full
         for _ in range(3):
-            reads = ws._pump.reads
+            reads = ws._endpoint.reader.reads
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await ws.recv()
             assert scope.cancelled_caught
-            assert ws._pump.reads == reads
+            assert ws._endpoint.reader.reads == reads
         assert await ws.recv() == bytes(3 * READ_SIZE)
 
 
@@ -1584,12 +1584,14 @@ async def test_a_large_message_lets_others_run(
 
         receiver = await as_caller(nursery, ws)
         nursery.start_soon(others)
-        reads, turns = ws._pump.reads, 0
+        reads, turns = ws._endpoint.reader.reads, 0
         await link.peer.put(frame(BINARY, bytes(10 * READ_SIZE)))
         while not receiver.ended:
             await trio.lowlevel.checkpoint()
-        assert ws._pump.reads - reads > 2
-        assert turns >= ws._pump.reads - reads - 1  # tasks of a turn in any order
+        assert ws._endpoint.reader.reads - reads > 2
+        assert (
+            turns >= ws._endpoint.reader.reads - reads - 1
+        )  # tasks of a turn in any order
 
 
 async def test_a_firehose_lets_others_run(
@@ -1743,7 +1745,7 @@ async def test_a_receiver_that_is_cancelled_gets_nothing_whatever_a_write_finds(
         monkeypatch.setattr(_writing, "perf_counter", lambda: 1000.0)
         ws.send_nowait("1")
         ws.send_nowait("2")
-        assert ws._pump._outbox.size
+        assert ws._endpoint.writer._outbox.size
         link.sock.send(frame(TEXT, b"x"))
         link.stream.socket.close()
         with trio.CancelScope() as scope:

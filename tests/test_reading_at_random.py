@@ -185,7 +185,7 @@ class Walk:
 
     def look(self) -> None:
         """What the keepalive does before it gives up."""
-        self.ws._pump.read_now()
+        self.ws._endpoint.reader.read_now()
 
     # -- What holds ----------------------------------------------------------
 
@@ -195,13 +195,13 @@ class Walk:
     def check(self) -> None:
         everything = [message for _, message in self.ends]
         assert self.got == everything[: len(self.got)]
-        reading = self.ws._pump._reading
+        reading = self.ws._endpoint.reader.by
         if self.scope is not None:
             # It waits, so there is nothing for it, and nobody pauses.
             assert len(self.got) == len(self.arrived())
-            assert not self.ws._pump.paused
+            assert not self.ws._endpoint.reader.paused
             assert not self.ws._engine.messages
-        if not self.ws._pump.paused:
+        if not self.ws._endpoint.reader.paused:
             for payload in self.pinging:
                 assert self.pongs.get(payload, self.sent + 1) > self.sent
         assert reading is not CALLER or self.scope is not None

@@ -852,8 +852,10 @@ class FakeConnection:
 
     def __init__(self, lost: trio.Event) -> None:
         self.lost = lost
+        self._endpoint = self
+        self.ending = self
 
-    def _error(self) -> str:
+    def error(self) -> str:
         return "lost"
 
 

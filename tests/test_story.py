@@ -64,7 +64,7 @@ async def test_what_a_peer_sends_is_escaped(caplog: pytest.LogCaptureFixture) ->
             await ws.send(nasty)
             await ws.send(nasty.encode())
             await ws.ping(nasty)
-            ws._pump.fail(1002, "\x1b[2J\u2028", None)
+            ws._endpoint.fail(1002, "\x1b[2J\u2028", None)
             with pytest.raises(ConnectionClosedError):
                 await ws.recv()
     for record in caplog.records:

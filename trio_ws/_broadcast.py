@@ -8,9 +8,9 @@ from typing import Literal
 from trio.lowlevel import enable_ki_protection
 
 from ._connection import Connection
+from ._messages import Data, prepared
 from ._protocol._outbox import Encoded
 from ._protocol._state import OPEN
-from ._sending import Data, prepared
 
 
 @enable_ki_protection
@@ -41,17 +41,15 @@ def broadcast(
     left_out: list[Connection] = []
     for connection in connections:
         try:
-            engine, pump = connection._engine, connection._pump
+            endpoint = connection._endpoint
         except AttributeError:  # isinstance() of an abstract class costs more
             raise TypeError(
                 f"connections: expected connections; got {connection!r}"
             ) from None
-        if engine.phase is not OPEN:
+        if endpoint.engine.phase is not OPEN:
             continue
-        if connection._turn is None and pump.has_room:
-            pump.write_now(engine.shared_frame(opcode, payload, cache))
-        else:
+        if not endpoint.sender.accept_shared(opcode, payload, cache):
             left_out.append(connection)
             if slow == "close":
-                pump.fail(1008, "reads too slowly", None)
+                endpoint.fail(1008, "reads too slowly", None)
     return left_out

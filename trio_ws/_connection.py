@@ -6,12 +6,8 @@ only one task at a time may receive.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import logging
 import uuid
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     Iterable,
 )
@@ -20,54 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from ._keepalive import Pings
+from ._messages import Data, control_payload, fragments_of, prepared
 from ._pace import current_pacer
-from ._protocol._engine import Engine
-from ._protocol._frames import (
-    BINARY,
-    CONT,
-    OK_CODES,
-    CloseCode,
-    close_payload,
-)
+from ._protocol._frames import BINARY, CloseCode, close_payload
 from ._protocol._handshake_server import plain_response
 from ._protocol._state import CONNECTING, FINAL, OPEN, State
-from ._pump import Pump
+from ._pump import Endpoint
 from ._reading import PAUSED
-from ._sending import (
-    Data,
-    FragmentedMessage,
-    Turn,
-    control_payload,
-    fragments_of,
-    prepared,
-)
-from ._story import Story
-from ._streaming import MessageStream, StreamToken, converted
-from .exceptions import (
-    ConcurrencyError,
-    ConnectionClosed,
-    ConnectionClosedError,
-    ConnectionClosedOK,
-)
+from ._streaming import MessageStream
+from .exceptions import ConnectionClosedOK
 
 if TYPE_CHECKING:
-    from ._options import Options
-    from ._protocol._handshake_client import ClientHandshake
-    from ._protocol._handshake_server import ServerHandshake
-    from ._protocol._http import Request, Response
-    from ._scope import ConnectionScope
-    from ._transports import Transport
-
-
-@dataclasses.dataclass(slots=True)
-class Opened:
-    """What a connection is made of, once there is a request."""
-
-    transport: Transport
-    request: Request
-    options: Options
-    logger: logging.Logger
+    from ._protocol._http import Response
 
 
 class Connection(trio.abc.Channel[str | bytes]):
@@ -83,69 +43,34 @@ class Connection(trio.abc.Channel[str | bytes]):
     socket.getsockname() gives them, are None where the stream isn't a socket.
     """
 
-    _client: bool
-
     nursery: trio.Nursery
 
-    def __init__(self, opened: Opened) -> None:
-        self.request = opened.request
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.request = endpoint.request
         self.response: Response | None = None
         self.subprotocol: str | None = None
-        self.logger = opened.logger
-        self.local_address: Any = opened.transport.local_address
-        self.remote_address: Any = opened.transport.remote_address
-        self._options = opened.options
-        debug = self.logger.isEnabledFor(logging.DEBUG)
-        self._story = Story(self.logger, self.id) if debug else None
-        self._pings = Pings(self._story.latency if self._story else None)
-        self._engine = Engine(
-            client=self._client,
-            max_size=opened.options.max_size,
-            trace_received=self._story.received if self._story else None,
-            trace_sent=self._story.sent if self._story else None,
-        )
-        # Hooks have the connection before its response is written, and a frame
-        # must not come before that.
-        self._engine.phase = CONNECTING
-        self._engine.on_pong = self._pings.acknowledge
-        self._pump = Pump(
-            self._engine,
-            opened.transport,
-            opened.options,
-            client=self._client,
-            pings=self._pings,
-            on_end=self._on_end,
-        )
+        self.logger = endpoint.logger
+        self.local_address: Any = endpoint.transport.local_address
+        self.remote_address: Any = endpoint.transport.remote_address
+        self._endpoint = endpoint
+        self._engine = endpoint.engine
+        self._reader = endpoint.reader
+        self._receiver = endpoint.receiver
+        self._sender = endpoint.sender
         self._pacer = current_pacer()
-        self._turn: trio.StrictFIFOLock | None = None  # of senders, under contention
-        self._receiving = False
-        self._stream: StreamToken | None = None  # the message that is read piecemeal
-        self._aclosed = False  # by the user: no clock, no verdict
-        self._told_of_lost_data = False
-        self._scope: ConnectionScope | None = None
-
-    def _accepted(
-        self, response: Response, handshake: ClientHandshake | ServerHandshake
-    ) -> None:
-        """Take over what the opening handshake has agreed on."""
-        self.response = response
-        self._engine.phase = OPEN
-        self.subprotocol = handshake.subprotocol
-        self._engine.extend(tuple(handshake.extensions))
-        if handshake.leftover:
-            self._engine.receive(handshake.leftover)
+        endpoint.ending.connection = self
 
     # -- Facts ---------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def id(self) -> uuid.UUID:
         """A unique name of the connection, for logs."""
-        return uuid.uuid4()
+        return self._endpoint.id
 
     @property
     def latency(self) -> float:
         """Seconds from the latest ping that was answered to its pong; 0 before."""
-        return self._pings.latency
+        return self._endpoint.pings.latency
 
     @property
     def state(self) -> State:
@@ -158,7 +83,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             return State.OPEN
         if self._engine.phase is CONNECTING:
             return State.CONNECTING
-        return State.CLOSED if self._pump.closed else State.CLOSING
+        return State.CLOSED if self._endpoint.closed else State.CLOSING
 
     @property
     def close_code(self) -> int | None:
@@ -215,31 +140,26 @@ class Connection(trio.abc.Channel[str | bytes]):
         returns a message, even if one is there: recv_nowait() does.
         """
         # One of two calls that decide what a message costs, so it is spelt out.
-        engine = self._engine
-        if (
-            engine.messages
-            and not self._receiving
-            and self._stream is None
-            and not self._pacer.is_due()
-        ):
+        engine, receiver = self._engine, self._receiver
+        if engine.messages and not receiver.busy and not self._pacer.is_due():
             await checkpoint_if_cancelled()  # nothing else runs meanwhile
         else:
-            self._begin_receiving()
+            receiver.begin()
             try:
-                if self._stream is not None or not engine.idle:
+                if receiver.stream is not None or not engine.idle:
                     await self._pacer.step()
-                    self._leave_stream()
+                    receiver.leave_stream()
                 while engine.idle:
-                    await self._pump.wait_incoming()
+                    await receiver.wait()
                 if not engine.messages:
-                    raise self._closed()
+                    raise self._endpoint.ending.closed()
             finally:
-                self._receiving = False
+                receiver.finish()
         if decode is not None:
-            return self._take(decode)
+            return receiver.take(decode)
         message = engine.pop()
-        if self._pump._reading is PAUSED:  # Pump.paused, without a call
-            self._pump.taken()
+        if self._reader.by is PAUSED:
+            self._reader.taken()
         return message
 
     async def receive(self) -> str | bytes:
@@ -255,18 +175,13 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         Raises trio.WouldBlock if none is; otherwise as recv().
         """
-        self._begin_receiving()
+        receiver = self._receiver
+        receiver.begin()
         try:
-            self._leave_stream()
-            if not self._engine.messages:
-                self._pump.read_if_nobody_does()
-            if not self._engine.messages:
-                if self._engine.phase is not OPEN:
-                    raise self._closed()
-                raise trio.WouldBlock("no message is there")
-            return self._take(decode)
+            receiver.look()
+            return receiver.take(decode)
         finally:
-            self._receiving = False
+            receiver.finish()
 
     async def __anext__(self) -> str | bytes:
         """Receive the next message; a close in good order ends the iteration.
@@ -288,40 +203,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         The iteration raises what recv() raises, also in the middle of a
         message. **Cancellation**: nothing is lost; the iteration can go on.
         """
-        return MessageStream(self, decode)
-
-    def _begin_receiving(self) -> None:
-        if self._receiving:
-            raise ConcurrencyError("another task is already receiving")
-        if self._stream is not None and self._stream.is_of_another_task():
-            raise ConcurrencyError(
-                "another task is in the middle of a message, by recv_streaming()"
-            )
-        self._receiving = True
-
-    @enable_ki_protection
-    def _take(self, decode: bool | None) -> str | bytes:
-        # Converted before it is taken: what can't be decoded isn't lost.
-        message = converted(self._engine.messages[0], decode)
-        self._engine.pop()
-        self._pump.taken()
-        return message
-
-    @enable_ki_protection
-    def _leave_stream(self) -> None:
-        """Discard the rest of a message that recv_streaming() was left in."""
-        if self._stream is None:
-            return
-        begun = self._stream.begun
-        self._stream = None
-        self._pump.streaming = False
-        if not begun:
-            pass  # cancelled before the first piece, so nothing is lost (R4)
-        elif self._engine.messages:
-            self._engine.pop()
-        else:
-            self._engine.decoder.discard_partial()
-        self._pump.taken()
+        return MessageStream(self._receiver, decode)
 
     # -- Sending -------------------------------------------------------------
 
@@ -353,24 +235,24 @@ class Connection(trio.abc.Channel[str | bytes]):
         can't be told to forget the beginning. The same if the iterable raises.
         """
         # The other of two calls that decide what a message costs.
+        sender = self._sender
         due = self._pacer.is_due()
         if not due:
             await checkpoint_if_cancelled()
-            if text is None and self._turn is None and self._gather(message, compress):
-                return
+            if text is None and sender.lock is None:
+                if sender.gather(message, compress):
+                    return
         if type(message) is bytes and text is None:
             opcode, payload = BINARY, message
         elif isinstance(message, (str, bytes, bytearray, memoryview)):
             opcode, payload = prepared(message, text)
         else:
-            await self._send_fragments(fragments_of(message), text, compress)
+            await sender.accept_fragments(fragments_of(message), text, compress)
             return
         if due:
             await self._pacer.rest()
-        if not self._hand_over_at_once(opcode, payload, compress):
-            async with Turn(self):
-                await self._pump.wait_room()
-                self._hand_over(opcode, payload, compress=compress)
+        if not sender.accept_nowait(opcode, payload, compress):
+            await sender.accept(opcode, payload, compress)
 
     def send_nowait(
         self, message: Data, *, text: bool | None = None, compress: bool = True
@@ -381,74 +263,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         another task is sending; nothing is sent then. Otherwise as send().
         """
         opcode, payload = prepared(message, text)
-        if not self._hand_over_at_once(opcode, payload, compress):
+        if not self._sender.accept_nowait(opcode, payload, compress):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
-
-    @enable_ki_protection
-    def _gather(self, message: object, compress: bool) -> bool:
-        """Accept a message behind others that are about to go out, if there are any."""
-        return self._engine.gather(message, compress)
-
-    @enable_ki_protection
-    def _hand_over_at_once(self, opcode: int, payload: bytes, compress: bool) -> bool:
-        """Accept a message if nobody else's turn is to send and there is room."""
-        engine, pump = self._engine, self._pump
-        if engine.phase is not OPEN:
-            raise self._closed()
-        # Where nobody flushes, nothing waits.
-        if self._turn is None and (not pump._flushing or pump.has_room):
-            pump.write(engine.data_frame(opcode, payload, True, compress))
-            return True
-        return False
-
-    @enable_ki_protection
-    def _hand_over(
-        self, opcode: int, payload: bytes, *, fin: bool = True, compress: bool
-    ) -> None:
-        """Accept a frame: the one step in which a message is committed (R5)."""
-        if self._engine.phase is not OPEN:
-            raise self._closed()
-        self._pump.write(self._engine.data_frame(opcode, payload, fin, compress))
-
-    @enable_ki_protection
-    def _hand_over_fragment(
-        self, message: FragmentedMessage, payload: bytes, *, fin: bool, compress: bool
-    ) -> None:
-        """Accept a fragment, and know at the same time that it was."""
-        opcode = CONT if message.begun else message.opcode
-        self._hand_over(opcode, payload, fin=fin, compress=compress)
-        message.begun = not fin
-
-    async def _send_fragments(
-        self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
-    ) -> None:
-        iterator = aiter(fragments)
-        async with Turn(self):
-            await self._pacer.step()
-            message = FragmentedMessage(text)
-            try:
-                async for fragment in iterator:
-                    payload = message.prepared(fragment)
-                    await self._pump.wait_room()
-                    self._hand_over_fragment(
-                        message, payload, fin=False, compress=compress
-                    )
-                    await self._pacer.step()
-                if message.begun:
-                    message.finish()
-                    await self._pump.wait_room()
-                    self._hand_over_fragment(message, b"", fin=True, compress=compress)
-            except BaseException as exc:
-                if message.begun and self._engine.phase is OPEN:
-                    self._pump.fail(1011, "message was not completed", exc)
-                raise
-            finally:
-                # A generator that isn't finished is finished here, not by the
-                # garbage collector. Anything else remains the caller's.
-                if isinstance(iterator, AsyncGenerator):
-                    with trio.CancelScope(shield=True) as scope:
-                        scope.cancel()
-                        await iterator.aclose()
 
     # -- Control -------------------------------------------------------------
 
@@ -469,16 +285,17 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         payload = None if data is None else control_payload(data)
         await self._pacer.step()
+        endpoint = self._endpoint
         if self._engine.phase is not OPEN:
-            raise self._closed()
-        payload, waiter = self._pings.add(payload)
+            raise endpoint.ending.closed()
+        payload, waiter = endpoint.pings.add(payload)
         try:
-            self._queue_ping(payload)
+            endpoint.ping(payload)
             await waiter.done.wait()
         finally:
-            self._pings.forget(payload, waiter)
+            endpoint.pings.forget(payload, waiter)
         if waiter.latency is None:
-            raise self._closed()
+            raise endpoint.ending.closed()
         return waiter.latency
 
     async def pong(self, data: str | bytes = b"") -> None:
@@ -490,19 +307,8 @@ class Connection(trio.abc.Channel[str | bytes]):
         payload = control_payload(data)
         await self._pacer.step()
         if self._engine.phase is not OPEN:
-            raise self._closed()
-        self._queue_pong(payload)
-
-    @enable_ki_protection
-    def _queue_ping(self, payload: bytes) -> None:
-        self._engine.send_ping(payload)
-        self._pump.flush()
-        self._pump.keep_reading()
-
-    @enable_ki_protection
-    def _queue_pong(self, payload: bytes) -> None:
-        self._engine.send_pong(payload)
-        self._pump.flush()
+            raise self._endpoint.ending.closed()
+        self._endpoint.pong(payload)
 
     # -- Closing -------------------------------------------------------------
 
@@ -524,99 +330,26 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         close_payload(code, reason)  # raises for wrong arguments
         if self._engine.phase is CONNECTING:
-            raise self._closed()
-        if self._lost and self._scope is not None and self._scope.was_told:
-            self._told_of_lost_data = True
-        self._aclosed = True
-        if self._scope is not None:
-            self._scope.stop_clock()
-        await self._close(code, reason)
-        if self._engine.lost_data and not self._told_of_lost_data:
-            self._told_of_lost_data = True
-            raise self._error()
+            raise self._endpoint.ending.closed()
+        ending = self._endpoint.ending
+        ending.aclose()
+        await self._endpoint.aclose(code, reason)
+        ending.raise_for_lost_data()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, by whomever.
 
         **Cancellation**: changes nothing.
         """
-        await self._pump.wait_closed()
-
-    async def _close(self, code: int, reason: str) -> None:
-        """Do the closing handshake, or in a cancelled scope what can be done.
-
-        **Cancellation**: closes in a hurry, then raises Cancelled.
-        """
-        try:
-            await checkpoint_if_cancelled()
-            if self._engine.phase is OPEN:
-                self._pump.close(code, reason)
-            await self._pump.wait_closed()
-        except BaseException:
-            await self._pump.goodbye(code, reason)
-            raise
-
-    # -- The end -------------------------------------------------------------
-
-    @property
-    def _in_order(self) -> bool:
-        """Whether both close frames say that all is well."""
-        rcvd, sent = self._engine.rcvd, self._engine.sent
-        return (
-            rcvd is not None
-            and sent is not None
-            and rcvd.code in OK_CODES
-            and sent.code in OK_CODES
-        )
-
-    @property
-    def _lost(self) -> bool:
-        """Whether the connection ended, not in good order nor by the user."""
-        return not (self._engine.phase is OPEN or self._aclosed or self._in_order)
-
-    def _closed(self) -> ConnectionClosed:
-        """Make the exception for a call that finds the connection closed.
-
-        The one place where the user's code is told of a loss.
-        """
-        if self._engine.phase is CONNECTING:
-            raise RuntimeError("connection isn't open yet: its response isn't sent")
-        if self._lost:
-            if self._scope is not None:
-                self._scope.told()
-            return self._error()
-        engine = self._engine
-        exc = ConnectionClosedOK(engine.rcvd, engine.sent, engine.rcvd_then_sent)
-        exc._connection = self
-        return exc
-
-    def _error(self) -> ConnectionClosedError:
-        engine = self._engine
-        exc = ConnectionClosedError(engine.rcvd, engine.sent, engine.rcvd_then_sent)
-        exc._connection = self
-        exc.__cause__ = engine.cause
-        return exc
-
-    @enable_ki_protection
-    def _on_end(self) -> None:
-        """Act on the end of the connection; called once, by the pump."""
-        self._pings.end()
-        if self._story is not None:
-            self._story.ended(self._engine)
-        if self._scope is not None:
-            self._scope.ended()
+        await self._endpoint.wait_closed()
 
 
 class ClientConnection(Connection):
     """The client's side of a connection."""
 
-    _client = True
-
 
 class ServerConnection(Connection):
     """The server's side of a connection."""
-
-    _client = False
 
     def respond(self, status: int, text: str) -> Response:
         """Make a response of plain text, for process_request to return.

@@ -16,7 +16,8 @@ from .exceptions import ConcurrencyError
 if TYPE_CHECKING:
     from ._options import Options
     from ._protocol._engine import Engine
-    from ._pump import Pump
+    from ._reading import Reader
+    from ._writing import Writer
 
 # Pings of the keepalive whose pong, however late, is still measured.
 _REMEMBERED = 16
@@ -110,22 +111,32 @@ class Keepalive:
 
     __slots__ = (
         "_engine",
+        "_fail",
         "_held",
         "_next_ping",
         "_options",
         "_pings",
-        "_pump",
+        "_reader",
         "_reads",
         "_recent",
         "_silent_since",
         "_taken",
+        "_writer",
     )
 
     def __init__(
-        self, engine: Engine, pump: Pump, pings: Pings, options: Options
+        self,
+        engine: Engine,
+        reader: Reader,
+        writer: Writer,
+        pings: Pings,
+        options: Options,
+        fail: Callable[[int, str, BaseException | None], None],
     ) -> None:
         self._engine = engine
-        self._pump = pump
+        self._reader = reader
+        self._writer = writer
+        self._fail = fail
         self._pings = pings
         self._options = options
         assert options.ping_interval is not None
@@ -148,20 +159,21 @@ class Keepalive:
     @enable_ki_protection
     def step(self) -> None:
         """Look for life; ping, or fail the connection, if it is time to."""
-        engine, pump, options = self._engine, self._pump, self._options
+        engine, reader, writer = self._engine, self._reader, self._writer
+        options = self._options
         now = trio.current_time()
-        if pump.reads != self._reads or pump.paused:
+        if reader.reads != self._reads or reader.paused:
             self._silent_since = inf
-        elif self._held and pump.progress != self._taken:
+        elif self._held and writer.progress != self._taken:
             # Life all the same, of a peer that reads but slowly.
-            self._silent_since = max(self._silent_since, pump.last_progress)
-            self._taken = pump.progress
-            self._held = pump.watched is not None
+            self._silent_since = max(self._silent_since, writer.last_progress)
+            self._taken = writer.progress
+            self._held = writer.watched is not None
         if now >= self._given_up:
             # The answer may be here, and the clock only have been first.
-            pump.read_now()
-            if pump.reads == self._reads and engine.phase is OPEN:
-                pump.fail(1011, "keepalive ping timeout", _timeout(options))
+            reader.read_now()
+            if reader.reads == self._reads and engine.phase is OPEN:
+                self._fail(1011, "keepalive ping timeout", _timeout(options))
                 return
             self._silent_since = inf
         if now >= self._next_ping and engine.phase is OPEN:
@@ -172,12 +184,12 @@ class Keepalive:
                 self._pings.forget(*self._recent[0])
             self._recent = (*self._recent, (payload, waiter))[-_REMEMBERED:]
             ping = engine.send_ping(payload)
-            pump.flush()
-            pump.keep_reading()
+            writer.flush()
+            reader.keep_reading()
             if self._silent_since == inf:
-                self._silent_since, self._reads = now, pump.reads
-                self._taken = pump.progress
-                self._held = pump.watch(ping)
+                self._silent_since, self._reads = now, reader.reads
+                self._taken = writer.progress
+                self._held = writer.watch(ping)
 
 
 def _timeout(options: Options) -> TimeoutError:

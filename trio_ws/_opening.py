@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import trio
 from trio.lowlevel import disable_ki_protection
 
-from ._connection import ClientConnection, Connection, Opened, ServerConnection
+from ._connection import ClientConnection, Connection, ServerConnection
 from ._options import ClientOptions, ServerOptions
 from ._protocol._handshake_client import ClientHandshake
 from ._protocol._handshake_server import ServerHandshake, plain_response
 from ._protocol._http import Request, Response
+from ._pump import Endpoint
 from ._story import log_request, log_response
 from ._transports import TLSTransport, Transport
 from .exceptions import InvalidHandshake, InvalidStatus
@@ -63,9 +64,9 @@ async def open_client(
         log_response(logger, "<", exc.response)
         raise
     log_response(logger, "<", response)
-    opened = Opened(transport, handshake.request, options, logger)
-    connection = _make_connection(opened, ClientConnection)
-    connection._accepted(response, handshake)
+    endpoint = Endpoint(transport, handshake.request, options, logger, client=True)
+    connection = _make_connection(endpoint, ClientConnection)
+    _opened(connection, response, handshake)
     return connection
 
 
@@ -136,9 +137,9 @@ async def open_server(
         if can_answer:
             await _respond(transport, response, logger)
         raise Rejected(f"HTTP {response.status_code}")
-    opened = Opened(transport, request, options, logger)
+    endpoint = Endpoint(transport, request, options, logger, client=False)
     try:
-        connection = _make_connection(opened, ServerConnection)
+        connection = _make_connection(endpoint, ServerConnection)
     except Exception:
         await _respond(transport, plain_response(500, _FAILED), logger)
         raise
@@ -152,7 +153,7 @@ async def open_server(
         raise problem or Rejected(f"HTTP {response.status_code}")
     log_response(logger, ">", response)
     await _write_all(transport, response.serialize())
-    connection._accepted(response, handshake)
+    _opened(connection, response, handshake)
     request.headers._pack()
     response.headers._pack()
     return connection
@@ -243,10 +244,21 @@ async def _read_request(transport: Transport, handshake: ServerHandshake) -> Req
             return request
 
 
+def _opened(
+    connection: Connection,
+    response: Response,
+    handshake: ClientHandshake | ServerHandshake,
+) -> None:
+    endpoint = connection._endpoint
+    endpoint.opened(response, handshake)
+    connection.response = response
+    connection.subprotocol = endpoint.subprotocol
+
+
 _ConnectionT = TypeVar("_ConnectionT", bound=Connection)
 
 
-def _make_connection(opened: Opened, default: type[_ConnectionT]) -> _ConnectionT:
+def _make_connection(opened: Endpoint, default: type[_ConnectionT]) -> _ConnectionT:
     """Make the connection, by create_connection where the user has one."""
     create = opened.options.create_connection or default
     connection = _call(create, opened)

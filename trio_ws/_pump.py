@@ -20,18 +20,27 @@ the reader's end it would leave the transport open and whoever waits for that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import uuid
 from math import inf
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._ending import Ending
 from ._keepalive import Keepalive, Pings
 from ._options import Options
 from ._protocol._engine import Engine
-from ._protocol._state import CLOSE_DONE, FAILED, FINAL, OPEN
+from ._protocol._handshake_client import ClientHandshake
+from ._protocol._handshake_server import ServerHandshake
+from ._protocol._http import Request, Response
+from ._protocol._state import CLOSE_DONE, CONNECTING, FAILED, FINAL, OPEN
 from ._reading import CALLER, LAST_CALLER, Reader
+from ._receiver import Receiver
+from ._sender import Sender
+from ._story import Story
 from ._transports import Transport
+from ._writing import Writer
 
 # How long a connection that failed goes on discarding what the peer sends, so
 # that its close frame arrives.
@@ -49,33 +58,83 @@ _LAST_READS = 256
 _GOODBYE_DRAIN = 64  # reads
 
 
-class Pump(Reader):
-    """The tasks of a connection, and what they and its callers wait for."""
+class Endpoint:
+    """One side of a connection: an engine, its transport, and the tasks between."""
 
     __slots__ = (
         "_client",
         "_closed_event",
         "_deadline",
-        "_on_end",
+        "_id",
         "_pinger_scope",
         "_reader_scope",
         "_shut",
+        "_story",
         "closed",
+        "ending",
+        "engine",
+        "logger",
+        "options",
+        "pings",
+        "reader",
+        "receiver",
+        "request",
+        "response",
+        "sender",
+        "subprotocol",
+        "transport",
+        "writer",
     )
 
     def __init__(
         self,
-        engine: Engine,
         transport: Transport,
+        request: Request,
         options: Options,
+        logger: logging.Logger,
         *,
         client: bool,
-        pings: Pings,
-        on_end: Callable[[], None],
     ) -> None:
-        super().__init__(engine, transport, options, pings)
+        self.transport = transport
+        self.request = request
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        self.options = options
+        self.logger = logger
         self._client = client
-        self._on_end = on_end
+        self._id: uuid.UUID | None = None
+        debug = logger.isEnabledFor(logging.DEBUG)
+        self._story = Story(logger, self.id) if debug else None
+        self.pings = Pings(self._story.latency if self._story else None)
+        self.engine = engine = Engine(
+            client=client,
+            max_size=options.max_size,
+            trace_received=self._story.received if self._story else None,
+            trace_sent=self._story.sent if self._story else None,
+        )
+        # Hooks have the connection before its response is written, and a frame
+        # must not come before that.
+        engine.phase = CONNECTING
+        engine.on_pong = self.pings.acknowledge
+        self.ending = Ending(engine, options)
+        self.writer = Writer(
+            engine,
+            transport,
+            options,
+            self,
+        )
+        self.reader = Reader(
+            engine,
+            transport,
+            options,
+            self.writer,
+            self.pings,
+            self,
+        )
+        self.receiver = Receiver(
+            engine, transport, self.reader, self.writer, self.ending
+        )
+        self.sender = Sender(engine, self.reader, self.writer, self.ending, self)
         self._reader_scope: trio.CancelScope | None = None
         self._deadline = inf  # of closing: then the reader ends
         self._pinger_scope: trio.CancelScope | None = None
@@ -83,13 +142,38 @@ class Pump(Reader):
         self.closed = False  # the transport is
         self._closed_event: trio.Event | None = None
 
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique name of the connection, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    def opened(
+        self, response: Response, handshake: ClientHandshake | ServerHandshake
+    ) -> None:
+        """Take over what the opening handshake has agreed on."""
+        self.response = response
+        self.engine.phase = OPEN
+        self.subprotocol = handshake.subprotocol
+        self.engine.extend(tuple(handshake.extensions))
+        if handshake.leftover:
+            self.engine.receive(handshake.leftover)
+
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""
-        self._nursery = nursery
+        self.writer.start(nursery)
         keepalive = None
-        if self._options.ping_interval is not None:
-            keepalive = Keepalive(self._engine, self, self._pings, self._options)
-        if keepalive is not None and not self._transport.callers_read:
+        if self.options.ping_interval is not None:
+            keepalive = Keepalive(
+                self.engine,
+                self.reader,
+                self.writer,
+                self.pings,
+                self.options,
+                self.fail,
+            )
+        if keepalive is not None and not self.transport.callers_read:
             nursery.start_soon(self._run_keepalive, keepalive)
             keepalive = None
         # With a name that is there: trio would make one for each task.
@@ -102,9 +186,9 @@ class Pump(Reader):
         Nobody knows whether its receive_some() can be interrupted without loss.
         """
         with trio.CancelScope(shield=True) as self._pinger_scope:
-            while self._engine.phase is OPEN:
+            while self.engine.phase is OPEN:
                 await trio.sleep_until(keepalive.due)
-                if self._engine.phase is OPEN:
+                if self.engine.phase is OPEN:
                     keepalive.step()
 
     @enable_ki_protection
@@ -112,26 +196,26 @@ class Pump(Reader):
         try:
             # A second task for the keepalive would be a fifth of the memory of an
             # idle connection. While closing, the deadline is that of closing.
-            while not self._cut and trio.current_time() < self._deadline:
+            while not self.reader.stopped and trio.current_time() < self._deadline:
                 due = inf if keepalive is None else keepalive.due
                 with trio.CancelScope(shield=True) as self._reader_scope:
-                    self._reader_scope.deadline = self._deadline if self._ended else due
-                    await self._read()
-                    if self._flushing and not self._broken and not self._cut:
+                    self._reader_scope.deadline = (
+                        self._deadline if self.writer.ended else due
+                    )
+                    await self.reader.run()
+                    if not self.writer.broken and not self.reader.stopped:
                         # A peer that has ended its stream may still read.
-                        self._flusher_done = trio.Event()
-                        await self._flusher_done.wait()
+                        await self.writer.wait_flushed()
                     break
-                if keepalive is not None and self._engine.phase is OPEN:
+                if keepalive is not None and self.engine.phase is OPEN:
                     keepalive.step()
         finally:
             self._settle()
             if self._pinger_scope is not None:
                 self._pinger_scope.cancel()
-            if self._flusher_scope is not None:
-                self._flusher_scope.cancel()
+            self.writer.stop()
             try:
-                await self._transport.aclose()
+                await self.transport.aclose()
             finally:  # whatever a stream of the user's raises
                 self.closed = True
                 if self._closed_event is not None:
@@ -154,24 +238,27 @@ class Pump(Reader):
     @enable_ki_protection
     def changed(self) -> None:
         """Act on what a step of the engine brought: wake, write, end."""
-        engine = self._engine
-        if self._receiver is not None and self._has_incoming:
-            receiver, self._receiver = self._receiver, None
-            trio.lowlevel.reschedule(receiver)
-        if engine.phase is not OPEN and not self._ended:
-            self._ended = True
-            if self._reading in (CALLER, LAST_CALLER):
-                self._transport.wake()
-            self._wake_reader()  # also where it has paused
-            self._wake_room()
-            self._set_deadline(self._options.close_timeout)
-            self._on_end()
+        engine = self.engine
+        reader = self.reader
+        if reader.parked is not None:
+            reader.wake_parked()
+        if engine.phase is not OPEN and not self.writer.ended:
+            self.writer.ended = True
+            if reader.by in (CALLER, LAST_CALLER):
+                self.transport.wake()
+            reader.wake()  # also where it has paused
+            self.writer.wake_room()
+            self._set_deadline(self.options.close_timeout)
+            self.pings.end()
+            if self._story is not None:
+                self._story.ended(engine)
+            self.ending.begin()
         if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
             self._set_deadline(_LINGER)
-        if engine.outbox.size or self._ended:
+        if engine.outbox.size or self.writer.ended:
             # Also where the outbox is empty: what the transport took may not be
             # on the wire yet, and our stream must not end before.
-            self.flush()
+            self.writer.flush()
 
     def _set_deadline(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -180,66 +267,93 @@ class Pump(Reader):
             self._reader_scope.deadline = self._deadline
 
     def _end_reading(self) -> None:
-        self._cut = True
+        self.reader.stopped = True
         if self._reader_scope is not None:
             self._reader_scope.cancel()
 
-    def _lost(self, exc: OSError) -> None:
+    def lost(self, exc: OSError) -> None:
         """Take note that the transport is broken."""
-        self._broken = True
-        if self._engine.phase is CLOSE_DONE:
+        self.writer.broken = True
+        if self.engine.phase is CLOSE_DONE:
             # Both close frames went their way: how TCP ends is of no interest.
-            self._engine.receive_eof()
+            self.engine.receive_eof()
         else:
-            self._engine.lose(exc)
+            self.engine.lose(exc)
         self.changed()
         self._end_reading()
 
     def _settle(self) -> None:
         """Settle the state when the reader ends, which closes the transport."""
-        engine = self._engine
-        self._broken = True
+        engine = self.engine
+        self.writer.broken = True
         if engine.phase is CLOSE_DONE:
             engine.receive_eof()
         elif engine.phase not in FINAL:
             engine.lose(self._unanswered())
-        engine.abandon(flushed=not (self._transport.unsent and self._holds_data))
+        engine.abandon(flushed=not (self.transport.unsent and self.writer.holds_data))
         self.changed()
 
     def _unanswered(self) -> OSError:
         if trio.current_time() < self._deadline:
             return ConnectionAbortedError("closed without waiting for the peer")
-        seconds = self._options.close_timeout
+        seconds = self.options.close_timeout
         return TimeoutError(f"closing took longer than {seconds} s")
 
     @enable_ki_protection
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake: a close frame behind the data."""
-        self._engine.close(code, reason)
+        self.engine.close(code, reason)
         self.changed()
 
     @enable_ki_protection
     def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
         """Give the connection up: a close frame, then nothing more."""
-        self._engine.fail(code, reason, cause)
+        self.engine.fail(code, reason, cause)
         self.changed()
+
+    @enable_ki_protection
+    def ping(self, payload: bytes) -> None:
+        """Queue a ping, and see that its pong is read."""
+        self.engine.send_ping(payload)
+        self.writer.flush()
+        self.reader.keep_reading()
+
+    @enable_ki_protection
+    def pong(self, payload: bytes) -> None:
+        """Queue a pong."""
+        self.engine.send_pong(payload)
+        self.writer.flush()
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Do the closing handshake, or in a cancelled scope what can be done.
+
+        **Cancellation**: closes in a hurry, then raises Cancelled.
+        """
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self.engine.phase is OPEN:
+                self.close(code, reason)
+            await self.wait_closed()
+        except BaseException:
+            await self.goodbye(code, reason)
+            raise
 
     async def goodbye(self, code: int, reason: str) -> None:
         """Say and close what can be said and closed without waiting (R11).
 
         **Cancellation**: none; takes turns of the loop but no time.
         """
-        if self._engine.phase is OPEN:
+        if self.engine.phase is OPEN:
             self.close(code, reason)
-        self._write_some()
+        self.writer.write_some()
         for _ in range(_GOODBYE_TURNS):
-            if self._flushed or self._broken:
+            if self.writer.flushed or self.writer.broken:
                 break
             await trio.lowlevel.cancel_shielded_checkpoint()
-        if self._flushed:
-            self._transport.shutdown()
+        if self.writer.flushed:
+            self.transport.shutdown()
         for _ in range(_GOODBYE_DRAIN):
-            if self._broken or not self.read_now():
+            if self.writer.broken or not self.reader.read_now():
                 break
         self._end_reading()
         with trio.CancelScope(shield=True):
@@ -247,41 +361,41 @@ class Pump(Reader):
 
     async def abort(self) -> None:
         """Close the transport of a connection that never got its scope."""
-        await self._transport.aclose()
+        await self.transport.aclose()
 
     def discard(self) -> None:
         """Do so in a finaliser, perhaps after the end of the trio run."""
-        self._transport.discard()
+        self.transport.discard()
 
     # -- What writing leads to -----------------------------------------------
 
-    def _write_failed(self, exc: OSError) -> None:
+    def write_failed(self, exc: OSError) -> None:
         # What the peer said before it went, its close frame perhaps, is read
         # first: it says more than the failure to write does.
-        if not self._broken:
-            self._broken = True
+        if not self.writer.broken:
+            self.writer.broken = True
             if isinstance(exc, ConnectionResetError):
-                self._reset = exc
+                self.reader.reset = exc
             for _ in range(_LAST_READS):
-                if self._engine.phase in FINAL or not self.read_now():
+                if self.engine.phase in FINAL or not self.reader.read_now():
                     break
-            self._lost(exc)
+            self.lost(exc)
 
-    def _after_flush(self) -> None:
+    def after_flush(self) -> None:
         """End our stream when nothing more will be written on it."""
-        phase = self._engine.phase
+        phase = self.engine.phase
         # RFC 6455, section 7.1.1: the server is the one that closes first.
         if not self._shut and (
             phase is FAILED or (phase is CLOSE_DONE and not self._client)
         ):
             self._shut = True
-            shut = not self._broken and self._transport.shutdown()
+            shut = not self.writer.broken and self.transport.shutdown()
             # Section 5.5.1: "The server MUST close the underlying TCP connection
             # immediately". Only a peer that broke the protocol may still send,
             # and is listened to for a while; not one given up for its silence.
             if (
                 not shut
                 or phase is CLOSE_DONE
-                or isinstance(self._engine.cause, TimeoutError)
+                or isinstance(self.engine.cause, TimeoutError)
             ):
                 self._end_reading()

@@ -102,7 +102,7 @@ class Attempt:
         outcome = await exit_of(self._scope, exc)
         self._done = True
         self.lasted = trio.current_time() - self._opened_at
-        self.why = f"connection ended: {self._connection._error()}"
+        self.why = f"connection ended: {self._connection._endpoint.ending.error()}"
         if (
             isinstance(outcome, ConnectionClosed)
             and outcome._connection is self._connection
@@ -117,7 +117,7 @@ class Attempt:
         if self._scope is not None:
             raise RuntimeError("the next attempt begins after the block of this one")
         self._done = True
-        await self._connection._pump.abort()
+        await self._connection._endpoint.abort()
 
     def __del__(self) -> None:
         if not self._done and self._scope is None:
@@ -127,7 +127,7 @@ class Attempt:
                 source=self,
                 stacklevel=1,
             )
-            self._connection._pump.discard()
+            self._connection._endpoint.discard()
 
 
 class reconnect:  # noqa: N801 - reads as the function that it is to its users

@@ -17,13 +17,13 @@ a task that failed.
 from __future__ import annotations
 
 import abc
-from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._ending import LossClock
 from ._groups import ends_with, exit_of, reduced
 from ._protocol._state import OPEN
 from .exceptions import ConnectionClosed, ConnectionClosedOK
@@ -32,26 +32,17 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 
-# A clock of 0 seconds cuts after so many turns of the loop: a call that waits has to be
-# woken, perhaps by another, before it can say that the connection is lost.
-_TURNS_TO_TELL = 4
-
-
 class ConnectionScope:
     """The block in which a connection lives."""
 
     __slots__ = (
-        "_body_task",
-        "_body_told",
-        "_child_told",
         "_clock",
         "_closed_by_exit",
         "_connection",
-        "_cuts",
-        "_leaving",
-        "_options",
+        "_cut",
+        "_ending",
+        "_endpoint",
         "_service",
-        "_service_nursery",
         "_user",
         "gave_verdict",
         "outermost",
@@ -59,87 +50,34 @@ class ConnectionScope:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._options = connection._options
-        connection._scope = self
-        self._body_told = False
-        self._child_told = False
-        self._cuts = False  # the clock, which is one of 0 seconds
-        self._leaving = False  # the user's side has ended
-        self._closed_by_exit = False  # and that closed the connection
+        self._endpoint = connection._endpoint
+        self._ending = self._endpoint.ending
+        self._closed_by_exit = False  # leaving the block closed the connection
         # What the scope itself raised, for a server that logs it differently.
         self.gave_verdict = False
 
-    # -- The loss ------------------------------------------------------------
-
-    @property
-    def was_told(self) -> bool:
-        """Whether a loss was raised in any task of the user's."""
-        return self._body_told or self._child_told
-
     def is_of_this_task(self) -> bool:
         """Whether the current task is that of the body."""
-        return trio.lowlevel.current_task() is self._body_task
-
-    @enable_ki_protection
-    def told(self) -> None:
-        """Take note that a call raises ConnectionClosedError in this task."""
-        if self.is_of_this_task():
-            self._body_told = True
-            # The body knows: what it does now takes as long as it takes.
-            self.stop_clock()
-        else:
-            self._child_told = True
-
-    @enable_ki_protection
-    def ended(self) -> None:
-        """Start the clock, if this end of the connection has one."""
-        connection = self._connection
-        if connection._aclosed or self._leaving:
-            return
-        self._start_clock(
-            self._options.loss_grace if connection._lost else self._options.close_grace
-        )
-
-    @enable_ki_protection
-    def stop_clock(self) -> None:
-        """Give the user's side all the time it wants."""
-        self._clock.deadline = inf
-        self._cuts = False
-
-    def _start_clock(self, grace: float | None) -> None:
-        if grace == 0:
-            self._cuts = True
-            self._service_nursery.start_soon(self._cut, name="trio_ws clock")
-        elif grace is not None:
-            self._clock.deadline = trio.current_time() + grace
-
-    @enable_ki_protection
-    async def _cut(self) -> None:
-        """Cancel the user's side at once, but after whoever waits has been told."""
-        # Senders that queue are woken one by the other.
-        turn = self._connection._turn
-        queue = 0 if turn is None else turn.statistics().tasks_waiting
-        for _ in range(_TURNS_TO_TELL + queue):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        if self._cuts:
-            self._clock.cancel()
+        return trio.lowlevel.current_task() is self._ending.body_task
 
     # -- The block -----------------------------------------------------------
 
     @enable_ki_protection
     async def __aenter__(self) -> None:
         connection = self._connection
-        self._body_task = trio.lowlevel.current_task()
-        self._clock = trio.CancelScope()
+        endpoint = self._endpoint
+        self._ending.body_task = trio.lowlevel.current_task()
+        self._cut = trio.CancelScope()
         self._service = trio.open_nursery(strict_exception_groups=True)
         service = await self._service.__aenter__()
         self.outermost = service.cancel_scope
-        self._service_nursery = service
-        self._clock.__enter__()
+        self._clock = LossClock(self._cut, service, endpoint.sender)
+        self._ending.clock = self._clock
+        self._cut.__enter__()
         self._user = trio.open_nursery(strict_exception_groups=True)
         connection.nursery = await self._user.__aenter__()
-        connection._pump.start(service)
-        connection._pump.changed()
+        endpoint.start(service)
+        endpoint.changed()
 
     @enable_ki_protection
     async def __aexit__(
@@ -149,10 +87,11 @@ class ConnectionScope:
         traceback: TracebackType | None,
     ) -> bool:
         connection = self._connection
-        if connection._lost and not connection._aclosed and self._body_told:
+        ending = self._ending
+        if ending.lost and not ending.aclosed and ending.body_told:
             # The body has ended, its tasks have not: the clock starts again.
             if connection.nursery.child_tasks:
-                self._start_clock(self._options.loss_grace)
+                self._clock.start(self._endpoint.options.loss_grace)
         outcome = error = None
         try:
             outcome = await self._leave(exc)
@@ -184,8 +123,8 @@ class ConnectionScope:
             error = await exit_of(self._user, exc)
             try:
                 if error is None:
-                    self._clock.__exit__(None, None, None)
-                elif self._clock.__exit__(type(error), error, error.__traceback__):
+                    self._cut.__exit__(None, None, None)
+                elif self._cut.__exit__(type(error), error, error.__traceback__):
                     error = None
             except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
                 error = remaining
@@ -215,34 +154,34 @@ class ConnectionScope:
 
     async def _close(self, outcome: BaseException | None) -> None:
         """Say to the peer how the block ended (R11)."""
-        connection = self._connection
-        self._leaving = True
-        self._closed_by_exit = connection._engine.phase is OPEN
+        endpoint = self._endpoint
+        self._ending.leaving = True
+        self._closed_by_exit = endpoint.engine.phase is OPEN
         if outcome is None or self.loss_in(outcome) is not None:
-            await connection._close(1000, "")
+            await endpoint.aclose(1000, "")
         elif isinstance(outcome, Exception):
-            await connection._close(1011, "")
+            await endpoint.aclose(1011, "")
         else:
-            await connection._pump.goodbye(1001, "")
+            await endpoint.goodbye(1001, "")
 
     def _judge(self) -> ConnectionClosed | None:
         """Return what the scope has to raise for a loss that the user missed."""
-        connection = self._connection
-        if self._body_told:
+        ending = self._ending
+        if ending.body_told:
             return None
-        if connection._aclosed and not self._clock.cancelled_caught:
+        if ending.aclosed and not self._clock.has_cut:
             # An aclose() of a block that the clock has cut, as in a finally,
             # comes too late to be why the connection ended.
             return None
         if self._closed_by_exit:
             # Leaving the block closed the connection. Once all that was
             # accepted has reached the socket, how the peer takes it is no error.
-            return connection._error() if connection._engine.lost_data else None
-        if connection._in_order:
+            return ending.error() if self._endpoint.engine.lost_data else None
+        if ending.in_order:
             return None
-        if self._child_told and not self._clock.cancelled_caught:
+        if ending.child_told and not self._clock.has_cut:
             return None
-        return connection._error()
+        return ending.error()
 
 
 _ConnectionT = TypeVar("_ConnectionT", bound="Connection")

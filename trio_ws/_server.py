@@ -126,7 +126,7 @@ class Server:
             connection: None
             for session in self._sessions
             if (connection := session.connection) is not None
-            and connection._engine.phase is OPEN
+            and connection._endpoint.engine.phase is OPEN
         }.keys()
 
     @property

@@ -8,35 +8,35 @@ synchronous and can be called from any task.
 
 from __future__ import annotations
 
-import abc
 from time import perf_counter
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._host import Host
 from ._options import Options
 from ._pace import current_pacer
 from ._protocol._engine import Engine
 from ._protocol._outbox import Encoded
-from ._protocol._state import OPEN
 from ._transports import STEP_SIZE, WRITE_SIZE, Transport
 
 # Writes that follow each other faster than this are gathered.
 _BURST = 20e-6
 
 
-class Writer(abc.ABC):
-    """The half of a connection's pump that writes."""
+class Writer:
+    """The outgoing side of a transport.
+
+    ``on_error`` is told of an error of the transport, ``on_stall`` of a peer that
+    takes nothing, ``on_flushed`` when nothing waits once the connection has ended.
+    """
 
     __slots__ = (
-        "_broken",
-        "_ended",
         "_engine",
         "_flusher_done",
         "_flusher_scope",
-        "_flushing",
         "_gathers",
-        "_holds_data",
+        "_host",
         "_last_write",
         "_nursery",
         "_options",
@@ -45,25 +45,36 @@ class Writer(abc.ABC):
         "_room",
         "_transport",
         "_write_limit",
+        "broken",
+        "ended",
+        "flushing",
+        "holds_data",
         "last_progress",
         "watched",
     )
 
-    def __init__(self, engine: Engine, transport: Transport, options: Options) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        options: Options,
+        host: Host,
+    ) -> None:
         self._engine = engine
         self._outbox = engine.outbox
         self._transport = transport
         self._options = options
+        self._host = host
         self._write_limit = options.write_limit
         self._gathers = min(WRITE_SIZE, options.write_limit)
         self._pacer = current_pacer()
         self._nursery: trio.Nursery | None = None
-        self._ended = False  # the connection is no longer open
-        self._broken = False  # nothing can be written any more
+        self.ended = False  # the connection is no longer open
+        self.broken = False  # nothing can be written any more
         self._flusher_scope: trio.CancelScope | None = None
-        self._flushing = False  # the flusher runs, or will on the next turn
+        self.flushing = False  # the flusher runs, or will on the next turn
         self._flusher_done: trio.Event | None = None
-        self._holds_data = False  # what the transport took last may be data
+        self.holds_data = False  # what the transport took last may be data
         self._last_write = 0.0
         self._room: trio.Event | None = None
         # For the keepalive: a ping while it waits in our hands, and when the
@@ -71,44 +82,25 @@ class Writer(abc.ABC):
         self.watched: bytes | None = None
         self.last_progress = 0.0
 
-    # -- What the other half does --------------------------------------------
-
-    @abc.abstractmethod
-    def keep_reading(self) -> None:
-        """Have somebody read: a peer may take nothing before we do."""
-
-    @abc.abstractmethod
-    def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
-        """Give the connection up."""
-
-    @abc.abstractmethod
-    def _write_failed(self, exc: OSError) -> None:
-        """Act on an error of the transport."""
-
-    @abc.abstractmethod
-    def _after_flush(self) -> None:
-        """End our stream, if nothing more will be written on it."""
-
-    # -- From any task -------------------------------------------------------
+    def start(self, nursery: trio.Nursery) -> None:
+        """Have a nursery for the flusher."""
+        self._nursery = nursery
 
     @property
-    def _flushed(self) -> bool:
+    def flushed(self) -> bool:
+        """Whether all that was accepted is in the hands of the kernel."""
         return not self._outbox.size and not self._transport.unsent
 
     @enable_ki_protection
     def write(self, frame: Encoded) -> None:
-        """Take over a data frame: at once if nothing waits, else soon.
-
-        Frames that follow each other quickly are gathered; the flusher writes
-        them on the next turn of the loop at the latest.
-        """
+        """Take over a data frame: at once if nothing waits, else soon."""
         outbox = self._outbox
-        if self._flushing:
+        if self.flushing:
             waited = outbox.size
             outbox.push(frame)
             # Where as much waited before, the socket had taken nothing more.
             if waited < WRITE_SIZE <= outbox.size:
-                self._write_some()
+                self.write_some()
             elif not self._transport.unsent:
                 outbox.gathers = self._gathers
             return
@@ -134,16 +126,16 @@ class Writer(abc.ABC):
             self.flush()
             return
         # Nothing waits, so it goes past the outbox.
-        self._holds_data = True
+        self.holds_data = True
         try:
             count = self._transport.write((frame,))
         except OSError as exc:
             outbox.push(frame)
-            self._write_failed(exc)
+            self._host.write_failed(exc)
             return
         if count == len(frame) and not self._transport.unsent:
             outbox.taken += count
-            self._holds_data = False
+            self.holds_data = False
             return
         outbox.push(frame)
         outbox.consume(count)
@@ -152,26 +144,27 @@ class Writer(abc.ABC):
     @enable_ki_protection
     def flush(self) -> None:
         """Write what the transport takes now; leave the rest to the flusher."""
-        if self._broken:
+        if self.broken:
             return
-        self._write_some()
-        if self._flushed:
-            if self._ended:
-                self._after_flush()
-        elif not self._broken:
+        self.write_some()
+        if self.flushed:
+            if self.ended:
+                self._host.after_flush()
+        elif not self.broken:
             self._start_flusher()
 
-    def _write_some(self) -> None:
+    def write_some(self) -> None:
+        """Write what the transport takes now."""
         outbox = self._outbox
         outbox.gathers = 0
         left = STEP_SIZE  # a peer as fast as we are could keep us for ever
         try:
-            while left > 0 and not self._broken:
+            while left > 0 and not self.broken:
                 if self._transport.unsent:
                     self._transport.write(())
                     if self._transport.unsent:
                         break
-                self._holds_data = self._engine.data_waits
+                self.holds_data = self._engine.data_waits
                 if not outbox.size:
                     break
                 count = self._transport.write(outbox.gather(WRITE_SIZE))
@@ -180,15 +173,15 @@ class Writer(abc.ABC):
                 outbox.consume(count)
                 left -= count
         except OSError as exc:
-            self._write_failed(exc)
+            self._host.write_failed(exc)
         if STEP_SIZE - left > WRITE_SIZE:
             self._pacer.wrote_much()
         if self._room is not None and self.has_room:
-            self._wake_room()
+            self.wake_room()
 
     def _start_flusher(self) -> None:
-        if not self._flushing and self._nursery is not None:
-            self._flushing = True
+        if not self.flushing and self._nursery is not None:
+            self.flushing = True
             self._nursery.start_soon(self._run_flusher, name="trio_ws flusher")
 
     @enable_ki_protection
@@ -196,10 +189,10 @@ class Writer(abc.ABC):
         outbox = self._outbox
         with trio.CancelScope(shield=True) as self._flusher_scope:
             while True:
-                self._write_some()
+                self.write_some()
                 if self.watched is not None and not self._holds(self.watched):
                     self.watched = None
-                if self._flushed or self._broken:
+                if self.flushed or self.broken:
                     break
                 before = outbox.taken
                 # A deadline for each wait: any byte taken starts it anew (R8).
@@ -207,18 +200,29 @@ class Writer(abc.ABC):
                     try:
                         await self._transport.wait_writable()
                     except OSError as exc:
-                        self._write_failed(exc)
+                        self._host.write_failed(exc)
                 if not wait.cancelled_caught:
                     if self.watched is not None:
                         self.last_progress = trio.current_time()
                 elif outbox.taken == before:
-                    self.fail(1011, "write timeout", self._stalled())
+                    self._host.fail(1011, "write timeout", self._stalled())
         self._flusher_scope = None
-        self._flushing = False
+        self.flushing = False
         if self._flusher_done is not None:
             self._flusher_done.set()
-        if self._ended and self._flushed:
-            self._after_flush()
+        if self.ended and self.flushed:
+            self._host.after_flush()
+
+    async def wait_flushed(self) -> None:
+        """Wait until the flusher is done, if one runs."""
+        if self.flushing:
+            self._flusher_done = trio.Event()
+            await self._flusher_done.wait()
+
+    def stop(self) -> None:
+        """End the flusher."""
+        if self._flusher_scope is not None:
+            self._flusher_scope.cancel()
 
     def _stalled(self) -> TimeoutError:
         seconds = self._options.stall_timeout
@@ -233,6 +237,11 @@ class Writer(abc.ABC):
         return self._outbox.size + self._transport.unsent < self._write_limit
 
     @property
+    def sender_waits(self) -> bool:
+        """Whether somebody waits for room."""
+        return self._room is not None
+
+    @property
     def progress(self) -> int:
         """A number that changes whenever the socket takes something."""
         return self._outbox.taken - self._transport.unsent
@@ -245,18 +254,14 @@ class Writer(abc.ABC):
     def _holds(self, ping: bytes) -> bool:
         return self._outbox.waits(ping) or self._transport.unsent > 0
 
-    async def wait_room(self) -> None:
-        """Wait until a message is accepted or the connection ends.
+    async def next_room(self) -> None:
+        """Wait until there may be room. One task at a time."""
+        self._room = trio.Event()
+        await self._room.wait()
+        self._pacer.waited()
 
-        One task at a time. **Cancellation**: nothing is lost.
-        """
-        while self._engine.phase is OPEN and not self.has_room:
-            self.keep_reading()  # the peer may read no more before we do
-            self._room = trio.Event()
-            await self._room.wait()
-            self._pacer.waited()
-
-    def _wake_room(self) -> None:
+    def wake_room(self) -> None:
+        """Wake who waits for room."""
         if self._room is not None:
             self._room.set()
             self._room = None

@@ -65,14 +65,14 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         error = await exit_of(manager, None)
         if error is not None:
             for connection in self._opened:
-                await connection._pump.abort()
+                await connection._endpoint.abort()
             if isinstance(error, ExceptionGroup):
                 # If both sides failed, the second did over what the first answered.
                 raise_as_is(error.exceptions[0])
             raise_as_is(reduced(error, None))
         for connection in self._opened:
             # The order of things must not depend on how quickly they follow.
-            connection._pump.callers_read = False
+            connection._endpoint.reader.callers_read = False
         self._client_scope = ConnectionScope(self._client_connection)
         self._server_scope = ConnectionScope(self._server_connection)
         await self._client_scope.__aenter__()

@@ -123,7 +123,7 @@ async def test_both_sides(version: ssl.TLSVersion) -> None:
         echo, 0, host="127.0.0.1", ssl=server_context(version=version)
     ) as server:
         async with connect(url(server), ssl=client_context()) as ws:
-            transport = ws._pump._transport
+            transport = ws._endpoint.transport
             assert isinstance(transport, TLSTransport)
             expected = {VERSIONS[0]: "TLSv1.2", VERSIONS[1]: "TLSv1.3"}[version]
             assert transport.ssl_object.version() == expected
@@ -187,7 +187,7 @@ async def test_client_certificate(version: ssl.TLSVersion) -> None:
     seen = []
 
     async def handler(ws: ServerConnection) -> None:
-        transport = ws._pump._transport
+        transport = ws._endpoint.transport
         assert isinstance(transport, TLSTransport)
         certificate = transport.ssl_object.getpeercert()
         assert certificate is not None

@@ -150,7 +150,7 @@ class Case:
     async def hurry(self) -> None:
         """Exchange messages quickly, until receivers read."""
         self.quick = True
-        while self.ws._pump._reading is not STANDBY:
+        while self.ws._endpoint.reader.by is not STANDBY:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.recv)
                 await trio.testing.wait_all_tasks_blocked()
@@ -226,7 +226,7 @@ async def run_operation(
                 else:
                     assert row.ends, "the connection is closed"
                     await _is_closed(case)
-                assert not ws._pings._pending
+                assert not ws._endpoint.pings._pending
             await peer.ended.wait()
         assert peer.faults == []
         assert row.cut or not peer.cut, "a frame is torn"

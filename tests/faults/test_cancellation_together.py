@@ -186,7 +186,7 @@ def test_cancel_and_loss_in_one_turn(client: bool, first: str, call: str) -> Non
                         assert call == "aclose"
                     await ws.aclose()
                     await ws.wait_closed()
-                assert not ws._pings._pending
+                assert not ws._endpoint.pings._pending
 
     assert sweep(scenario, mock_clock=True) >= 1
 

@@ -677,7 +677,7 @@ def opened_on(
 
 async def hurry(ws: Connection, role: Role, theirs: socket.socket) -> None:
     """Send messages quickly, until receivers read."""
-    while ws._pump._reading is not STANDBY:
+    while ws._endpoint.reader.by is not STANDBY:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ws.recv)
             await trio.testing.wait_all_tasks_blocked()
@@ -875,7 +875,7 @@ async def test_peer_that_has_stopped_reading_and_floods_holds_nobody() -> None:
     answer_in_thread(theirs)
     with pytest.raises(ConnectionClosedError):
         async with connect(URI, stream=trio_stream(ours)) as ws:
-            transport = ws._pump._transport
+            transport = ws._endpoint.transport
             assert isinstance(transport, SocketTransport)
             transport._sock = Flood(fileno=transport._sock.detach())
             theirs.setblocking(False)

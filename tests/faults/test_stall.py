@@ -349,7 +349,7 @@ async def test_what_send_accepts_is_bounded(
             for _ in range(10):
                 ws.nursery.start_soon(send, ws)
             await trio.sleep(0.5)
-            waits = ws._engine.outbox.size + ws._pump._transport.unsent
+            waits = ws._engine.outbox.size + ws._endpoint.transport.unsent
             assert WRITE_LIMIT <= waits <= WRITE_LIMIT + size + 14
             assert accepted <= WRITE_LIMIT + size
             await trio.sleep_forever()

@@ -1,54 +1,13 @@
-"""What can be sent, and whose turn it is to send."""
+"""What can be sent, and what is received, as values of Python."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING
-
-import trio
-from trio.lowlevel import enable_ki_protection
 
 from ._protocol._frames import BINARY, MAX_CONTROL_PAYLOAD, TEXT
 
-if TYPE_CHECKING:
-    from ._connection import Connection
-
 Data = str | bytes | bytearray | memoryview
-
-
-class Turn:
-    """The turn of one sender, in the order in which they came.
-
-    The lock exists only while somebody holds or wants it.
-    """
-
-    __slots__ = ("_connection", "_lock")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @enable_ki_protection
-    async def __aenter__(self) -> None:
-        connection = self._connection
-        if connection._turn is None:
-            connection._turn = trio.StrictFIFOLock()
-        self._lock = connection._turn
-        try:
-            await self._lock.acquire()
-        except BaseException:
-            self._leave()
-            raise
-
-    @enable_ki_protection
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-        self._leave()
-
-    def _leave(self) -> None:
-        # A waiter that is cancelled may come here late, when there is another lock.
-        if self._connection._turn is self._lock and not self._lock.locked():
-            self._connection._turn = None
 
 
 def not_a_message(message: object) -> TypeError:
@@ -134,3 +93,12 @@ def fragments_of(message: object) -> AsyncIterable[Data]:
 async def _one_by_one(fragments: Iterable[Data]) -> AsyncIterator[Data]:
     for fragment in fragments:
         yield fragment
+
+
+def converted(message: str | bytes, decode: bool | None) -> str | bytes:
+    """Return a message, or a piece of one, as str or bytes, whichever is wanted."""
+    if decode is False and isinstance(message, str):
+        return message.encode()
+    if decode is True and isinstance(message, bytes):
+        return message.decode()
+    return message
