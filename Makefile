@@ -26,8 +26,8 @@ CASES ?=
 PARALLEL = -n auto --dist worksteal
 PIP = python -m pip install --quiet --disable-pip-version-check
 # What has to be compiled again when it changes.
-CODEC = $(wildcard trio_ws/_protocol/*.pxd) \
-	$(patsubst %.pxd,%.py,$(wildcard trio_ws/_protocol/*.pxd))
+TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
+CODEC = $(TYPES) $(TYPES:.pxd=.py)
 FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/fuzz/test_*.py), \
 	$(wildcard tests/fuzz/[!_]*.py))
 
@@ -129,20 +129,19 @@ CHECK_DIST = build/dist-check/bin/python -I -c 'import importlib.metadata, pathl
 	here = pathlib.Path(trio_ws.__file__); \
 	assert here.is_relative_to(sys.prefix), here; \
 	assert here.with_name("py.typed").is_file(), "no py.typed"; \
-	assert len(list(here.parent.rglob("*.pxd"))) == $(words $(wildcard \
-	trio_ws/_protocol/*.pxd)), "no types of the codec"; \
+	assert len(list(here.parent.rglob("*.pxd"))) == $(words $(TYPES)), "no types of the codec"; \
 	assert not list(here.parent.rglob("*.c")), "generated files"; \
 	assert importlib.metadata.version("trio_ws") == v.__version__; \
 	assert trio_ws.codec() == sys.argv[2], trio_ws.codec(); \
-	frame = trio_ws._protocol._codec.encode(1, b"hi", True, True); \
-	decoder = trio_ws._protocol._codec.Decoder(masked=True, max_size=None); \
+	frame = trio_ws._protocol.frames.encoder.encode(1, b"hi", True, True); \
+	decoder = trio_ws._protocol.frames.decoder.Decoder(masked=True, max_size=None); \
 	assert decoder.feed(frame) == ["hi"]; \
 	print("trio_ws", v.__version__, "imported from", *sys.argv[1:])'
 
 clean: ## remove the environments and all that was built
 	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -f trio_ws/_protocol/*.c trio_ws/_protocol/*.so
+	find trio_ws -name "*.c" -o -name "*.so" | xargs rm -f
 	find trio_ws tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # make_venv DIR, PACKAGES

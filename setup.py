@@ -4,13 +4,21 @@ import os
 
 from setuptools import Extension, setup
 
-MODULES = ["_codec", "_counter", "_engine", "_outbox", "_partial"]
+MODULES = [
+    "_endpoint.counter",
+    "_protocol.engine",
+    "_protocol.frames.decoder",
+    "_protocol.frames.encoder",
+    "_protocol.frames.header",
+    "_protocol.frames.outbox",
+    "_protocol.frames.partial",
+]
 
 setup(
     ext_modules=[
         Extension(
-            f"trio_ws._protocol.{name}",
-            [f"trio_ws/_protocol/{name}.py"],
+            f"trio_ws.{name}",
+            [f"trio_ws/{name.replace('.', '/')}.py"],
             extra_compile_args=["-O3", "-g0"],
             # The same files work as they are where there is no C compiler, or it
             # fails. In CI it may not.

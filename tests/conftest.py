@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from trio_ws._protocol import _codec, _counter, _engine, _outbox, _partial
+import trio_ws
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -57,18 +58,20 @@ def _everything_required() -> bool:
 
 
 def _check_compiled_code() -> None:
+    package = Path(trio_ws.__file__).parent
+    types = list(package.rglob("*.pxd"))
+    sources = types + [path.with_suffix(".py") for path in types]
+    # Those that are imported are all, but for what C alone has in another form.
     used = [
         Path(module.__file__ or "")
-        for module in (_codec, _counter, _engine, _outbox, _partial)
+        for module in list(sys.modules.values())
+        if getattr(module, "__name__", "").startswith("trio_ws._")
     ]
-    if all(path.suffix == ".py" for path in used):
-        return
-    types = list(used[0].parent.glob("*.pxd"))
-    sources = types + [path.with_suffix(".py") for path in types]
+    compiled = [path for path in used if path.suffix != ".py"]
     # Compiling again leaves out what a change doesn't concern.
-    if max(map(_changed, sources)) > max(map(_changed, used)):
+    if compiled and max(map(_changed, sources)) > max(map(_changed, compiled)):
         raise pytest.UsageError(
-            f"{used[0].parent} has compiled code older than its sources: compile it"
+            f"{package} has compiled code older than its sources: compile it"
             f" again (make env), or use Python (TRIO_WS_PURE=1)"
         )
 

@@ -25,7 +25,7 @@ import trio_ws
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from trio_ws._options import OptionsDict
+    from trio_ws._endpoint.options import OptionsDict
 
 # A frame with a reserved opcode, for a client and for a server to send.
 _VIOLATION = {True: b"\x83\x80\x00\x00\x00\x00", False: b"\x83\x00"}

@@ -105,7 +105,7 @@ def test_whose_a_line_is() -> None:
 
 
 def test_system_calls_are_told_apart() -> None:
-    path = ROOT / "trio_ws/_transports/_socket.py"
+    path = ROOT / "trio_ws/_transports/sockets.py"
     lines = path.read_text(encoding="utf-8").splitlines()
     calls = [n for n, line in enumerate(lines, 1) if re.search(r"\.(send|recv)", line)]
     assert calls

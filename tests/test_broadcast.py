@@ -28,8 +28,8 @@ from trio_ws import (
     connect,
     open_server,
 )
-from trio_ws._protocol import _deflate
-from trio_ws._protocol._deflate import (
+from trio_ws._protocol.extensions import deflate as _deflate
+from trio_ws._protocol.extensions.deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
 )

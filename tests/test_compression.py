@@ -32,11 +32,11 @@ from trio_ws import (
     connect,
     open_server,
 )
-from trio_ws._protocol._deflate import (
+from trio_ws._protocol.extensions.deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
 )
-from trio_ws._protocol._handshake import accept_key
+from trio_ws._protocol.handshake.common import accept_key
 from trio_ws.testing import open_pair
 
 HEADER = "Sec-WebSocket-Extensions"

@@ -26,7 +26,7 @@ from trio_ws import (
     accept,
     connect,
 )
-from trio_ws._protocol import _counter
+from trio_ws._endpoint import counter as _counter
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:

@@ -24,21 +24,16 @@ from trio_ws import (
     Request,
     Response,
     ServerConnection,
-    _pace,
-    _reading,
     connect,
     open_server,
 )
-from trio_ws._protocol import _counter
-from trio_ws._protocol._counter import CALLS, SECONDS
-from trio_ws._reading import CALLER
-from trio_ws._transports import (
-    READ_SIZE,
-    STEP_SIZE,
-    WRITE_SIZE,
-    SocketTransport,
-    Transport,
-)
+from trio_ws._endpoint import budget as _pace
+from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint import reader as _reading
+from trio_ws._endpoint.counter import CALLS, SECONDS
+from trio_ws._endpoint.reader import CALLER
+from trio_ws._transports.base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Transport
+from trio_ws._transports.sockets import SocketTransport
 from trio_ws.testing import open_pair
 
 

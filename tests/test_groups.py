@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 import trio
 
-from trio_ws._groups import exit_of, raise_as_is, reduced
+from trio_ws._connection.groups import exit_of, raise_as_is, reduced
 
 
 class Loss(Exception):

@@ -22,14 +22,16 @@ import trio
 from tests._protocol import wire
 from tests.faults.operations import contexts
 from tests.in_memory import BINARY, CONT, REQUEST, TEXT, frame
-from trio_ws._keepalive import Pings
-from trio_ws._protocol._deflate import PerMessageDeflate
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._frames import PIECE_SIZE
-from trio_ws._protocol._http_request import RequestParser
-from trio_ws._protocol._http_response import ResponseParser
-from trio_ws._protocol._outbox import Outbox
-from trio_ws._transports import StreamTransport, TLSTransport, Transport
+from trio_ws._endpoint.pings import Pings
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.extensions.deflate import PerMessageDeflate
+from trio_ws._protocol.frames.memory import PIECE_SIZE
+from trio_ws._protocol.frames.outbox import Outbox
+from trio_ws._protocol.handshake.request_parser import RequestParser
+from trio_ws._protocol.handshake.response_parser import ResponseParser
+from trio_ws._transports.base import Transport
+from trio_ws._transports.streams import StreamTransport
+from trio_ws._transports.tls import TLSTransport
 from trio_ws.testing import open_pair
 
 KIB = 1024

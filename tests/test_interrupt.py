@@ -19,10 +19,10 @@ import trio.testing
 
 import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
-from trio_ws import _reading
-from trio_ws._keepalive import Keepalive
-from trio_ws._pump import Endpoint as Pump
-from trio_ws._scope import ConnectionScope
+from trio_ws._connection.scope import ConnectionScope
+from trio_ws._endpoint import reader as _reading
+from trio_ws._endpoint.endpoint import Endpoint as Pump
+from trio_ws._endpoint.keepalive import Keepalive
 
 if TYPE_CHECKING:
     from types import FrameType

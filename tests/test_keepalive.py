@@ -23,8 +23,8 @@ from trio_ws import (
     connect,
     open_server,
 )
-from trio_ws._keepalive import Pings
-from trio_ws._reading import CALLER, PAUSED, STANDBY, Reading
+from trio_ws._endpoint.pings import Pings
+from trio_ws._endpoint.reader import CALLER, PAUSED, STANDBY, Reading
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:

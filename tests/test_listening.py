@@ -28,7 +28,7 @@ import trio_ws
 from tests import raw_http
 from tests._protocol import wire
 from tests.in_memory import MemoryListener
-from trio_ws._listening import Where, open_unix
+from trio_ws._server.listening import ListenSpec, open_unix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -498,13 +498,13 @@ def test_where_refuses_what_contradicts_itself(
         ({"listeners": [listener], "reuse_port": True}, "no reuse_port"),
     ):
         with pytest.raises(ValueError, match=match):
-            Where(**arguments)
+            ListenSpec(**arguments)
     with pytest.raises(TypeError, match=r"listeners: .*got 8765"):
-        Where(listeners=[8765])  # type: ignore[list-item]
+        ListenSpec(listeners=[8765])  # type: ignore[list-item]
     monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
-    Where(8765)
+    ListenSpec(8765)
     with pytest.raises(ValueError, match="this platform doesn't have it"):
-        Where(8765, reuse_port=True)
+        ListenSpec(8765, reuse_port=True)
 
 
 # Socket activation
@@ -730,7 +730,7 @@ async def test_an_address_that_fails_closes_the_others(
 @pytest.mark.parametrize("backlog", [5, None])
 async def test_the_backlog_of_a_port(reuse_port: bool, backlog: int | None) -> None:
     maximum = int(content(pathlib.Path("/proc/sys/net/core/somaxconn")))
-    where = Where(0, "127.0.0.1", backlog, reuse_port)
+    where = ListenSpec(0, "127.0.0.1", backlog, reuse_port)
     (listener,) = await where.open()
     assert isinstance(listener, trio.SocketListener)
     async with listener:

@@ -12,15 +12,11 @@ from typing import Any
 import pytest
 
 from trio_ws import ClientConnection, Options, connect
-from trio_ws._options import (
-    ClientOptions,
-    ClientOptionsDict,
-    OptionsDict,
-    ServerOptions,
-    ServerOptionsDict,
-)
-from trio_ws._protocol._deflate import ClientPerMessageDeflateFactory
-from trio_ws._protocol._uri import parse_uri
+from trio_ws._client.options import ClientOptions, ClientOptionsDict
+from trio_ws._endpoint.options import OptionsDict
+from trio_ws._protocol.extensions.deflate import ClientPerMessageDeflateFactory
+from trio_ws._protocol.uri import parse_uri
+from trio_ws._server.options import ServerOptions, ServerOptionsDict
 
 SECONDS = [
     "open_timeout",

@@ -14,9 +14,9 @@ import trio
 import trio.testing
 
 from trio_ws import ServerConnection, connect, open_server
-from trio_ws._pace import Pacer, current_pacer, set_limit
-from trio_ws._protocol import _counter
-from trio_ws._protocol._counter import CALLS
+from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint.budget import Pacer, current_pacer, set_limit
+from trio_ws._endpoint.counter import CALLS
 from trio_ws.testing import open_pair
 
 

@@ -21,15 +21,10 @@ from tests.in_memory import (
     close_frame,
     frame,
 )
-from trio_ws import (
-    ConnectionClosedError,
-    ConnectionClosedOK,
-    _writing,
-    accept,
-    connect,
-)
-from trio_ws._protocol import _counter
-from trio_ws._transports import SocketTransport
+from trio_ws import ConnectionClosedError, ConnectionClosedOK, accept, connect
+from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint import writer as _writing
+from trio_ws._transports.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -40,14 +40,14 @@ from trio_ws import (
     ConnectionClosedOK,
     ServerConnection,
     State,
-    _writing,
     accept,
     connect,
     open_server,
 )
-from trio_ws._protocol import _counter
-from trio_ws._protocol._counter import CALLS
-from trio_ws._reading import (
+from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint import writer as _writing
+from trio_ws._endpoint.counter import CALLS
+from trio_ws._endpoint.reader import (
     _NAP,
     _QUICK,
     CALLER,
@@ -57,7 +57,8 @@ from trio_ws._reading import (
     STANDBY,
     Reading,
 )
-from trio_ws._transports import READ_SIZE, SocketTransport
+from trio_ws._transports.base import READ_SIZE
+from trio_ws._transports.sockets import SocketTransport
 from trio_ws.extensions import (
     ClientExtensionFactory,
     Extension,
@@ -403,7 +404,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ways.append("wait")
         await wait_readable(transport)
 
-    monkeypatch.setattr("trio_ws._receiver.checkpoint", looking)
+    monkeypatch.setattr("trio_ws._endpoint.receiver.checkpoint", looking)
     monkeypatch.setattr(SocketTransport, "wait_readable", waiting)
     return ways
 

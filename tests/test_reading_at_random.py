@@ -25,7 +25,7 @@ from trio_ws import (
     MessageStream,
     State,
 )
-from trio_ws._reading import _NAP, CALLER
+from trio_ws._endpoint.reader import _NAP, CALLER
 
 STEPS = 150
 

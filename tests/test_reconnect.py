@@ -35,12 +35,12 @@ from trio_ws import (
     OpenTimeoutError,
     Response,
     ServerConnection,
-    _reconnect,
-    connect,
     open_server,
     reconnect,
 )
-from trio_ws._reconnect import backoff, process_exception
+from trio_ws._client import reconnect as _reconnect
+from trio_ws._client.dialer import Dialer
+from trio_ws._client.reconnect import backoff, process_exception
 from trio_ws.testing import open_pair
 
 URI = "ws://server/"
@@ -87,7 +87,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     async def open_stream(*_: object) -> trio.abc.Stream:
         return await network.open()
 
-    monkeypatch.setattr(connect, "_open_stream", open_stream)
+    monkeypatch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
     return network
 
 
@@ -852,7 +852,6 @@ class FakeConnection:
 
     def __init__(self, lost: trio.Event) -> None:
         self.lost = lost
-        self._endpoint = self
         self.ending = self
 
     def error(self) -> str:
@@ -860,7 +859,7 @@ class FakeConnection:
 
 
 class FakeScope(AbstractAsyncContextManager[None]):
-    def __init__(self, connection: FakeConnection) -> None:
+    def __init__(self, connection: FakeConnection, endpoint: FakeConnection) -> None:
         pass
 
     async def __aexit__(self, *_: object) -> None:
@@ -876,11 +875,12 @@ class FakeServer:
         self.attempts: list[float] = []
         self.connected = 0
 
-    async def open(self) -> FakeConnection:
+    async def open(self) -> tuple[FakeConnection, FakeConnection]:
         self.attempts.append(trio.current_time())
         if not self.up:
             raise ConnectionRefusedError
-        return FakeConnection(self.lost)
+        connection = FakeConnection(self.lost)
+        return connection, connection  # which is its own endpoint, too
 
     def lose_all(self) -> None:
         lost, self.lost = self.lost, trio.Event()
@@ -929,10 +929,10 @@ async def test_a_server_that_restarts_is_not_stormed(
 ) -> None:
     server = FakeServer()
 
-    async def open_connection(_: connect) -> FakeConnection:
+    async def open_connection(_: Dialer) -> tuple[FakeConnection, FakeConnection]:
         return await server.open()
 
-    monkeypatch.setattr(connect, "_open", open_connection)
+    monkeypatch.setattr(Dialer, "open", open_connection)
     monkeypatch.setattr(_reconnect, "ConnectionScope", FakeScope)
     monkeypatch.setattr(_reconnect, "random", random.Random(1))
     async with trio.open_nursery() as nursery:

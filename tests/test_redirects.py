@@ -273,7 +273,7 @@ async def test_one_timeout_for_all(
         nursery.start_soon(redirect, peers[-1])
         return peers[-1].theirs
 
-    monkeypatch.setattr(connect, "_open_stream", open_stream)
+    monkeypatch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
     with pytest.raises(OpenTimeoutError):
         await greeting(connect("ws://testing/", open_timeout=10))
     assert (trio.current_time(), len(peers)) == (10, 4)

@@ -20,7 +20,7 @@ from wsproto.events import BytesMessage, TextMessage
 
 import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer, over
-from trio_ws._keepalive import Keepalive
+from trio_ws._endpoint.keepalive import Keepalive
 
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 
@@ -698,9 +698,9 @@ async def test_bug_in_a_service_task_does_not_pass_unseen(
         raise bug
 
     if task == "reader":
-        monkeypatch.setattr("trio_ws._reading.Reader.run", buggy)
+        monkeypatch.setattr("trio_ws._endpoint.reader.Reader.run", buggy)
     elif task == "flusher":
-        monkeypatch.setattr("trio_ws._writing.Writer._run_flusher", buggy)
+        monkeypatch.setattr("trio_ws._endpoint.writer.Writer._run_flusher", buggy)
     else:
         monkeypatch.setattr(Keepalive, "step", buggy_step)
     scope, stream, peer = open_against_peer(

@@ -1350,7 +1350,7 @@ async def test_a_peer_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> N
 
     async with open_server(echo, 0, host="127.0.0.1") as server:
         with monkeypatch.context() as patched:
-            patched.setattr("trio_ws._server.make_transport", fails)
+            patched.setattr("trio_ws._server.acceptor.make_transport", fails)
             async with await trio.open_tcp_stream("127.0.0.1", server.port):
                 await trio.testing.wait_all_tasks_blocked(0.01)
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:

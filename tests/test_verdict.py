@@ -20,7 +20,7 @@ import trio.testing
 
 import trio_ws
 from tests.raw_peer import BreakableStream, RawPeer, open_against_peer
-from trio_ws._options import OptionsDict
+from trio_ws._endpoint.options import OptionsDict
 from trio_ws.exceptions import ConnectionClosed
 
 END = 1.0

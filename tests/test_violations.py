@@ -33,7 +33,7 @@ from tests._protocol.wire import (
     header,
     parse_stream,
 )
-from trio_ws._protocol._handshake import accept_key
+from trio_ws._protocol.handshake.common import accept_key
 
 Connection = trio_ws.ClientConnection | trio_ws.ServerConnection
 

@@ -1,24 +1,22 @@
 """WebSocket client and server for trio (RFC 6455)."""
 
-from ._accept import accept
-from ._broadcast import broadcast
-from ._client import connect, unix_connect
-from ._connection import (
-    ClientConnection,
-    Connection,
-    ServerConnection,
-)
-from ._listening import open_systemd_listeners
-from ._options import ClientOptions, Options, ServerOptions
-from ._protocol._codec import codec
-from ._protocol._frames import Close, CloseCode
-from ._protocol._headers import Headers, HeadersLike
-from ._protocol._http import Request, Response
-from ._protocol._state import State
-from ._reconnect import Attempt, reconnect
-from ._serve import open_server, serve, unix_serve
-from ._server import Server
-from ._streaming import MessageStream
+from ._client.connect import connect, unix_connect
+from ._client.options import ClientOptions
+from ._client.reconnect import Attempt, reconnect
+from ._connection.broadcast import broadcast
+from ._connection.connection import ClientConnection, Connection, ServerConnection
+from ._connection.message_stream import MessageStream
+from ._endpoint.options import Options
+from ._names import publish
+from ._protocol.closing import Close, CloseCode, State
+from ._protocol.frames.codec import codec
+from ._protocol.http.headers import Headers, HeadersLike
+from ._protocol.http.messages import Request, Response
+from ._server.accept import accept
+from ._server.listening import open_systemd_listeners
+from ._server.options import ServerOptions
+from ._server.serve import open_server, serve, unix_serve
+from ._server.server import Server
 from ._version import __version__
 from .exceptions import (
     ConcurrencyError,
@@ -102,3 +100,5 @@ __all__ = [
     "unix_connect",
     "unix_serve",
 ]
+
+publish(__name__, __all__)

@@ -5,18 +5,19 @@ factory is of a server or a client and negotiates each connection; the Extension
 that it makes belongs to one connection and sees each of its frames.
 """
 
-from ._protocol._deflate import (
+from ._names import publish
+from ._protocol.extensions.base import (
+    ClientExtensionFactory,
+    Extension,
+    ExtensionParameter,
+    Frame,
+    ServerExtensionFactory,
+)
+from ._protocol.extensions.deflate import (
     ClientPerMessageDeflateFactory,
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
 )
-from ._protocol._extensions import (
-    ClientExtensionFactory,
-    Extension,
-    Frame,
-    ServerExtensionFactory,
-)
-from ._protocol._headers import ExtensionParameter
 
 __all__ = [
     "ClientExtensionFactory",
@@ -28,3 +29,5 @@ __all__ = [
     "ServerExtensionFactory",
     "ServerPerMessageDeflateFactory",
 ]
+
+publish(__name__, __all__)

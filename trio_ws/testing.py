@@ -15,13 +15,17 @@ import trio
 import trio.testing
 from trio.lowlevel import enable_ki_protection
 
-from ._accept import accept
-from ._client import connect
-from ._connection import ClientConnection, ServerConnection
-from ._groups import ends_with, exit_of, raise_as_is, reduced
-from ._options import ClientOptionsDict, ServerOptionsDict
-from ._pace import set_limit
-from ._scope import ConnectionScope
+from ._client.dialer import Dialer
+from ._client.options import ClientOptions, ClientOptionsDict
+from ._connection.connection import ClientConnection, ServerConnection
+from ._connection.groups import ends_with, exit_of, raise_as_is, reduced
+from ._connection.scope import ConnectionScope
+from ._endpoint.budget import set_limit
+from ._endpoint.endpoint import Endpoint
+from ._endpoint.options import make_options
+from ._names import publish
+from ._server.accept import open_on_stream
+from ._server.options import ServerOptions, ServerOptionsDict
 
 __all__ = ["full_checkpoints", "open_pair"]
 
@@ -47,15 +51,20 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
     ) -> None:
         if streams is None:
             streams = trio.testing.memory_stream_pair()
-        self._client = connect(
-            "ws://testing/", stream=streams[0], **(client_options or {})
+        self._dialer = Dialer(
+            "ws://testing/",
+            make_options(ClientOptions, "connect", client_options or {}),
+            stream=streams[0],
         )
-        self._server = accept(streams[1], **(server_options or {}))
-        self._opened: list[ClientConnection | ServerConnection] = []
+        self._server_stream = streams[1]
+        self._server_options = make_options(
+            ServerOptions, "accept", server_options or {}
+        )
+        self._endpoints: list[Endpoint] = []
 
     @enable_ki_protection
     async def __aenter__(self) -> tuple[ClientConnection, ServerConnection]:
-        if self._opened:
+        if self._endpoints:
             raise RuntimeError("open_pair() can be entered once; call it again")
         # The two handshakes wait for each other; the scopes then nest.
         manager = trio.open_nursery(strict_exception_groups=True)
@@ -64,28 +73,30 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         nursery.start_soon(self._open_server)
         error = await exit_of(manager, None)
         if error is not None:
-            for connection in self._opened:
-                await connection._endpoint.abort()
+            for endpoint in self._endpoints:
+                await endpoint.abort()
             if isinstance(error, ExceptionGroup):
                 # If both sides failed, the second did over what the first answered.
                 raise_as_is(error.exceptions[0])
             raise_as_is(reduced(error, None))
-        for connection in self._opened:
+        for endpoint in self._endpoints:
             # The order of things must not depend on how quickly they follow.
-            connection._endpoint.reader.callers_read = False
-        self._client_scope = ConnectionScope(self._client_connection)
-        self._server_scope = ConnectionScope(self._server_connection)
+            endpoint.reader.callers_read = False
+        self._client_scope = ConnectionScope(*self._client)
+        self._server_scope = ConnectionScope(*self._server)
         await self._client_scope.__aenter__()
         await self._server_scope.__aenter__()
-        return self._client_connection, self._server_connection
+        return self._client[0], self._server[0]
 
     async def _open_client(self) -> None:
-        self._client_connection = await self._client._open()
-        self._opened.append(self._client_connection)
+        self._client = await self._dialer.open()
+        self._endpoints.append(self._client[1])
 
     async def _open_server(self) -> None:
-        self._server_connection = await self._server._open()
-        self._opened.append(self._server_connection)
+        self._server = await open_on_stream(
+            self._server_stream, None, self._server_options
+        )
+        self._endpoints.append(self._server[1])
 
     @enable_ki_protection
     async def __aexit__(
@@ -111,3 +122,6 @@ def full_checkpoints() -> Iterator[None]:
         yield
     finally:
         set_limit(before)
+
+
+publish(__name__, __all__)

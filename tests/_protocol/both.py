@@ -56,14 +56,14 @@ class Run:
         self, load: Load, *, client: bool, max_size: int | None, deflate: bool
     ) -> None:
         self.traced: list[Any] = []
-        self.engine: Any = load("_engine").Engine(
+        self.engine: Any = load("engine").Engine(
             client=client,
             max_size=max_size,
             trace_received=lambda *frame: self.traced.append(("received", *frame)),
             trace_sent=lambda *frame: self.traced.append(("sent", *frame)),
         )
         if deflate:
-            extension = load("_deflate").PerMessageDeflate(
+            extension = load("extensions.deflate").PerMessageDeflate(
                 remote_no_context_takeover=False,
                 local_no_context_takeover=False,
                 remote_max_window_bits=12,

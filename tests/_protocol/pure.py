@@ -31,4 +31,5 @@ def load(module: str) -> ModuleType:
         with mock.patch.dict(os.environ, TRIO_WS_PURE="1"):
             spec.loader.exec_module(package)
         sys.modules[NAME] = package
-    return importlib.import_module(f"{NAME}.{module}")
+    with mock.patch.dict(os.environ, TRIO_WS_PURE="1"):
+        return importlib.import_module(f"{NAME}.{module}")

@@ -16,11 +16,13 @@ from tests._protocol import both, pure, wire
 from tests._protocol.test_codec import VIOLATIONS
 from tests._protocol.test_properties import CUTS, PAYLOADS, split, streams
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, TEXT
-from trio_ws._protocol._codec import Decoder, codec, encode
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._extensions import Extension, Frame
-from trio_ws._protocol._frames import PIECE_SIZE, SPLIT_SIZE
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.errors import ProtocolError
+from trio_ws._protocol.extensions.base import Extension, Frame
+from trio_ws._protocol.frames.codec import codec
+from trio_ws._protocol.frames.decoder import Decoder
+from trio_ws._protocol.frames.encoder import encode
+from trio_ws._protocol.frames.memory import PIECE_SIZE, SPLIT_SIZE
 
 
 def test_which_is_in_use() -> None:
@@ -28,7 +30,7 @@ def test_which_is_in_use() -> None:
         assert codec() == "python"
     elif os.environ.get("TRIO_WS_REQUIRE"):
         assert codec() == "compiled"
-    assert pure.load("_codec").codec() == "python"
+    assert pure.load("frames.codec").codec() == "python"
     # All three or none.
     kinds = {type(each) for each in (Engine.pop, Decoder.feed)}
     assert len(kinds) == 1
@@ -199,7 +201,7 @@ def test_an_extension_that_makes_other_kinds(load: both.Load, kind: Any) -> None
         def encode(self, frame: Frame) -> Frame:
             return Frame(frame.opcode, kind(frame.data), frame.fin)
 
-    side = load("_engine").Engine(client=True, max_size=100)
+    side = load("engine").Engine(client=True, max_size=100)
     side.extend([Odd()])
     text = "é€".encode()
     side.receive(wire.frame(TEXT, text) + wire.frame(BINARY, b"abc"))
@@ -214,7 +216,9 @@ def test_an_extension_that_makes_other_kinds(load: both.Load, kind: Any) -> None
 def test_errors_have_their_cause() -> None:
     for load in (both.in_use, pure.load):
         (error,) = (
-            load("_codec").Decoder(masked=False, max_size=None).feed(b"\x81\x01\xff")
+            load("frames.decoder")
+            .Decoder(masked=False, max_size=None)
+            .feed(b"\x81\x01\xff")
         )
         assert isinstance(error.__cause__, UnicodeDecodeError)
     # The copy has classes of its own.

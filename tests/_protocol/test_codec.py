@@ -17,14 +17,11 @@ from hypothesis import strategies as st
 from tests._protocol import pure, wire
 from tests._protocol.both import in_use
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._codec import Decoder, Item, encode
-from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
-from trio_ws._protocol._frames import (
-    MAX_SHORT_FRAGMENTS,
-    PIECE_SIZE,
-    SHORT_FRAGMENT,
-    SPLIT_SIZE,
-)
+from trio_ws._protocol.errors import PayloadTooBig, ProtocolError
+from trio_ws._protocol.frames.decoder import Decoder, Item
+from trio_ws._protocol.frames.encoder import encode
+from trio_ws._protocol.frames.memory import PIECE_SIZE, SPLIT_SIZE
+from trio_ws._protocol.opcodes import MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT
 
 BOTH = pytest.mark.parametrize("masked", [False, True], ids=["server", "client"])
 
@@ -114,7 +111,7 @@ def test_each_frame_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 # In a process of its own: to fork one that may have threads is asking for trouble.
 FORKING = """
 import os
-from trio_ws._protocol._codec import encode
+from trio_ws._protocol.frames.encoder import encode
 
 encode(1, b"", True, True)  # so that keys are in store
 if os.fork() == 0:
@@ -633,7 +630,7 @@ def test_many_fragments_cost_what_they_bring(
     _Counting.written = 0
     monkeypatch.setattr(io, "BytesIO", _Counting)
     payload = b"x" * SHORT_FRAGMENT
-    target = pure.load("_codec").Decoder(masked=True, max_size=None)
+    target = pure.load("frames.decoder").Decoder(masked=True, max_size=None)
     assert target.feed(frame(BINARY, payload, fin=False, masked=True)) == []
     target.feed(frame(CONT, payload, fin=False, masked=True) * (total - 2))
     (message,) = target.feed(frame(CONT, payload, masked=True))
@@ -658,7 +655,7 @@ def _fed_and_unmasked(
 ) -> tuple[list[Any], int, int]:
     """Feed in pieces; return the items, bytes unmasked, and the most kept back."""
     unmasked = most = 0
-    masking = pure.load("_masking")
+    masking = pure.load("frames.masking")
     original = masking.masked
 
     def counting(data: bytes, start: int, stop: int, mask: int) -> Any:
@@ -667,7 +664,7 @@ def _fed_and_unmasked(
         return original(data, start, stop, mask)
 
     monkeypatch.setattr(masking, "masked", counting)
-    target = pure.load("_codec").Decoder(masked=True, max_size=None)
+    target = pure.load("frames.decoder").Decoder(masked=True, max_size=None)
     items: list[Any] = []
     for i in range(0, len(stream), piece):
         items += target.feed(stream[i : i + piece])
@@ -1039,7 +1036,7 @@ def test_no_memory_for_what_may_never_come(
     parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Compiled code can't be made to fail; its copy in Python can.
-    masking = pure.load("_masking")
+    masking = pure.load("frames.masking")
     left = parts
 
     def blank(size: int) -> bytes:
@@ -1050,9 +1047,9 @@ def test_no_memory_for_what_may_never_come(
                 raise MemoryError
         return bytes(size)
 
-    codec = pure.load("_codec")
+    codec = pure.load("frames.decoder")
     monkeypatch.setattr(masking, "blank", blank)
-    monkeypatch.setattr(pure.load("_partial"), "_LARGEST_ROOM", 1000)
+    monkeypatch.setattr(pure.load("frames.partial"), "_LARGEST_ROOM", 1000)
     payload = os.urandom(LARGE)
     stream = frame(BINARY, payload, masked=True)
     for size in (777, len(stream)):
@@ -1068,7 +1065,7 @@ def test_no_memory_for_what_may_never_come(
 def test_a_decoder_that_is_garbage_in_the_middle_of_a_large_payload() -> None:
     # What can't be raised becomes a warning, which is an error here.
     for load in (in_use, pure.load):
-        target = load("_codec").Decoder(
+        target = load("frames.decoder").Decoder(
             masked=False, max_size=None, trace=lambda *_: None
         )
         cycle = [target]

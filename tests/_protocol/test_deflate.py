@@ -25,18 +25,18 @@ from websockets.frames import Opcode
 
 from tests._protocol import wire
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol import _deflate
-from trio_ws._protocol._deflate import (
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.errors import NegotiationError, PayloadTooBig, ProtocolError
+from trio_ws._protocol.extensions import deflate as _deflate
+from trio_ws._protocol.extensions.base import Frame
+from trio_ws._protocol.extensions.deflate import (
     MIN_SIZE,
     WINDOW_BITS,
     ClientPerMessageDeflateFactory,
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
 )
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._errors import NegotiationError, PayloadTooBig, ProtocolError
-from trio_ws._protocol._extensions import Frame
-from trio_ws._protocol._outbox import Encoded
+from trio_ws._protocol.frames.outbox import Encoded
 
 RSV1 = 4  # as wire.frame() takes it
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])

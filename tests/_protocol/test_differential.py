@@ -21,7 +21,7 @@ from websockets.uri import parse_uri
 
 from tests._protocol import wire
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._engine import Engine
+from trio_ws._protocol.engine import Engine
 
 MAX_SIZE = 200
 

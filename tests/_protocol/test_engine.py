@@ -11,19 +11,21 @@ import pytest
 from tests._protocol import wire
 from tests._protocol.test_codec import VIOLATIONS
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._frames import MAX_HEADER, SPLIT_SIZE, Close
-from trio_ws._protocol._outbox import MAX_PONGS
-from trio_ws._protocol._state import (
+from trio_ws._protocol.closing import (
     CLOSE_DONE,
     CLOSE_SENT,
     CLOSED,
     FAILED,
     OPEN,
     TABLE,
+    Close,
     Phase,
 )
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.errors import ProtocolError
+from trio_ws._protocol.frames.memory import SPLIT_SIZE
+from trio_ws._protocol.frames.outbox import MAX_PONGS
+from trio_ws._protocol.opcodes import MAX_HEADER
 
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trio_ws._protocol import _errors as errors
-from trio_ws._protocol._headers import Headers
-from trio_ws._protocol._http import Response
+from trio_ws._protocol import errors as errors
+from trio_ws._protocol.http.headers import Headers
+from trio_ws._protocol.http.messages import Response
 
 
 @pytest.mark.parametrize(

@@ -24,29 +24,29 @@ from tests._protocol import wire
 from tests._protocol.test_deflate import BLOCK, noise
 from tests._protocol.test_handshake import request_bytes
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._deflate import (
-    ClientPerMessageDeflateFactory,
-    PerMessageDeflate,
-    ServerPerMessageDeflateFactory,
-)
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._errors import (
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.errors import (
     InvalidHandshake,
     InvalidHeaderFormat,
     NegotiationError,
     PayloadTooBig,
     ProtocolError,
 )
-from trio_ws._protocol._extensions import (
+from trio_ws._protocol.extensions.base import (
     ClientExtensionFactory,
     Extension,
     Frame,
     ServerExtensionFactory,
 )
-from trio_ws._protocol._handshake import accept_key
-from trio_ws._protocol._handshake_client import ClientHandshake
-from trio_ws._protocol._handshake_server import ServerHandshake
-from trio_ws._protocol._uri import parse_uri
+from trio_ws._protocol.extensions.deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
+from trio_ws._protocol.handshake.client import ClientHandshake
+from trio_ws._protocol.handshake.common import accept_key
+from trio_ws._protocol.handshake.server import ServerHandshake
+from trio_ws._protocol.uri import parse_uri
 
 Params = Sequence[tuple[str, str | None]]
 Factories = list[Any]

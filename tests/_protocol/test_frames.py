@@ -1,4 +1,4 @@
-"""trio_ws._protocol._frames: close codes, and what a log shows."""
+"""Close codes, and how a log shows a frame."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import websockets.frames
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ws._protocol._frames import (
+from trio_ws._endpoint.log import describe
+from trio_ws._protocol.closing import (
+    OK_CODES,
+    Close,
+    CloseCode,
+    close_payload,
+    is_sendable,
+)
+from trio_ws._protocol.escaping import escape
+from trio_ws._protocol.opcodes import (
     BINARY,
     CLOSE,
     CONT,
     MAX_CONTROL_PAYLOAD,
-    OK_CODES,
     OPCODE_NAMES,
     PING,
     PONG,
     TEXT,
-    Close,
-    CloseCode,
-    close_payload,
-    describe,
-    escape,
-    is_sendable,
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.http11 import Request as PeerRequest
 from websockets.http11 import Response as PeerResponse
 
-from trio_ws._protocol._errors import (
+from trio_ws._protocol.errors import (
     InvalidHandshake,
     InvalidHeader,
     InvalidHeaderFormat,
@@ -28,13 +28,13 @@ from trio_ws._protocol._errors import (
     NegotiationError,
     SecurityError,
 )
-from trio_ws._protocol._handshake import accept_key
-from trio_ws._protocol._handshake_client import ClientHandshake, generate_key
-from trio_ws._protocol._handshake_server import ServerHandshake
-from trio_ws._protocol._headers import Headers
-from trio_ws._protocol._http import Request, Response
-from trio_ws._protocol._http_response import ResponseParser
-from trio_ws._protocol._uri import WebSocketURI, parse_uri
+from trio_ws._protocol.handshake.client import ClientHandshake, generate_key
+from trio_ws._protocol.handshake.common import accept_key
+from trio_ws._protocol.handshake.response_parser import ResponseParser
+from trio_ws._protocol.handshake.server import ServerHandshake
+from trio_ws._protocol.http.headers import Headers
+from trio_ws._protocol.http.messages import Request, Response
+from trio_ws._protocol.uri import WebSocketURI, parse_uri
 
 # The example of RFC 6455, section 1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

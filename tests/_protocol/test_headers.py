@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidHeaderFormat as PeerInvalidHeaderFormat
 
 from tests._protocol.costs import grows_with_the_square
-from trio_ws._protocol._errors import InvalidHeaderFormat
-from trio_ws._protocol._headers import (
-    Headers,
-    MultipleValuesError,
+from trio_ws._protocol.errors import InvalidHeaderFormat
+from trio_ws._protocol.handshake.fields import (
     build_authorization_basic,
     build_extensions,
-    build_host,
     build_subprotocols,
     parse_connection,
     parse_extensions,
@@ -26,6 +23,8 @@ from trio_ws._protocol._headers import (
     parse_upgrade,
     validate_subprotocols,
 )
+from trio_ws._protocol.http.headers import Headers, MultipleValuesError, pack
+from trio_ws._protocol.uri import build_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,11 +117,11 @@ def test_packed_headers_are_the_same_once_looked_at(
         lambda headers: headers.get("B", "none"),
         lambda headers: list(headers.raw_items()),
         lambda headers: headers.__setitem__("C", "1"),
-        Headers._pack,
+        pack,
     ]
     for look in looks:
         known, packed = Headers(items), Headers(items)
-        packed._pack()
+        pack(packed)
         try:
             expected = look(known)
         except MultipleValuesError:

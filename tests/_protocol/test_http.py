@@ -12,7 +12,7 @@ from websockets.http11 import Request as PeerRequest
 from websockets.streams import StreamReader
 
 from tests._protocol.costs import grows_with_the_square
-from trio_ws._protocol._errors import (
+from trio_ws._protocol.errors import (
     HeaderLineTooLong,
     InvalidHandshake,
     InvalidMessage,
@@ -23,16 +23,15 @@ from trio_ws._protocol._errors import (
     StatusLineTooLong,
     TooManyHeaders,
 )
-from trio_ws._protocol._headers import Headers
-from trio_ws._protocol._http import (
+from trio_ws._protocol.handshake.parser import (
     MAX_HEADERS,
     MAX_HEADERS_SIZE,
     MAX_LINE_LENGTH,
-    Request,
-    Response,
 )
-from trio_ws._protocol._http_request import RequestParser
-from trio_ws._protocol._http_response import MAX_BODY_SIZE, ResponseParser
+from trio_ws._protocol.handshake.request_parser import RequestParser
+from trio_ws._protocol.handshake.response_parser import MAX_BODY_SIZE, ResponseParser
+from trio_ws._protocol.http.headers import Headers
+from trio_ws._protocol.http.messages import Request, Response
 
 Parser = type[RequestParser] | type[ResponseParser]
 Outcome = tuple[Any, ...]

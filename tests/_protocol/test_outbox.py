@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests._protocol import wire
-from trio_ws._protocol._frames import PIECE_SIZE
-from trio_ws._protocol._outbox import MAX_PONGS, Outbox, frame_size
+from trio_ws._protocol.frames.memory import PIECE_SIZE
+from trio_ws._protocol.frames.outbox import MAX_PONGS, Outbox, frame_size
 
 
 def take(outbox: Outbox, count: int, limit: int = 2**16) -> bytes:

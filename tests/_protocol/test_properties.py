@@ -18,18 +18,20 @@ from hypothesis.stateful import (
 
 from tests._protocol import wire
 from tests._protocol.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
-from trio_ws._protocol._codec import Decoder, Item, encode
-from trio_ws._protocol._engine import Engine
-from trio_ws._protocol._errors import ProtocolError
-from trio_ws._protocol._frames import SPLIT_SIZE, is_sendable
-from trio_ws._protocol._state import (
+from trio_ws._protocol.closing import (
     CLOSE_DONE,
     CLOSE_SENT,
     CLOSED,
     FAILED,
     FINAL,
     OPEN,
+    is_sendable,
 )
+from trio_ws._protocol.engine import Engine
+from trio_ws._protocol.errors import ProtocolError
+from trio_ws._protocol.frames.decoder import Decoder, Item
+from trio_ws._protocol.frames.encoder import encode
+from trio_ws._protocol.frames.memory import SPLIT_SIZE
 
 Message = str | bytes
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from trio_ws._protocol import _deflate
-from trio_ws._protocol._deflate import PerMessageDeflate
-from trio_ws._protocol._errors import PayloadTooBig, ProtocolError
-from trio_ws._protocol._extensions import Frame
-from trio_ws._protocol._frames import BINARY, CONT
+from trio_ws._protocol.errors import PayloadTooBig, ProtocolError
+from trio_ws._protocol.extensions import deflate as _deflate
+from trio_ws._protocol.extensions.base import Frame
+from trio_ws._protocol.extensions.deflate import PerMessageDeflate
+from trio_ws._protocol.opcodes import BINARY, CONT
 
 isal_zlib = pytest.importorskip("isal.isal_zlib")
 

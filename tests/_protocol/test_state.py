@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from trio_ws._protocol._state import DEAF, FINAL, TABLE, Event, Phase, State
+from trio_ws._protocol.closing import DEAF, FINAL, TABLE, Event, Phase, State
 
 OPEN = Phase.OPEN
 CLOSE_SENT = Phase.CLOSE_SENT

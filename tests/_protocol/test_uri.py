@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.uri import parse_uri as peer_parse_uri
 
-from trio_ws._protocol._errors import InvalidURI
-from trio_ws._protocol._uri import WebSocketURI, parse_uri, redirected
+from trio_ws._protocol.errors import InvalidURI
+from trio_ws._protocol.uri import WebSocketURI, parse_uri, redirected
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,9 @@ import trio
 import trio.testing
 
 from tests.faults.peer import reset, tcp_pair, trio_stream
-from trio_ws._transports import (
-    READ_SIZE,
-    WRITE_SIZE,
-    SocketTransport,
-    make_transport,
-    take_socket,
-)
+from trio_ws._transports.base import READ_SIZE, WRITE_SIZE
+from trio_ws._transports.make import make_transport
+from trio_ws._transports.sockets import SocketTransport, take_socket
 
 Pair = tuple[SocketTransport, socket.socket]
 

@@ -13,8 +13,9 @@ import trustme
 from tests._protocol.wire import CLOSE, TEXT, frame
 from tests.faults.peer import URI, Peer, living_tasks, reset_error, server_peer
 from trio_ws import accept, connect
-from trio_ws._transports import READ_SIZE, StreamTransport
-from trio_ws._transports._stream import _SEND_SIZE as SEND_SIZE
+from trio_ws._transports.base import READ_SIZE
+from trio_ws._transports.streams import _SEND_SIZE as SEND_SIZE
+from trio_ws._transports.streams import StreamTransport
 from trio_ws.exceptions import ConnectionClosedError, InvalidMessage
 from trio_ws.testing import open_pair
 

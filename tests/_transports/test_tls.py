@@ -33,12 +33,10 @@ from tests.faults.peer import (
     trio_stream,
 )
 from trio_ws import ServerConnection, accept, connect, open_server
-from trio_ws._transports import READ_SIZE, TLSTransport, make_transport
-from trio_ws.exceptions import (
-    ConnectionClosed,
-    ConnectionClosedError,
-    InvalidHandshake,
-)
+from trio_ws._transports.base import READ_SIZE
+from trio_ws._transports.make import make_transport
+from trio_ws._transports.tls import TLSTransport
+from trio_ws.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake
 
 # ruff: noqa: PT012 - what raises is the end of a block, which has to be there
 

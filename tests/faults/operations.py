@@ -31,8 +31,8 @@ from trio_ws import (
     accept,
     connect,
 )
-from trio_ws._options import OptionsDict
-from trio_ws._reading import STANDBY
+from trio_ws._endpoint.options import OptionsDict
+from trio_ws._endpoint.reader import STANDBY
 from trio_ws.testing import full_checkpoints
 
 LARGE = "large" * 20_000  # more than any buffer of ours takes in one piece

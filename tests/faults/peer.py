@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests._protocol.wire import CLOSE, parse_stream
-from trio_ws._protocol._handshake import accept_key
+from trio_ws._protocol.handshake.common import accept_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -228,7 +228,7 @@ async def reconnect_block(moments: Moments, *, sockets: bool = False) -> None:
     left = False
     async with trio.open_nursery() as nursery:
         with pytest.MonkeyPatch.context() as patch, trio.CancelScope() as scope:
-            patch.setattr(connect, "_open_stream", open_stream)
+            patch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
             with moments.watch(scope.cancel):
                 async for attempt in loop:
                     peer = peers[-1]

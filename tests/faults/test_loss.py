@@ -50,8 +50,8 @@ from tests.faults.peer import (
     trio_stream,
 )
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
-from trio_ws._reading import STANDBY
-from trio_ws._transports import SocketTransport
+from trio_ws._endpoint.reader import STANDBY
+from trio_ws._transports.sockets import SocketTransport
 from trio_ws.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,

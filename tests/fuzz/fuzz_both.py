@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["pure_protocol"]):
     from tests._protocol import both, pure
 
-    for module in ("_codec", "_engine", "_deflate"):
+    for module in ("engine", "extensions.deflate"):
         pure.load(module)
 
 from trio_ws import codec

@@ -21,16 +21,10 @@ from websockets.streams import StreamReader
 os.environ["TRIO_WS_PURE"] = "1"
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
-    from trio_ws._protocol._codec import Decoder
-    from trio_ws._protocol._engine import Engine
-    from trio_ws._protocol._errors import ProtocolError
-    from trio_ws._protocol._state import (
-        CLOSE_DONE,
-        CLOSE_SENT,
-        FAILED,
-        FINAL,
-        OPEN,
-    )
+    from trio_ws._protocol.closing import CLOSE_DONE, CLOSE_SENT, FAILED, FINAL, OPEN
+    from trio_ws._protocol.engine import Engine
+    from trio_ws._protocol.errors import ProtocolError
+    from trio_ws._protocol.frames.decoder import Decoder
 
 MAX_SIZE = 300
 

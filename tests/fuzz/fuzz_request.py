@@ -13,9 +13,9 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
-    from trio_ws._protocol._errors import InvalidHandshake
-    from trio_ws._protocol._handshake_server import ServerHandshake
-    from trio_ws._protocol._http_response import ResponseParser
+    from trio_ws._protocol.errors import InvalidHandshake
+    from trio_ws._protocol.handshake.response_parser import ResponseParser
+    from trio_ws._protocol.handshake.server import ServerHandshake
 
 LINE = b"GET /chat HTTP/1.1\r\n"
 HEADERS = (

@@ -13,11 +13,11 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["trio_ws._protocol"]):
-    from trio_ws._protocol import _handshake_client
-    from trio_ws._protocol._errors import InvalidHandshake, InvalidStatus
-    from trio_ws._protocol._handshake import accept_key
-    from trio_ws._protocol._handshake_client import ClientHandshake
-    from trio_ws._protocol._uri import parse_uri
+    from trio_ws._protocol.errors import InvalidHandshake, InvalidStatus
+    from trio_ws._protocol.handshake import client as _handshake_client
+    from trio_ws._protocol.handshake.client import ClientHandshake
+    from trio_ws._protocol.handshake.common import accept_key
+    from trio_ws._protocol.uri import parse_uri
 
 URI = parse_uri("ws://example.com/chat")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -10,7 +10,7 @@ import trio
 
 import trio_ws
 from tests.interop.peer import HOST, LIMIT, NEVER, TLS, Library, Peer
-from trio_ws._options import OptionsDict
+from trio_ws._endpoint.options import OptionsDict
 
 Role = Literal["client", "server"]
 

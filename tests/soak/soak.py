@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio_ws
 from tests.faults.operations import contexts
-from trio_ws._options import OptionsDict
+from trio_ws._endpoint.options import OptionsDict
 
 SENDERS = 3
 # Around all that changes with the size: headers, compression, buffers, pieces.

@@ -1,0 +1,1 @@
+"""The client: connect(), unix_connect(), reconnect(); see the README."""

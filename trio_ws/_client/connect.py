@@ -1,0 +1,118 @@
+"""connect() and unix_connect(): a client's connection as a block."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from typing import NoReturn, Unpack
+
+import trio
+
+from .._connection.connection import ClientConnection
+from .._connection.opener import Opened, Opener
+from .._endpoint.options import make_options
+from .dialer import Dialer
+from .options import ClientOptions, ClientOptionsDict
+
+
+class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function that it is to its users
+    """Connect to a WebSocket server: ``async with connect(uri) as ws: ...``.
+
+    ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
+    and ``port`` say where to connect to instead; the URI's still stand in the
+    Host header and are what TLS checks. ``local_address`` is the address to
+    connect from. ``ssl`` is the context for ``wss://``,
+    by default one with the system's roots; ``server_hostname`` is checked in
+    place of the URI's host. ``stream`` is a connected trio.abc.Stream to use
+    instead of TCP; it is closed with the connection. ``options`` are those of
+    :class:`trio_ws.ClientOptions`.
+
+    Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
+    fails, with what is wrong with a certificate), InvalidHandshake if it
+    answers otherwise, OpenTimeoutError after ``open_timeout`` seconds, which
+    cover DNS, TCP, TLS, the handshake and redirects. Wrong arguments raise
+    InvalidURI, ValueError or TypeError before anything is sent.
+
+    Up to ten redirects in a row are followed (RFC 9110, section 15.4), where
+    http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
+    another origin if ``host``, ``port`` or ``server_hostname`` is given. Another
+    origin isn't told the URI's user information, nor the headers Authorization,
+    Cookie and Proxy-Authorization. What isn't followed is an InvalidStatus with a
+    note that says why.
+
+    Leaving closes the connection, in a way that tells the peer how the block
+    ended, and raises ConnectionClosedError if the connection was lost and the
+    block doesn't know yet.
+
+    **Cancellation** while entering: nothing is left open. While leaving: a
+    close frame is sent as far as that needs no waiting, then Cancelled passes.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        local_address: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        stream: trio.abc.Stream | None = None,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        super().__init__()
+        self._dialer = Dialer(
+            uri,
+            make_options(ClientOptions, "connect", options),
+            host=host,
+            port=port,
+            local_address=local_address,
+            ssl=ssl,
+            server_hostname=server_hostname,
+            stream=stream,
+        )
+
+    async def _open(self) -> Opened[ClientConnection]:
+        return await self._dialer.open()
+
+    # What websockets and trio users may try, with what to write instead.
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(
+            "connect() can't be awaited: its tasks need a block to live in; "
+            "write: async with connect(...) as ws:"
+        )
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(
+            "connect() can't be iterated over; to reconnect write: "
+            "async for attempt in reconnect(...): async with attempt as ws:"
+        )
+
+
+class unix_connect(connect):  # noqa: N801 - reads as the function that it is
+    """Connect over a Unix socket: ``async with unix_connect(path) as ws: ...``.
+
+    ``uri`` says what the Host header and the path of the request are, and with
+    ``wss://`` that TLS is used. Otherwise as connect().
+
+    **Cancellation** as with connect().
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        uri: str = "ws://localhost/",
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        Opener.__init__(self)
+        self._dialer = Dialer(
+            uri,
+            make_options(ClientOptions, "unix_connect", options),
+            ssl=ssl,
+            server_hostname=server_hostname,
+            path=os.fspath(path),
+        )

@@ -1,0 +1,159 @@
+"""Opening a client's connection: a stream, TLS, the handshake, redirects."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import ssl as ssl_module
+
+import trio
+
+from .._connection.connection import ClientConnection
+from .._connection.opener import Opened
+from .._protocol.errors import InvalidStatus
+from .._protocol.handshake.client import ClientHandshake
+from .._protocol.uri import WebSocketURI, parse_uri
+from .._transports.base import Transport
+from .._transports.make import check_context, transport_of
+from .._transports.tls import TLSTransport
+from .opening import open_client
+from .options import ClientOptions
+from .redirects import redirect_target, without_credentials
+from .tcp import open_tcp
+
+
+class Dialer:
+    """Opens connections to one URI; the arguments are those of connect().
+
+    ``path`` is that of a Unix socket. Raises InvalidURI, ValueError and TypeError for
+    wrong arguments.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        options: ClientOptions,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        local_address: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        stream: trio.abc.Stream | None = None,
+        path: str | None = None,
+    ) -> None:
+        self._uri = parse_uri(uri)
+        self._options = options
+        self._host = host
+        self._port = port
+        self._local_address = local_address
+        self._ssl = ssl
+        self._server_hostname = server_hostname
+        self._stream = stream
+        self._path = path
+        if port is not None and not 1 <= port <= 65535:
+            raise ValueError(f"port: expected 1 to 65535; got {port!r}")
+        self._check_tls()
+        if stream is not None:
+            self._check_stream(stream)
+        # Made here, since it raises for wrong headers; of use for one connection.
+        self._handshake: ClientHandshake | None = options.handshake(self._uri)
+        self.logger = options.logger or logging.getLogger("trio_ws.client")
+
+    def _check_tls(self) -> None:
+        check_context(self._ssl)
+        if self._uri.secure:
+            return
+        for name, value in (
+            ("ssl", self._ssl),
+            ("server_hostname", self._server_hostname),
+        ):
+            if value is not None:
+                raise ValueError(f"{name}: expected a wss:// URI with it; got ws://")
+
+    def _check_stream(self, stream: object) -> None:
+        if not isinstance(stream, trio.abc.Stream):
+            raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
+        for name, given in (
+            ("host", self._host),
+            ("port", self._port),
+            ("local_address", self._local_address),
+        ):
+            if given is not None:
+                raise ValueError(f"stream: expected no {name} with it")
+
+    async def open(self) -> Opened[ClientConnection]:
+        """Open a connection: everything but its scope.
+
+        Raises what entering connect() raises. **Cancellation**: nothing is left open.
+        """
+        uri, options = self._uri, self._options
+        with trio.move_on_after(options.open_seconds):
+            for followed in itertools.count():  # pragma: no branch - without end
+                try:
+                    return await self._open_at(uri, options)
+                except InvalidStatus as exc:
+                    target = redirect_target(exc, uri, followed, self._fixed)
+                if target.origin != uri.origin:
+                    options = without_credentials(options)
+                uri = target
+        raise options.open_timed_out()
+
+    @property
+    def _fixed(self) -> str:
+        """What was said of where to connect to, which holds for one origin alone."""
+        if self._stream is not None:
+            return "stream"
+        if self._path is not None:
+            return "a Unix socket"
+        given = {
+            "host": self._host,
+            "port": self._port,
+            "server_hostname": self._server_hostname,
+        }
+        return " and ".join(name for name, value in given.items() if value is not None)
+
+    async def _open_at(
+        self, uri: WebSocketURI, options: ClientOptions
+    ) -> Opened[ClientConnection]:
+        transport = await self._open_transport(uri)
+        try:
+            if isinstance(transport, TLSTransport):
+                await transport.do_handshake()
+            handshake = self._handshake or options.handshake(uri)
+            self._handshake = None
+            return await open_client(transport, handshake, options, self.logger)
+        except BaseException:
+            await transport.aclose()
+            raise
+
+    async def _open_transport(self, uri: WebSocketURI) -> Transport:
+        stream = await self._open_stream(uri)
+        context = None
+        if uri.secure:
+            # To make one takes longer than to connect: once is enough.
+            self._ssl = self._ssl or ssl_module.create_default_context()
+            context = self._ssl
+        try:
+            return transport_of(
+                stream,
+                context,
+                server_side=False,
+                server_hostname=self._server_hostname or uri.host,
+            )
+        except BaseException:
+            if isinstance(stream, trio.abc.Stream):
+                await trio.aclose_forcefully(stream)
+            raise
+
+    async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
+        if self._stream is not None:
+            return self._stream
+        if self._path is not None:
+            return await trio.open_unix_socket(self._path)
+        return await open_tcp(
+            uri.host if self._host is None else self._host,
+            uri.port if self._port is None else self._port,
+            self._local_address,
+        )

@@ -1,0 +1,82 @@
+"""The client's side of the opening handshake over a transport."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+
+import trio
+
+from .._connection.connection import ClientConnection
+from .._connection.opener import Opened, make_connection
+from .._endpoint.endpoint import Endpoint
+from .._endpoint.log import log_request, log_response
+from .._protocol.errors import InvalidHandshake, InvalidStatus
+from .._protocol.handshake.client import ClientHandshake
+from .._protocol.http.messages import Response
+from .._transports.base import Transport, read_some, write_all
+from .options import ClientOptions
+
+# How long a client waits for the body that explains a refusal. A server that says
+# neither how long it is nor closes the connection would keep it for ever.
+_EXPLANATION = 1.0
+
+
+async def open_client(
+    transport: Transport,
+    handshake: ClientHandshake,
+    options: ClientOptions,
+    logger: logging.Logger,
+) -> Opened[ClientConnection]:
+    """Do the client's side of the handshake.
+
+    Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
+    use any more; the caller closes it.
+    """
+    broken: ConnectionError | None = None
+    try:
+        await write_all(transport, handshake.request_bytes)
+    except ConnectionError as exc:
+        broken = exc  # but the server may have answered before it went
+    log_request(logger, ">", handshake.request)
+    try:
+        response = await _read_response(transport, handshake, broken)
+    except InvalidStatus as exc:
+        log_response(logger, "<", exc.response)
+        raise
+    log_response(logger, "<", response)
+    endpoint = Endpoint(transport, handshake.request, options, logger, client=True)
+    connection = make_connection(endpoint, ClientConnection)
+    endpoint.opened(response, handshake)
+    return connection, endpoint
+
+
+async def _read_response(
+    transport: Transport, handshake: ClientHandshake, broken: ConnectionError | None
+) -> Response:
+    """Read the response that opens the WebSocket.
+
+    A status that refuses is enough, whatever becomes of its body. ``broken`` is
+    what writing met with: then only what is there is read.
+
+    Raises InvalidHandshake, OSError.
+    """
+    with trio.CancelScope() as body:
+        while True:
+            try:
+                data = transport.read() if broken else await read_some(transport)
+                if not data and broken:
+                    raise broken
+                if not data:
+                    break
+                response = handshake.receive(data)
+            except (OSError, InvalidHandshake):
+                if handshake.is_refused:
+                    break
+                raise
+            if response is not None:
+                return response
+            if handshake.is_refused and body.deadline == inf:
+                body.deadline = trio.current_time() + _EXPLANATION
+            await trio.lowlevel.checkpoint()  # a server may send without end
+    handshake.receive_eof()

@@ -1,0 +1,236 @@
+"""reconnect(): one connection after the other, with pauses in between.
+
+The iterator yields attempts, not connections: an attempt holds an open socket,
+and only its own block opens a scope. So no nursery is ever held across a yield,
+and break, return, exceptions and cancellation are as safe as in any loop.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl as ssl_module
+import warnings
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self, Unpack
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._connection.connection import ClientConnection
+from .._connection.groups import ends_with, exit_of
+from .._connection.opener import Opened
+from .._connection.scope import ConnectionScope
+from .._endpoint.errors import ConnectionClosed
+from .._endpoint.options import make_options
+from .._protocol.errors import InvalidMessage, InvalidStatus
+from .dialer import Dialer
+from .options import ClientOptions, ClientOptionsDict
+
+# In seconds. With full jitter, this factor makes the limit grow by a fifth of the
+# time that the server is away. Doubling would make the first seconds, in which
+# all clients try at once, a peak far above what comes later.
+_FIRST_DELAY = 5.0
+_FACTOR = 1.1
+_LONGEST_DELAY = 30.0
+
+# A server, or a proxy before it, that will be back.
+_TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
+
+
+def backoff() -> Iterator[float]:
+    """Yield delays: exponential backoff with full jitter, in seconds.
+
+    Any moment between 0 and the limit is as likely as any other, from the first
+    delay on: clients that lost their server together don't come back together.
+    """
+    limit = _FIRST_DELAY
+    while True:
+        yield random.uniform(0, limit)
+        limit = min(_FACTOR * limit, _LONGEST_DELAY)
+
+
+def process_exception(exc: Exception) -> Exception | None:
+    """Decide on an error of opening: None to try again, an exception to raise.
+
+    Tried again are network errors, timeouts and HTTP 500, 502, 503, 504; not a
+    certificate that is wrong, nor an answer that no server gives in passing.
+    """
+    if isinstance(exc, ssl_module.SSLCertVerificationError):
+        return exc
+    if isinstance(exc, OSError):  # TimeoutError is one, too
+        return None
+    if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
+        return None
+    if isinstance(exc, InvalidStatus) and (
+        exc.response.status_code in _TRANSIENT_STATUS
+    ):
+        return None
+    return exc
+
+
+class Attempt:
+    """An open connection that has no scope yet: ``async with attempt as ws: ...``.
+
+    Leaving the block swallows this connection's ConnectionClosed, told to the
+    block or not, and nothing else; otherwise it is that of connect().
+
+    **Cancellation** as with connect().
+    """
+
+    def __init__(self, opened: Opened[ClientConnection]) -> None:
+        self._connection, self._endpoint = opened
+        self._scope: ConnectionScope | None = None
+        self._opened_at = trio.current_time()
+        self._done = False
+        self.lasted = 0.0  # seconds
+        self.why = "attempt not used"  # it ended
+
+    @enable_ki_protection
+    async def __aenter__(self) -> ClientConnection:
+        if self._scope is not None or self._done:
+            raise RuntimeError("an attempt can be entered once")
+        self._scope = ConnectionScope(self._connection, self._endpoint)
+        await self._scope.__aenter__()
+        return self._connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._scope is not None
+        outcome = await exit_of(self._scope, exc)
+        self._done = True
+        self.lasted = trio.current_time() - self._opened_at
+        self.why = f"connection ended: {self._endpoint.ending.error()}"
+        if (
+            isinstance(outcome, ConnectionClosed)
+            and outcome._connection is self._connection
+        ):
+            return True
+        return ends_with(outcome, exc)
+
+    async def _close(self) -> None:
+        """Close an attempt that was never entered; refuse one still in use."""
+        if self._done:
+            return
+        if self._scope is not None:
+            raise RuntimeError("the next attempt begins after the block of this one")
+        self._done = True
+        await self._endpoint.abort()
+
+    def __del__(self) -> None:
+        if not self._done and self._scope is None:
+            warnings.warn(
+                f"{self._connection!r} was opened by reconnect() and never entered",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+            self._endpoint.discard()
+
+
+class reconnect:  # noqa: N801 - reads as the function that it is to its users
+    """Connect, and connect again: ``async for attempt in reconnect(uri): ...``.
+
+    ::
+
+        async for attempt in reconnect(uri):
+            async with attempt as ws:
+                async for message in ws:
+                    ...
+
+    Whenever the block of an attempt ends, however quietly, the next attempt is
+    made: leave the loop to stop. The arguments are those of connect() but
+    ``stream``, and:
+
+    * ``reconnect_delays``: a callable that returns an iterator of seconds to
+      wait before each attempt but the first; by default exponential backoff
+      with full jitter. It is asked anew after a connection that lasted longer
+      than the wait for it. Where the iterator ends, the loop does, or the error
+      of the last attempt is raised.
+    * ``process_exception``: a callable that decides on each error of opening,
+      None to try again, an exception to raise. By default network errors,
+      timeouts and HTTP 500, 502, 503 and 504 are tried again.
+
+    Raises what process_exception() returns. Wrong arguments raise as with
+    connect(), at once.
+
+    **Cancellation**: nothing is left open.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        local_address: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        self._dialer = Dialer(
+            uri,
+            make_options(ClientOptions, "reconnect", options),
+            host=host,
+            port=port,
+            local_address=local_address,
+            ssl=ssl,
+            server_hostname=server_hostname,
+        )
+        self._new_delays = reconnect_delays
+        self._process_exception = process_exception
+        self._delays: Iterator[float] | None = None
+        self._waited = 0.0  # for the current attempt
+        self._attempt: Attempt | None = None
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @enable_ki_protection
+    async def __anext__(self) -> Attempt:
+        """Open the next connection. **Cancellation**: nothing is left open."""
+        if self._over:
+            raise StopAsyncIteration
+        if self._attempt is not None:
+            await self._attempt._close()
+            if self._attempt.lasted > self._waited:
+                self._delays = None
+            self._waited = 0.0
+            why, self._attempt = self._attempt.why, None
+            if not await self._wait(why):
+                self._over = True
+                raise StopAsyncIteration
+        while True:
+            try:
+                opened = await self._dialer.open()
+            except Exception as exc:
+                raised = self._process_exception(exc)
+                if raised is exc:
+                    raise
+                if raised is not None:
+                    raise raised from exc
+                if not await self._wait(f"{type(exc).__name__}: {exc}"):
+                    raise
+            else:
+                self._attempt = Attempt(opened)
+                return self._attempt
+
+    async def _wait(self, why: str) -> bool:
+        """Wait before the next attempt; return False if there is to be none."""
+        if self._delays is None:
+            self._delays = self._new_delays()
+        delay = next(self._delays, None)
+        if delay is None:
+            return False
+        self._waited += delay
+        self._dialer.logger.info("%s; next attempt in %.1f s", why, delay)
+        await trio.sleep(delay)
+        return True

@@ -1,0 +1,62 @@
+"""Redirects of the opening handshake (RFC 9110, section 15.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .._protocol.errors import InvalidStatus, InvalidURI
+from .._protocol.http.headers import Headers
+from .._protocol.uri import WebSocketURI, redirected
+from .options import ClientOptions
+
+# RFC 9110, section 15.4, without those that lead nowhere else
+_STATUSES = frozenset({300, 301, 302, 303, 307, 308})
+_MOST = 10  # in a row
+
+# What a request says for one origin alone.
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def redirect_target(
+    exc: InvalidStatus, uri: WebSocketURI, followed: int, fixed: str
+) -> WebSocketURI:
+    """Return where the response in ``exc`` leads; raise ``exc`` if it isn't followed.
+
+    ``followed`` is how many redirects were, ``fixed`` the names of the arguments that
+    hold for the origin of ``uri`` alone, or "".
+    """
+    try:
+        if exc.response.status_code not in _STATUSES:
+            raise exc
+        locations = exc.response.headers.get_all("Location")
+        if len(locations) != 1:
+            raise ValueError(f"expected one Location; got {len(locations)}")
+        target = redirected(uri, locations[0])
+        if followed == _MOST:
+            raise ValueError(f"expected at most {_MOST} in a row")
+        if uri.secure and not target.secure:
+            raise ValueError("from wss:// to ws://")
+        if fixed == "stream":
+            raise ValueError("the stream is of use for one connection")
+        if target.origin != uri.origin and fixed:
+            raise ValueError(f"to another origin, with {fixed} given")
+    except (ValueError, InvalidURI) as problem:
+        exc.add_note(f"redirect not followed: {problem}")
+        raise exc from None
+    finally:
+        del exc  # no cycle with the traceback
+    return target
+
+
+def without_credentials(options: ClientOptions) -> ClientOptions:
+    """Leave out what another origin must not be told (RFC 9110, section 15.4)."""
+    headers = options.additional_headers
+    if headers is None:
+        return options
+    assert isinstance(headers, Headers)
+    kept = [
+        (name, value)
+        for name, value in headers.raw_items()
+        if name.lower() not in _CREDENTIALS
+    ]
+    return dataclasses.replace(options, additional_headers=kept)

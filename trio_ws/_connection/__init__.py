@@ -1,0 +1,1 @@
+"""What users hold, and the block it lives in; see the README."""

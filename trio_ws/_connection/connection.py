@@ -1,0 +1,364 @@
+"""What a user does with a connection: receive, send, ping, close.
+
+Each method may be called from any task, several at once, with one exception:
+only one task at a time may receive.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import (
+    AsyncIterable,
+    Iterable,
+)
+from typing import Any, Literal, overload
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+
+from .._endpoint.budget import current_pacer
+from .._endpoint.endpoint import Endpoint
+from .._endpoint.errors import ConnectionClosedOK
+from .._endpoint.messages import Data, control_payload, fragments_of, prepared
+from .._endpoint.reader import PAUSED
+from .._protocol.closing import CONNECTING, FINAL, OPEN, CloseCode, State, close_payload
+from .._protocol.http.messages import Response, plain_response
+from .._protocol.opcodes import BINARY
+from .message_stream import MessageStream
+
+
+class Connection(trio.abc.Channel[str | bytes]):
+    """A WebSocket connection: a channel of messages, str for text, else bytes.
+
+    Made by connect(), accept() or serve(), whose scope it lives in. The hooks of
+    a server see it earlier, with a ``request`` and nothing more: calls raise
+    RuntimeError there, and there is no ``nursery``.
+
+    ``nursery`` is for tasks that use the connection: leaving the scope waits
+    for them. ``request`` is that of the opening handshake. The addresses, as
+    socket.getsockname() gives them, are None where the stream isn't a socket.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.request = endpoint.request
+        self.logger = endpoint.logger
+        self.local_address: Any = endpoint.transport.local_address
+        self.remote_address: Any = endpoint.transport.remote_address
+        self._endpoint = endpoint
+        self._engine = endpoint.engine
+        self._reader = endpoint.reader
+        self._receiver = endpoint.receiver
+        self._sender = endpoint.sender
+        self._pacer = current_pacer()
+        endpoint.ending.connection = self
+
+    # -- Facts ---------------------------------------------------------------
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique name of the connection, for logs."""
+        return self._endpoint.id
+
+    @property
+    def response(self) -> Response | None:
+        """The response of the opening handshake; None before it is sent."""
+        return self._endpoint.response
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the opening handshake agreed on, or None."""
+        return self._endpoint.subprotocol
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the latest ping that was answered to its pong; 0 before."""
+        return self._endpoint.pings.latency
+
+    @property
+    def state(self) -> State:
+        """The state, in the words of RFC 6455.
+
+        Between a look at it and a call it may change: rather call, and catch
+        ConnectionClosed.
+        """
+        if self._engine.phase is OPEN:
+            return State.OPEN
+        if self._engine.phase is CONNECTING:
+            return State.CONNECTING
+        return State.CLOSED if self._endpoint.closed else State.CLOSING
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code of the connection (RFC 6455, section 7.1.5).
+
+        That of the peer's close frame, 1005 if it had none, 1006 if no close
+        frame came; None while the connection is open or about to be closed.
+        """
+        if self._engine.rcvd is not None:
+            return self._engine.rcvd.code
+        if self._engine.phase in FINAL:
+            return CloseCode.ABNORMAL_CLOSURE.value
+        return None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason in the peer's close frame, "" if none came; None before."""
+        if self._engine.rcvd is not None:
+            return self._engine.rcvd.reason
+        return "" if self._engine.phase in FINAL else None
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.id} {self.state.name} "
+            f"{self.local_address} - {self.remote_address}>"
+        )
+
+    # -- Receiving -----------------------------------------------------------
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: None = None) -> str | bytes: ...
+
+    @enable_ki_protection  # a KeyboardInterrupt comes while it waits or not at all
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """Receive the next message: a str if it is text, else bytes.
+
+        ``decode=False`` returns the bytes of a text, ``decode=True`` decodes a
+        binary message, in UTF-8.
+
+        Raises ConnectionClosedOK after a close in good order,
+        ConnectionClosedError after a loss, in both cases once all messages
+        that came before have been received; ConcurrencyError while another
+        task receives; UnicodeDecodeError if ``decode=True`` and the message isn't
+        UTF-8, which stays where it is.
+
+        **Cancellation**: nothing is lost; the next call returns the message.
+        A deadline that has passed already, as of move_on_after(0), never
+        returns a message, even if one is there: recv_nowait() does.
+        """
+        # One of two calls that decide what a message costs, so it is spelt out.
+        engine, receiver = self._engine, self._receiver
+        if engine.messages and not receiver.busy and not self._pacer.is_due():
+            await checkpoint_if_cancelled()  # nothing else runs meanwhile
+        else:
+            receiver.begin()
+            try:
+                if receiver.stream is not None or not engine.idle:
+                    await self._pacer.step()
+                    receiver.leave_stream()
+                while engine.idle:
+                    await receiver.wait()
+                if not engine.messages:
+                    raise self._endpoint.ending.closed()
+            finally:
+                receiver.finish()
+        if decode is not None:
+            return receiver.take(decode)
+        message = engine.pop()
+        if self._reader.by is PAUSED:
+            self._reader.taken()
+        return message
+
+    async def receive(self) -> str | bytes:
+        """Receive the next message; recv(), by the name that trio's channels use.
+
+        **Cancellation**: as recv().
+        """
+        return await self.recv()
+
+    @enable_ki_protection
+    def recv_nowait(self, decode: bool | None = None) -> str | bytes:
+        """Receive a message that is there.
+
+        Raises trio.WouldBlock if none is; otherwise as recv().
+        """
+        receiver = self._receiver
+        receiver.begin()
+        try:
+            receiver.look()
+            return receiver.take(decode)
+        finally:
+            receiver.finish()
+
+    async def __anext__(self) -> str | bytes:
+        """Receive the next message; a close in good order ends the iteration.
+
+        **Cancellation**: as recv().
+        """
+        try:
+            return await self.recv()
+        except ConnectionClosedOK:
+            raise StopAsyncIteration from None
+
+    def recv_streaming(self, decode: bool | None = None) -> MessageStream:
+        """Receive the next message piece by piece: ``async for piece in ...``.
+
+        The pieces are str or bytes as the message is, or as ``decode`` says.
+        Where they are cut has no meaning (RFC 6455, section 5.4). Left early,
+        what is still to come of the message is discarded.
+
+        The iteration raises what recv() raises, also in the middle of a
+        message. **Cancellation**: nothing is lost; the iteration can go on.
+        """
+        return MessageStream(self._receiver, decode)
+
+    # -- Sending -------------------------------------------------------------
+
+    async def send(
+        self,
+        message: Data | Iterable[Data] | AsyncIterable[Data],
+        *,
+        text: bool | None = None,
+        compress: bool = True,
+    ) -> None:
+        """Send a message: text if it is a str, else binary.
+
+        ``text=True`` sends bytes, which must be UTF-8, as text; ``text=False``
+        a str as binary. An iterable, async or not, of str or of bytes sends
+        one message in fragments, each as soon as the iterable yields it; other
+        senders wait until its end, control frames do not. ``compress=False``
+        sends it as it is on a connection that compresses.
+
+        Returns once the message is accepted: it will be sent whole and in
+        order, unless the connection is lost or its scope cancelled. Waits
+        while ``write_limit`` bytes wait for the socket.
+
+        Raises ConnectionClosed; TypeError for what isn't a message; UnicodeError
+        for text that UTF-8 doesn't have, or bytes as text that aren't UTF-8. An
+        iterable that yields nothing sends nothing.
+
+        **Cancellation**: nothing of the message was or will be sent. In the
+        middle of an iterable the connection is closed, with 1011: the peer
+        can't be told to forget the beginning. The same if the iterable raises.
+        """
+        # The other of two calls that decide what a message costs.
+        sender = self._sender
+        due = self._pacer.is_due()
+        if not due:
+            await checkpoint_if_cancelled()
+            if text is None and sender.lock is None:
+                if sender.gather(message, compress):
+                    return
+        if type(message) is bytes and text is None:
+            opcode, payload = BINARY, message
+        elif isinstance(message, (str, bytes, bytearray, memoryview)):
+            opcode, payload = prepared(message, text)
+        else:
+            await sender.accept_fragments(fragments_of(message), text, compress)
+            return
+        if due:
+            await self._pacer.rest()
+        if not sender.accept_nowait(opcode, payload, compress):
+            await sender.accept(opcode, payload, compress)
+
+    def send_nowait(
+        self, message: Data, *, text: bool | None = None, compress: bool = True
+    ) -> None:
+        """Send a message if it is accepted without waiting, as send() else does.
+
+        Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
+        another task is sending; nothing is sent then. Otherwise as send().
+        """
+        opcode, payload = prepared(message, text)
+        if not self._sender.accept_nowait(opcode, payload, compress):
+            raise trio.WouldBlock("write_limit is reached, or another task is sending")
+
+    # -- Control -------------------------------------------------------------
+
+    async def ping(self, data: str | bytes | None = None) -> float:
+        """Send a ping; return the latency, in seconds, once its pong came.
+
+        ``data`` is the payload, at most 125 bytes; by default four random
+        ones (RFC 6455, section 5.5.2).
+
+        While reading is paused (``max_queue``, ``max_size``) no pong is seen:
+        receive in another task, or put a cancel scope around the call.
+
+        Raises ConnectionClosed, also while it waits; ConcurrencyError if a
+        ping with the same data still waits; ValueError or TypeError for data
+        that no ping can carry.
+
+        **Cancellation**: waits no longer; the ping may have been sent.
+        """
+        payload = None if data is None else control_payload(data)
+        await self._pacer.step()
+        endpoint = self._endpoint
+        if self._engine.phase is not OPEN:
+            raise endpoint.ending.closed()
+        payload, waiter = endpoint.pings.add(payload)
+        try:
+            endpoint.ping(payload)
+            await waiter.done.wait()
+        finally:
+            endpoint.pings.forget(payload, waiter)
+        if waiter.latency is None:
+            raise endpoint.ending.closed()
+        return waiter.latency
+
+    async def pong(self, data: str | bytes = b"") -> None:
+        """Send a pong that no ping asked for (RFC 6455, section 5.5.3).
+
+        Raises ConnectionClosed; ValueError or TypeError for data that no pong can
+        carry. **Cancellation**: nothing was sent.
+        """
+        payload = control_payload(data)
+        await self._pacer.step()
+        if self._engine.phase is not OPEN:
+            raise self._endpoint.ending.closed()
+        self._endpoint.pong(payload)
+
+    # -- Closing -------------------------------------------------------------
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection: what was sent, a close frame, the answer.
+
+        Waits for the closing handshake (RFC 6455, section 7.1.2) and the end
+        of TCP, ``close_timeout`` at most. Messages that weren't received are
+        discarded. From now on every call raises ConnectionClosedOK. Does
+        nothing on a connection that is closed.
+
+        Raises ConnectionClosedError if messages that send() had accepted
+        couldn't be written and nobody was told so far; ValueError, and does
+        nothing, for a code that may not be sent and a reason of more than 123
+        bytes.
+
+        **Cancellation**: the close frame and what waits before it are written
+        as far as that needs no waiting, and the connection is closed.
+        """
+        close_payload(code, reason)  # raises for wrong arguments
+        if self._engine.phase is CONNECTING:
+            raise self._endpoint.ending.closed()
+        ending = self._endpoint.ending
+        ending.aclose()
+        await self._endpoint.aclose(code, reason)
+        ending.raise_for_lost_data()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by whomever.
+
+        **Cancellation**: changes nothing.
+        """
+        await self._endpoint.wait_closed()
+
+
+class ClientConnection(Connection):
+    """The client's side of a connection."""
+
+
+class ServerConnection(Connection):
+    """The server's side of a connection."""
+
+    def respond(self, status: int, text: str) -> Response:
+        """Make a response of plain text, for process_request to return.
+
+        Its headers and its body can be changed. Raises ValueError for a status
+        that HTTP doesn't know.
+        """
+        return plain_response(status, text)

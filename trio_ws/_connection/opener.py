@@ -1,0 +1,72 @@
+"""What connect(), accept() and serve() have in common: from an endpoint to a block."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+from .._endpoint.endpoint import Endpoint
+from .connection import Connection
+from .scope import ConnectionScope
+
+ConnectionT = TypeVar("ConnectionT", bound=Connection)
+
+# A connection that is open but has no scope yet: what users hold, what drives it.
+Opened = tuple[ConnectionT, Endpoint]
+
+
+@disable_ki_protection
+def call_user(function: Callable[..., Any], *args: object) -> Any:
+    """Call a function of the user's, which KeyboardInterrupt may interrupt."""
+    return function(*args)
+
+
+def make_connection(endpoint: Endpoint, default: type[ConnectionT]) -> ConnectionT:
+    """Make the connection, by create_connection where the user has one.
+
+    Raises what that raises, TypeError if it returns something else.
+    """
+    create = endpoint.options.create_connection or default
+    connection = call_user(create, endpoint)
+    if not isinstance(connection, default):
+        raise TypeError(
+            f"create_connection: expected it to return a {default.__name__}; "
+            f"got {type(connection).__name__}"
+        )
+    return connection
+
+
+class Opener(abc.ABC, Generic[ConnectionT]):
+    """The base of connect() and accept(): entered, they open a scope."""
+
+    def __init__(self) -> None:
+        # The same object may be entered again, by other tasks or in its own
+        # block; within a task, blocks nest.
+        self._scopes: list[ConnectionScope] = []
+
+    @abc.abstractmethod
+    async def _open(self) -> Opened[ConnectionT]:
+        """Open a connection: everything but its scope."""
+
+    @enable_ki_protection
+    async def __aenter__(self) -> ConnectionT:
+        connection, endpoint = await self._open()
+        scope = ConnectionScope(connection, endpoint)
+        await scope.__aenter__()
+        self._scopes.append(scope)
+        return connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:  # bool would tell type checkers that errors end here
+        scope = next(one for one in reversed(self._scopes) if one.is_of_this_task())
+        self._scopes.remove(scope)
+        return await scope.__aexit__(exc_type, exc, traceback)

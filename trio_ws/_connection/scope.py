@@ -1,0 +1,185 @@
+"""The scope of a connection: what it owns, how a loss ends it, what leaves it.
+
+    service nursery            reader, flusher: shielded, ended by us
+      cancel scope of ours     its deadline is the clock of a loss
+        ws.nursery             the user's tasks
+          the body
+
+Leaving goes the other way, one step at a time: ws.nursery (waits for the user's
+tasks), our cancel scope (absorbs our own cancellation and tells it from any
+other), the normal form of what was raised, the closing handshake, the service
+nursery, the verdict.
+
+We never cancel ws.nursery's own scope: its exit couldn't be told from that of
+a task that failed.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._endpoint.ending import LossClock
+from .._endpoint.endpoint import Endpoint
+from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
+from .._protocol.closing import OPEN
+from .connection import Connection
+from .groups import ends_with, exit_of, reduced
+
+
+class ConnectionScope:
+    """The block in which a connection lives."""
+
+    __slots__ = (
+        "_clock",
+        "_closed_by_exit",
+        "_connection",
+        "_cut",
+        "_ending",
+        "_endpoint",
+        "_service",
+        "_user",
+        "gave_verdict",
+        "outermost",
+    )
+
+    def __init__(self, connection: Connection, endpoint: Endpoint) -> None:
+        self._connection = connection
+        self._endpoint = endpoint
+        self._ending = endpoint.ending
+        self._closed_by_exit = False  # leaving the block closed the connection
+        # What the scope itself raised, for a server that logs it differently.
+        self.gave_verdict = False
+
+    def is_of_this_task(self) -> bool:
+        """Whether the current task is that of the body."""
+        return trio.lowlevel.current_task() is self._ending.body_task
+
+    # -- The block -----------------------------------------------------------
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        connection = self._connection
+        endpoint = self._endpoint
+        self._ending.body_task = trio.lowlevel.current_task()
+        self._cut = trio.CancelScope()
+        self._service = trio.open_nursery(strict_exception_groups=True)
+        service = await self._service.__aenter__()
+        self.outermost = service.cancel_scope
+        self._clock = LossClock(self._cut, service, endpoint.sender)
+        self._ending.clock = self._clock
+        self._cut.__enter__()
+        self._user = trio.open_nursery(strict_exception_groups=True)
+        connection.nursery = await self._user.__aenter__()
+        endpoint.start(service)
+        endpoint.changed()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        connection = self._connection
+        ending = self._ending
+        if ending.lost and not ending.aclosed and ending.body_told:
+            # The body has ended, its tasks have not: the clock starts again.
+            if connection.nursery.child_tasks:
+                self._clock.start(self._endpoint.options.loss_grace)
+        outcome = error = None
+        try:
+            outcome = await self._leave(exc)
+            try:
+                await self._close(outcome)
+            except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+                # Cancelled or KeyboardInterrupt: the connection is closed all the same.
+                if outcome is None or not isinstance(closing, trio.Cancelled):
+                    outcome = closing
+            # What the service tasks raised is added: KeyboardInterrupt, or a bug of
+            # ours, which must not pass unseen, nor hide an error of the user's.
+            error = await exit_of(self._service, outcome)
+            if error is not None:
+                outcome = reduced(error, outcome, self.loss_in)
+            elif outcome is not None:
+                return True  # Cancelled, by way of our outermost scope
+            if outcome is None:
+                outcome = self._judge()
+                self.gave_verdict = outcome is not None
+            return ends_with(outcome, exc)
+        finally:
+            # No cycle by way of a traceback: its frames hold this one, too.
+            del outcome, error, exc
+
+    async def _leave(self, exc: BaseException | None) -> BaseException | None:
+        """Leave the user's side; return what remains of what was raised there."""
+        outcome = error = None
+        try:
+            error = await exit_of(self._user, exc)
+            try:
+                if error is None:
+                    self._cut.__exit__(None, None, None)
+                elif self._cut.__exit__(type(error), error, error.__traceback__):
+                    error = None
+            except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
+                error = remaining
+            if error is None:
+                return None
+            outcome = reduced(error, exc, self.loss_in)
+            if exc is None and isinstance(outcome, ConnectionClosedOK):
+                # The body has ended normally: a task that found the connection
+                # closed in good order is done, too.
+                return None if self.loss_in(outcome) else outcome
+            return outcome
+        finally:
+            del outcome, error, exc  # as above
+
+    def loss_in(self, exc: BaseException) -> ConnectionClosed | None:
+        """Return this connection's ConnectionClosed if ``exc`` is nothing else.
+
+        Of several in a group the first that is an error.
+        """
+        if isinstance(exc, ConnectionClosed):
+            return exc if exc._connection is self._connection else None
+        if isinstance(exc, BaseExceptionGroup):
+            found = [self.loss_in(member) for member in exc.exceptions]
+            if None not in found:
+                return min(found, key=_is_ok)
+        return None
+
+    async def _close(self, outcome: BaseException | None) -> None:
+        """Say to the peer how the block ended (R11)."""
+        endpoint = self._endpoint
+        self._ending.leaving = True
+        self._closed_by_exit = endpoint.engine.phase is OPEN
+        if outcome is None or self.loss_in(outcome) is not None:
+            await endpoint.aclose(1000, "")
+        elif isinstance(outcome, Exception):
+            await endpoint.aclose(1011, "")
+        else:
+            await endpoint.goodbye(1001, "")
+
+    def _judge(self) -> ConnectionClosed | None:
+        """Return what the scope has to raise for a loss that the user missed."""
+        ending = self._ending
+        if ending.body_told:
+            return None
+        if ending.aclosed and not self._clock.has_cut:
+            # An aclose() of a block that the clock has cut, as in a finally,
+            # comes too late to be why the connection ended.
+            return None
+        if self._closed_by_exit:
+            # Leaving the block closed the connection. Once all that was
+            # accepted has reached the socket, how the peer takes it is no error.
+            return ending.error() if self._endpoint.engine.lost_data else None
+        if ending.in_order:
+            return None
+        if ending.child_told and not self._clock.has_cut:
+            return None
+        return ending.error()
+
+
+def _is_ok(exc: ConnectionClosed | None) -> bool:
+    return isinstance(exc, ConnectionClosedOK)

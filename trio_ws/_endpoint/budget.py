@@ -1,0 +1,86 @@
+"""Fair to others, yet cheap: a schedule point now and then, not at every call.
+
+Each public coroutine is a cancellation point. It is a schedule point, too, if it
+waits; if it doesn't (a message is there, the socket takes what is sent), only
+every 64th call is, or the first one after a millisecond, counted over all
+connections of a trio run. Of many tasks each has less than that millisecond.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .counter import CALLS, SECONDS, Counter
+
+_LARGE = 16  # calls
+
+# Where many tasks have more than a millisecond of work each, one turn of the loop would
+# take that many milliseconds. So all of them share _TURN, in seconds; but since
+# switching tasks isn't free, none gets less than _LEAST.
+_TURN = 0.005
+_LEAST = 0.0001
+
+
+class Pacer(Counter):
+    """The counter of a trio run."""
+
+    __slots__ = ("_resting", "_turn")
+
+    def __init__(self, limit: int = CALLS) -> None:
+        super().__init__(limit)
+        self._turn = 0  # of the loop, counted where somebody rests
+        self._resting = 0  # how many tasks have rested in it
+
+    async def step(self) -> None:
+        """Be a cancellation point, and a schedule point if it is time for one.
+
+        is_due() and rest() are its halves, for calls that are too frequent for a
+        coroutine more: what isn't due is still a cancellation point.
+        """
+        if self.is_due():
+            await self.rest()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    @enable_ki_protection  # a KeyboardInterrupt comes at the checkpoint or not at all
+    async def rest(self) -> None:
+        """Let other tasks run."""
+        turn = self._turn
+        self._resting += 1
+        await trio.lowlevel.checkpoint()
+        if self._turn == turn:
+            # The first to be back: since then all who rested had their step.
+            self.seconds = min(SECONDS, max(_TURN / self._resting, _LEAST))
+            self._resting = 0
+            self._turn += 1
+        self.waited()
+
+    def wrote_much(self) -> None:
+        """Count a large write, which is as good as some calls.
+
+        A reader in this process finds what was written in the processor's cache if
+        it has its turn before there is too much of it.
+        """
+        self.calls += _LARGE
+
+
+_pacer: trio.lowlevel.RunVar[Pacer] = trio.lowlevel.RunVar("trio_ws pacer")
+
+
+def current_pacer() -> Pacer:
+    """Return the counter of the current trio run."""
+    try:
+        return _pacer.get()
+    except LookupError:
+        pacer = Pacer()
+        _pacer.set(pacer)
+        return pacer
+
+
+def set_limit(limit: int) -> int:
+    """Set how many calls make a schedule point; return what it was."""
+    pacer = current_pacer()
+    before = pacer.limit
+    pacer.limit = limit
+    return before

@@ -1,0 +1,402 @@
+"""Moves bytes between an engine and a transport.
+
+Theory of operation. Two tasks of ours, at most, touch the transport of a connection:
+
+* the *reader* lives as long as the transport. It parses all that it reads,
+  wakes whoever waits for it, and never waits for writing. Receivers that come
+  quickly read in its place; see ``_reading``. When its loop ends, for whatever
+  reason, it closes the transport. It reads on after the closing
+  handshake, discarding, until the peer ends its stream or the deadline is over,
+  so that no reset destroys a close frame under way. The keepalive takes its steps
+  in this task, too: they interrupt its waiting for a socket, which loses nothing.
+* the *flusher* lives only while something waits to be written; see ``_writing``.
+
+Everything else is synchronous and can be called from any task: write, flush,
+close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
+cut the connection, the scope decides what is said to the peer. And both are
+protected from KeyboardInterrupt, which is for the main task: in the middle of
+the reader's end it would leave the transport open and whoever waits for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from math import inf
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._protocol.closing import CLOSE_DONE, CONNECTING, FAILED, FINAL, OPEN
+from .._protocol.engine import Engine
+from .._protocol.handshake.client import ClientHandshake
+from .._protocol.handshake.server import ServerHandshake
+from .._protocol.http.messages import Request, Response
+from .._transports.base import Transport
+from .ending import Ending
+from .keepalive import Keepalive
+from .log import Story
+from .options import Options
+from .pings import Pings
+from .reader import CALLER, LAST_CALLER, Reader
+from .receiver import Receiver
+from .sender import Sender
+from .writer import Writer
+
+# How long a connection that failed goes on discarding what the peer sends, so
+# that its close frame arrives.
+_LINGER = 1.0
+
+# A stream of the user's may need turns of the loop, though no time, to write.
+_GOODBYE_TURNS = 16
+
+# What is read of a peer to which nothing can be written any more: more than any
+# receive buffer holds by default, yet not without end, since the peer of a Unix
+# socket that has shut down its reading side can go on sending.
+_LAST_READS = 256
+
+# What is discarded, without waiting, before a socket is closed in a hurry.
+_GOODBYE_DRAIN = 64  # reads
+
+
+class Endpoint:
+    """One side of a connection: an engine, its transport, and the tasks between."""
+
+    __slots__ = (
+        "_client",
+        "_closed_event",
+        "_deadline",
+        "_id",
+        "_pinger_scope",
+        "_reader_scope",
+        "_shut",
+        "_story",
+        "closed",
+        "ending",
+        "engine",
+        "logger",
+        "options",
+        "pings",
+        "reader",
+        "receiver",
+        "request",
+        "response",
+        "sender",
+        "subprotocol",
+        "transport",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: Request,
+        options: Options,
+        logger: logging.Logger,
+        *,
+        client: bool,
+    ) -> None:
+        self.transport = transport
+        self.request = request
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        self.options = options
+        self.logger = logger
+        self._client = client
+        self._id: uuid.UUID | None = None
+        debug = logger.isEnabledFor(logging.DEBUG)
+        self._story = Story(logger, self.id) if debug else None
+        self.pings = Pings(self._story.latency if self._story else None)
+        self.engine = engine = Engine(
+            client=client,
+            max_size=options.max_size,
+            trace_received=self._story.received if self._story else None,
+            trace_sent=self._story.sent if self._story else None,
+        )
+        # Hooks have the connection before its response is written, and a frame
+        # must not come before that.
+        engine.phase = CONNECTING
+        engine.on_pong = self.pings.acknowledge
+        self.ending = Ending(engine, options)
+        self.writer = Writer(
+            engine,
+            transport,
+            options,
+            self,
+        )
+        self.reader = Reader(
+            engine,
+            transport,
+            options,
+            self.writer,
+            self.pings,
+            self,
+        )
+        self.receiver = Receiver(
+            engine, transport, self.reader, self.writer, self.ending
+        )
+        self.sender = Sender(engine, self.reader, self.writer, self.ending, self)
+        self._reader_scope: trio.CancelScope | None = None
+        self._deadline = inf  # of closing: then the reader ends
+        self._pinger_scope: trio.CancelScope | None = None
+        self._shut = False  # our stream has been ended
+        self.closed = False  # the transport is
+        self._closed_event: trio.Event | None = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique name of the connection, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    def opened(
+        self, response: Response, handshake: ClientHandshake | ServerHandshake
+    ) -> None:
+        """Take over what the opening handshake has agreed on."""
+        self.response = response
+        self.engine.phase = OPEN
+        self.subprotocol = handshake.subprotocol
+        self.engine.extend(tuple(handshake.extensions))
+        if handshake.leftover:
+            self.engine.receive(handshake.leftover)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the reader in the service nursery of the connection's scope."""
+        self.writer.start(nursery)
+        keepalive = None
+        if self.options.ping_interval is not None:
+            keepalive = Keepalive(
+                self.engine,
+                self.reader,
+                self.writer,
+                self.pings,
+                self.options,
+                self.fail,
+            )
+        if keepalive is not None and not self.transport.callers_read:
+            nursery.start_soon(self._run_keepalive, keepalive)
+            keepalive = None
+        # With a name that is there: trio would make one for each task.
+        nursery.start_soon(self._run_reader, keepalive, name="trio_ws reader")
+
+    @enable_ki_protection
+    async def _run_keepalive(self, keepalive: Keepalive) -> None:
+        """Run the keepalive in a task of its own, beside a stream of the user's.
+
+        Nobody knows whether its receive_some() can be interrupted without loss.
+        """
+        with trio.CancelScope(shield=True) as self._pinger_scope:
+            while self.engine.phase is OPEN:
+                await trio.sleep_until(keepalive.due)
+                if self.engine.phase is OPEN:
+                    keepalive.step()
+
+    @enable_ki_protection
+    async def _run_reader(self, keepalive: Keepalive | None) -> None:
+        try:
+            # A second task for the keepalive would be a fifth of the memory of an
+            # idle connection. While closing, the deadline is that of closing.
+            while not self.reader.stopped and trio.current_time() < self._deadline:
+                due = inf if keepalive is None else keepalive.due
+                with trio.CancelScope(shield=True) as self._reader_scope:
+                    self._reader_scope.deadline = (
+                        self._deadline if self.writer.ended else due
+                    )
+                    await self.reader.run()
+                    if not self.writer.broken and not self.reader.stopped:
+                        # A peer that has ended its stream may still read.
+                        await self.writer.wait_flushed()
+                    break
+                if keepalive is not None and self.engine.phase is OPEN:
+                    keepalive.step()
+        finally:
+            self._settle()
+            if self._pinger_scope is not None:
+                self._pinger_scope.cancel()
+            self.writer.stop()
+            try:
+                await self.transport.aclose()
+            finally:  # whatever a stream of the user's raises
+                self.closed = True
+                if self._closed_event is not None:
+                    self._closed_event.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is closed.
+
+        **Cancellation**: changes nothing.
+        """
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._closed_event is None:
+            self._closed_event = trio.Event()
+        await self._closed_event.wait()
+
+    # -- The end -------------------------------------------------------------
+
+    @enable_ki_protection
+    def changed(self) -> None:
+        """Act on what a step of the engine brought: wake, write, end."""
+        engine = self.engine
+        reader = self.reader
+        if reader.parked is not None:
+            reader.wake_parked()
+        if engine.phase is not OPEN and not self.writer.ended:
+            self.writer.ended = True
+            if reader.by in (CALLER, LAST_CALLER):
+                self.transport.wake()
+            reader.wake()  # also where it has paused
+            self.writer.wake_room()
+            self._set_deadline(self.options.close_timeout)
+            self.pings.end()
+            if self._story is not None:
+                self._story.ended(engine)
+            self.ending.begin()
+        if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
+            self._set_deadline(_LINGER)
+        if engine.outbox.size or self.writer.ended:
+            # Also where the outbox is empty: what the transport took may not be
+            # on the wire yet, and our stream must not end before.
+            self.writer.flush()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._deadline = min(self._deadline, trio.current_time() + seconds)
+        if self._reader_scope is not None:
+            self._reader_scope.deadline = self._deadline
+
+    def _end_reading(self) -> None:
+        self.reader.stopped = True
+        if self._reader_scope is not None:
+            self._reader_scope.cancel()
+
+    def lost(self, exc: OSError) -> None:
+        """Take note that the transport is broken."""
+        self.writer.broken = True
+        if self.engine.phase is CLOSE_DONE:
+            # Both close frames went their way: how TCP ends is of no interest.
+            self.engine.receive_eof()
+        else:
+            self.engine.lose(exc)
+        self.changed()
+        self._end_reading()
+
+    def _settle(self) -> None:
+        """Settle the state when the reader ends, which closes the transport."""
+        engine = self.engine
+        self.writer.broken = True
+        if engine.phase is CLOSE_DONE:
+            engine.receive_eof()
+        elif engine.phase not in FINAL:
+            engine.lose(self._unanswered())
+        engine.abandon(flushed=not (self.transport.unsent and self.writer.holds_data))
+        self.changed()
+
+    def _unanswered(self) -> OSError:
+        if trio.current_time() < self._deadline:
+            return ConnectionAbortedError("closed without waiting for the peer")
+        seconds = self.options.close_timeout
+        return TimeoutError(f"closing took longer than {seconds} s")
+
+    @enable_ki_protection
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake: a close frame behind the data."""
+        self.engine.close(code, reason)
+        self.changed()
+
+    @enable_ki_protection
+    def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
+        """Give the connection up: a close frame, then nothing more."""
+        self.engine.fail(code, reason, cause)
+        self.changed()
+
+    @enable_ki_protection
+    def ping(self, payload: bytes) -> None:
+        """Queue a ping, and see that its pong is read."""
+        self.engine.send_ping(payload)
+        self.writer.flush()
+        self.reader.keep_reading()
+
+    @enable_ki_protection
+    def pong(self, payload: bytes) -> None:
+        """Queue a pong."""
+        self.engine.send_pong(payload)
+        self.writer.flush()
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Do the closing handshake, or in a cancelled scope what can be done.
+
+        **Cancellation**: closes in a hurry, then raises Cancelled.
+        """
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self.engine.phase is OPEN:
+                self.close(code, reason)
+            await self.wait_closed()
+        except BaseException:
+            await self.goodbye(code, reason)
+            raise
+
+    async def goodbye(self, code: int, reason: str) -> None:
+        """Say and close what can be said and closed without waiting (R11).
+
+        **Cancellation**: none; takes turns of the loop but no time.
+        """
+        if self.engine.phase is OPEN:
+            self.close(code, reason)
+        self.writer.write_some()
+        for _ in range(_GOODBYE_TURNS):
+            if self.writer.flushed or self.writer.broken:
+                break
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self.writer.flushed:
+            self.transport.shutdown()
+        for _ in range(_GOODBYE_DRAIN):
+            if self.writer.broken or not self.reader.read_now():
+                break
+        self._end_reading()
+        with trio.CancelScope(shield=True):
+            await self.wait_closed()
+
+    async def abort(self) -> None:
+        """Close the transport of a connection that never got its scope."""
+        await self.transport.aclose()
+
+    def discard(self) -> None:
+        """Do so in a finaliser, perhaps after the end of the trio run."""
+        self.transport.discard()
+
+    # -- What writing leads to -----------------------------------------------
+
+    def write_failed(self, exc: OSError) -> None:
+        # What the peer said before it went, its close frame perhaps, is read
+        # first: it says more than the failure to write does.
+        if not self.writer.broken:
+            self.writer.broken = True
+            if isinstance(exc, ConnectionResetError):
+                self.reader.reset = exc
+            for _ in range(_LAST_READS):
+                if self.engine.phase in FINAL or not self.reader.read_now():
+                    break
+            self.lost(exc)
+
+    def after_flush(self) -> None:
+        """End our stream when nothing more will be written on it."""
+        phase = self.engine.phase
+        # RFC 6455, section 7.1.1: the server is the one that closes first.
+        if not self._shut and (
+            phase is FAILED or (phase is CLOSE_DONE and not self._client)
+        ):
+            self._shut = True
+            shut = not self.writer.broken and self.transport.shutdown()
+            # Section 5.5.1: "The server MUST close the underlying TCP connection
+            # immediately". Only a peer that broke the protocol may still send,
+            # and is listened to for a while; not one given up for its silence.
+            if (
+                not shut
+                or phase is CLOSE_DONE
+                or isinstance(self.engine.cause, TimeoutError)
+            ):
+                self._end_reading()

@@ -1,0 +1,91 @@
+"""The debug log of a connection, which reads like a story."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from .._protocol.closing import CLOSE_DONE, FINAL, Close
+from .._protocol.engine import Engine
+from .._protocol.escaping import escape
+from .._protocol.http.headers import Headers
+from .._protocol.http.messages import Request, Response
+from .._protocol.opcodes import CLOSE, OPCODE_NAMES
+
+# Headers whose values are nobody's business.
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+
+
+def log_request(logger: logging.Logger, sign: str, request: Request) -> None:
+    """Log a request of the opening handshake."""
+    logger.debug("%s %s %s HTTP/1.1", sign, request.method, request.path)
+    _log_headers(logger, sign, request.headers)
+
+
+def log_response(logger: logging.Logger, sign: str, response: Response) -> None:
+    """Log a response of the opening handshake."""
+    logger.debug("%s HTTP/1.1 %d", sign, response.status_code)
+    _log_headers(logger, sign, response.headers)
+
+
+def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        for name, value in headers.raw_items():
+            shown = "[secret]" if name.lower() in _SECRET else escape(value)
+            logger.debug("%s %s: %s", sign, name, shown)
+
+
+class Story:
+    """Logs each frame, each latency, and how the connection ended.
+
+    Made only where the logger wants it. Nothing of the peer's gets into a log
+    unescaped.
+    """
+
+    def __init__(self, logger: logging.Logger, id: uuid.UUID) -> None:
+        self._logger = logger
+        self._name = id.hex[:8]  # tells connections apart that share a log
+
+    def received(self, opcode: int, payload: bytes, size: int, fin: bool) -> None:
+        """Log a frame of the peer's."""
+        frame = describe(opcode, payload, size, fin)
+        self._logger.debug("%s < %s", self._name, frame)
+
+    def sent(self, opcode: int, payload: bytes, size: int, fin: bool) -> None:
+        """Log a frame of ours."""
+        frame = describe(opcode, payload, size, fin)
+        self._logger.debug("%s > %s", self._name, frame)
+
+    def latency(self, seconds: float) -> None:
+        """Log how long a pong took."""
+        self._logger.debug("%s latency %.1f ms", self._name, seconds * 1000)
+
+    def ended(self, engine: Engine) -> None:
+        """Log who ended the connection, with what, and why."""
+        if engine.phase is CLOSE_DONE:
+            what = f"closed by the peer: {engine.rcvd}"
+        elif engine.phase not in FINAL:
+            what = f"closed by this side: {engine.sent}"
+        elif engine.cause is None:
+            what = f"failed by this side: {engine.sent}"
+        else:
+            what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
+        self._logger.debug("%s %s", self._name, what)
+
+
+_SHOWN = 60  # bytes of a payload that a log line shows
+
+
+def describe(opcode: int, payload: bytes, size: int, fin: bool) -> str:
+    """Describe a frame for a log: opcode, the start of its payload, its size."""
+    if opcode == CLOSE and len(payload) >= 2:
+        code = int.from_bytes(payload[:2], "big")
+        shown = str(Close(code, payload[2:].decode(errors="backslashreplace")))
+    else:
+        start = payload[:_SHOWN]
+        text = start.decode("ascii", "replace")
+        shown = repr(text) if text.isprintable() and start.isascii() else start.hex(" ")
+        shown += "..." if size > _SHOWN else ""
+    plural = "" if size == 1 else "s"
+    more = "" if fin else ", continued"
+    return f"{OPCODE_NAMES[opcode]} {shown} [{size} byte{plural}{more}]"

@@ -1,0 +1,217 @@
+"""The keywords that connections have in common, checked in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from types import NoneType
+from typing import Any, TypedDict, TypeVar
+
+from .._protocol.extensions.base import ClientExtensionFactory, ServerExtensionFactory
+from .._protocol.extensions.deflate import NAME as DEFLATE
+from .._protocol.handshake.fields import validate_subprotocols
+from .._protocol.http.headers import Headers, HeadersLike
+from .._version import __version__
+from .errors import OpenTimeoutError
+
+USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__)
+
+
+# R8: how long a peer may take nothing of what waits for it where the keepalive
+# that would tell is off.
+STALL_TIMEOUT = 40.0
+
+
+class OptionsDict(TypedDict, total=False):
+    """Keywords that clients and servers have in common; see ``Options``."""
+
+    subprotocols: Sequence[str] | None
+    additional_headers: HeadersLike | None
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    loss_grace: float | None
+    close_grace: float | None
+    max_size: int | None
+    max_queue: int | None
+    write_limit: int
+    compression: str | None
+    logger: logging.Logger | None
+    create_connection: Callable[..., Any] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What can be said of a connection.
+
+    Times are in seconds, sizes in bytes; None means no limit.
+
+    * ``subprotocols``: in order of preference.
+    * ``additional_headers``: for the request of a client, the response of a
+      server.
+    * ``open_timeout``: for DNS, TCP, TLS, the opening handshake and redirects
+      together.
+    * ``ping_interval``: between two pings of the keepalive; None turns it off.
+    * ``ping_timeout``: without any byte of the peer for so long after a ping,
+      the connection is lost.
+    * ``close_timeout``: for the closing handshake, what still waits to be
+      written included.
+    * ``loss_grace``: after a loss, so long may the body and the tasks in
+      ``ws.nursery`` go on before they are cancelled.
+    * ``close_grace``: the same after the peer closed in good order.
+    * ``max_size``: of a message that is received.
+    * ``max_queue``: messages that may wait to be received before reading
+      pauses.
+    * ``write_limit``: send() waits while so many bytes wait for the socket.
+    * ``compression``: "deflate" negotiates permessage-deflate (RFC 7692), None
+      doesn't.
+    * ``logger``: in place of ``trio_ws.client`` or ``trio_ws.server``.
+    * ``create_connection``: a subclass of ClientConnection or
+      ServerConnection, or a ``functools.partial`` of one.
+    """
+
+    subprotocols: Sequence[str] | None = None
+    additional_headers: HeadersLike | None = None
+    open_timeout: float | None = 10
+    ping_interval: float | None = 20
+    ping_timeout: float | None = 20
+    close_timeout: float | None = 10
+    loss_grace: float | None = 10
+    close_grace: float | None = None
+    max_size: int | None = 2**20
+    max_queue: int | None = 16
+    write_limit: int = 2**16
+    compression: str | None = "deflate"
+    logger: logging.Logger | None = None
+    create_connection: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
+            check_seconds(name, getattr(self, name), zero=False)
+        for name in ("loss_grace", "close_grace"):
+            check_seconds(name, getattr(self, name), zero=True)
+        _check_size("max_size", self.max_size, least=0, none=True)
+        _check_size("max_queue", self.max_queue, least=0, none=True)
+        _check_size("write_limit", self.write_limit, least=1, none=False)
+        if self.compression not in ("deflate", None):
+            raise ValueError(
+                f'compression: expected "deflate" or None; got {self.compression!r}'
+            )
+        if self.subprotocols is not None:
+            validate_subprotocols(self.subprotocols)
+        if self.additional_headers is not None:
+            # A copy: a server sends them many times, an iterator ends.
+            headers = _checked_headers(self.additional_headers)
+            object.__setattr__(self, "additional_headers", headers)
+        if not isinstance(
+            self.logger, (logging.Logger, logging.LoggerAdapter, NoneType)
+        ):
+            raise TypeError(f"logger: expected a logging.Logger; got {self.logger!r}")
+        if self.create_connection is not None and not callable(self.create_connection):
+            raise TypeError(
+                f"create_connection: expected a connection class or a "
+                f"functools.partial of one; got {self.create_connection!r}"
+            )
+
+    @property
+    def open_seconds(self) -> float:
+        """How long opening may take: ``open_timeout``, or for ever."""
+        return inf if self.open_timeout is None else self.open_timeout
+
+    def open_timed_out(self) -> OpenTimeoutError:
+        """Make the error for a connection that took longer than that."""
+        return OpenTimeoutError(
+            f"connection not open after {self.open_timeout} s (open_timeout)"
+        )
+
+    @property
+    def stall_timeout(self) -> float:
+        """How long the peer may take nothing of what waits (R8)."""
+        if self.ping_interval is None or self.ping_timeout is None:
+            return STALL_TIMEOUT
+        return self.ping_interval + self.ping_timeout
+
+
+_FactoryT = TypeVar("_FactoryT", ClientExtensionFactory, ServerExtensionFactory)
+
+
+def factories_of(
+    extensions: Sequence[_FactoryT] | None, compression: str | None, deflate: _FactoryT
+) -> list[_FactoryT]:
+    """Return the factories to use: those given, and that of compression."""
+    # An iterator would be used up by the first connection.
+    if not isinstance(extensions, (Sequence, NoneType)):
+        raise TypeError(
+            f"extensions: expected a sequence of factories; got {extensions!r}"
+        )
+    factories = list(extensions or ())
+    if compression is not None and all(one.name != DEFLATE for one in factories):
+        factories.append(deflate)
+    return factories
+
+
+def _checked_headers(value: HeadersLike) -> Headers:
+    try:
+        return Headers(value)
+    except AttributeError:
+        raise TypeError(
+            f"additional_headers: expected a mapping or pairs of str; got {value!r}"
+        ) from None
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"additional_headers: {exc}") from None
+
+
+def check_seconds(name: str, value: object, *, zero: bool) -> None:
+    """Check a time: a number of seconds, or None."""
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number of seconds or None; got {value!r}")
+    if not (value >= 0 if zero else value > 0):  # also refuses NaN
+        least = "at least 0" if zero else "more than 0"
+        raise ValueError(f"{name}: expected {least} seconds or None; got {value!r}")
+
+
+def _check_size(name: str, value: object, *, least: int, none: bool) -> None:
+    if value is None and none:
+        return
+    kind = "an int or None" if none else "an int"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected {kind}; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}; got {value}")
+
+
+# What users of websockets may write, and what serves here.
+_ELSEWHERE = {
+    "extra_headers": "additional_headers",
+    "timeout": "open_timeout, close_timeout, or a cancel scope around the call",
+    "ping": "ping_interval",
+    "user_agent": "user_agent_header",
+}
+
+
+_OptionsT = TypeVar("_OptionsT", bound=Options)
+
+
+def make_options(
+    kind: type[_OptionsT], call: str, keywords: Mapping[str, Any]
+) -> _OptionsT:
+    """Make the options of a call; raise TypeError for a keyword it doesn't have."""
+    check_keywords(kind, call, keywords)
+    return kind(**keywords)
+
+
+def check_keywords(kind: type[Options], call: str, keywords: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that a call doesn't have."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in keywords:
+        if name not in known:
+            hint = f"; see {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise TypeError(
+                f"{call}() got an unexpected keyword argument {name!r}{hint}"
+            )

@@ -1,0 +1,335 @@
+"""Reads what the peer sends: in the reader's task, or in that of a receive call.
+
+Who reads is a state, of which one task at a time is the owner:
+
+* KEEPER: the reader waits for the socket; receive calls sleep till it wakes them.
+* PAUSED: nobody reads, since enough waits for the application (R10).
+* STANDBY: nobody reads. The application has just been given a message and is
+  expected back; should it not come, the reader goes on after a nap.
+* CALLER: a receive call waits for the socket and reads in its own task, which
+  saves the switch from the reader's; where messages come one after the other, it
+  looks for the next before it waits. The reader naps.
+* LAST_CALLER: the same, but then the reader goes on.
+
+So the reader is never evicted. It steps aside of its own accord, when it has
+woken a receiver twice within _QUICK seconds: slow traffic gains nothing by it.
+Reading itself is one synchronous step, so whoever does it, cancelled or not,
+nothing is lost between the socket and the queue.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+from time import perf_counter
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from .._protocol.closing import OPEN
+from .._protocol.engine import Engine
+from .._transports.base import READ_SIZE, Transport
+from .budget import current_pacer
+from .host import Host
+from .options import Options
+from .pings import Pings
+from .writer import Writer
+
+# Receive calls that follow each other faster than this, in seconds, read. Meanwhile
+# the reader naps for _NAP at a time: when they stop, it may notice what comes next
+# that much later.
+_QUICK = 0.02
+_NAP = 0.05
+
+# What is parsed in one step, however long it takes; READ_SIZE is the most.
+_LEAST_READ = 4096
+
+# When the peer breaks the protocol, messages that came before in the same read
+# can be answered in these turns of the loop: one may come before the receiver's.
+_ANSWER_TURNS = 2
+
+# Who reads a message piece by piece and stops has this much, in bytes, waiting.
+_PARTIAL_LIMIT = 2**16
+
+
+class Reading(enum.Enum):
+    """Whose turn it is to read."""
+
+    KEEPER = enum.auto()
+    PAUSED = enum.auto()
+    STANDBY = enum.auto()
+    CALLER = enum.auto()
+    LAST_CALLER = enum.auto()
+
+
+KEEPER = Reading.KEEPER
+PAUSED = Reading.PAUSED
+STANDBY = Reading.STANDBY
+CALLER = Reading.CALLER
+LAST_CALLER = Reading.LAST_CALLER
+
+
+class Reader:
+    """The incoming side of a transport."""
+
+    __slots__ = (
+        "_called",
+        "_delivered",
+        "_engine",
+        "_host",
+        "_options",
+        "_pacer",
+        "_parse_error",
+        "_pings",
+        "_transport",
+        "_writer",
+        "by",
+        "callers_read",
+        "calls",
+        "full",
+        "parked",
+        "read_size",
+        "reads",
+        "reset",
+        "stopped",
+        "streaming",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        options: Options,
+        writer: Writer,
+        pings: Pings,
+        host: Host,
+    ) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._options = options
+        self._writer = writer
+        self._pings = pings
+        self._host = host
+        self._pacer = current_pacer()
+        # Whether receivers may read; the helpers for tests have one order of
+        # things, whatever the clock says.
+        self.callers_read = transport.callers_read
+        self.reset: ConnectionResetError | None = None  # that a write met with
+        self._parse_error: Exception | None = None
+        self.stopped = False  # the reader ends as soon as it can
+        self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
+        self.by = KEEPER
+        self._called: trio.Event | None = None  # wakes the keeper that waits for it
+        self._delivered = -inf  # when the keeper last brought a receiver something
+        self.calls = 0  # how many reads of callers found something
+        self.read_size = READ_SIZE
+        self.full = True  # the last read filled its buffer: there may be more
+        self.streaming = False  # somebody reads the current message piecemeal
+        self.reads = 0  # how many brought something
+
+    # -- The reader's task ---------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading waits for the application (R10)."""
+        return self.by is PAUSED
+
+    async def run(self) -> None:
+        """Read until the peer's stream ends or breaks, or nobody wants more."""
+        while not self.stopped:  # a wait that is cancelled at once costs, too
+            if self.by is PAUSED:
+                await self._pause()
+            elif self.by is not KEEPER:
+                await self._stand_by()
+            if self._parse_error is not None:
+                raise self._parse_error
+            if self._engine.violation is not None:
+                for _ in range(_ANSWER_TURNS):
+                    await checkpoint()
+                self._engine.act_on_violation()
+                self._host.changed()
+            if self.full:
+                await self._pacer.rest()
+            else:
+                # After a short read, reading again would find nothing.
+                await self._transport.wait_readable()
+            if self._should_pause():
+                await self._pause()
+            receiver = self.parked
+            if self.read_some(self.read_size) == 0:
+                return
+            if receiver is not None and self.parked is None:
+                self._offer()
+
+    def _offer(self) -> None:
+        """Let receivers read for themselves if they come quickly, one by one."""
+        now = trio.current_time()
+        quick = now - self._delivered < _QUICK
+        self._delivered = now
+        if (
+            quick
+            and self.callers_read
+            and self._engine.phase is OPEN
+            and self._engine.violation is None
+            and not self._pings.waiting
+            # Else the peer might wait for the end of a nap.
+            and not self._writer.sender_waits
+        ):
+            self.by = STANDBY
+
+    async def _stand_by(self) -> None:
+        """Sleep while receivers read, until they don't any more, or not quickly."""
+        self._called = trio.Event()
+        wait = _NAP
+        while self.by is not KEEPER:
+            calls = self.calls
+            with trio.move_on_after(wait):
+                await self._called.wait()
+                break
+            if self.calls != calls:
+                continue
+            if self.by is STANDBY:
+                break
+            # Who waits for so long goes on waiting, but then it is our turn: in
+            # slow traffic these naps would cost more than they save.
+            self.by = LAST_CALLER
+            wait = inf
+        self.by = KEEPER
+        self._called = None
+
+    async def _pause(self) -> None:
+        self.by = PAUSED
+        self._called = trio.Event()
+        await self._called.wait()
+        self._called = None
+
+    @enable_ki_protection
+    def keep_reading(self) -> None:
+        """Have the reader read on, from any task that waits for what may come."""
+        if self.by is CALLER or self.by is LAST_CALLER:
+            self.by = LAST_CALLER
+        elif self.by is STANDBY:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the reader's task read on."""
+        self.by = KEEPER
+        if self._called is not None:
+            self._called.set()
+
+    def _should_pause(self) -> bool:
+        engine = self._engine
+        if engine.phase is not OPEN:
+            return False
+        options = self._options
+        return (
+            (options.max_queue is not None and len(engine.messages) > options.max_queue)
+            or (options.max_size is not None and engine.queued > options.max_size)
+            or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
+        )
+
+    def taken(self) -> None:
+        """Let the reader go on once what waits has been taken down far enough."""
+        if self.by is not PAUSED:
+            return
+        engine, options = self._engine, self._options
+        # Not at the very limit: each pause costs two switches of tasks.
+        if (
+            options.max_queue is None or len(engine.messages) <= options.max_queue // 4
+        ) and (options.max_size is None or engine.queued <= options.max_size // 4):
+            self.wake()
+
+    def read_now(self) -> int | None:
+        """Read, parse and act on what is there, from any task.
+
+        Return its size, 0 at the end of the stream, None if nothing was there.
+        """
+        count = self.read_some()
+        if self._engine.violation is not None:
+            self._engine.act_on_violation()
+            self._host.changed()
+        if self.full or (self.by in (CALLER, LAST_CALLER) and self.has_input):
+            # After a full read what is left may be in TLS: waiting for the socket
+            # would be waiting for nothing.
+            self._transport.wake()
+        return count
+
+    @enable_ki_protection
+    def read_some(self, size: int = READ_SIZE) -> int | None:
+        engine = self._engine
+        space = engine.space()
+        data: bytes | None = None
+        try:
+            if space is None:
+                data = self._transport.read(size)
+                count = None if data is None else len(data)
+            else:
+                size = len(space)
+                with space:
+                    count = self._transport.read_into(space)
+        except OSError as exc:
+            self._host.lost(exc)
+            return 0
+        if count:
+            self.reads += 1
+            try:
+                if data is None:
+                    acts = engine.filled(count)
+                elif count < _LEAST_READ:
+                    acts = engine.receive(data)
+                else:
+                    acts = self._receive_much(data)
+            except Exception as exc:  # noqa: BLE001 - the reader raises it
+                # Of a user's extension, perhaps. Whoever read, the reader ends by
+                # it, and the connection with the reader.
+                self._parse_error = exc
+                self.wake()
+                self._transport.wake()
+                return None
+            # There is nothing to act on if all that came are messages, and the
+            # receiver itself reads; what waits to go out has its flusher.
+            if acts or self.parked is not None:
+                self._host.changed()
+        elif count is not None:
+            if self.reset is not None:
+                # The kernel tells of a reset once; then it says end of stream.
+                self._host.lost(self.reset)
+                return 0
+            engine.receive_eof()
+            self._host.changed()
+        if self._transport.unsent:
+            self._writer.flush()  # TLS has an answer of its own
+        self.full = count is not None and count >= size
+        return count
+
+    def _receive_much(self, data: bytes) -> bool:
+        """Take in a large read, and let the next be as large as is fair.
+
+        A read full of tiny frames can take a hundred times as long as one of a
+        large message. What is not read waits in the kernel.
+        """
+        start = perf_counter()
+        acts = self._engine.receive(data)
+        taken = perf_counter() - start
+        fair = self._pacer.seconds
+        self.read_size = READ_SIZE
+        if taken * READ_SIZE > fair * len(data):
+            self.read_size = max(_LEAST_READ, int(len(data) * fair / taken))
+        return acts
+
+    def wake_parked(self) -> None:
+        """Wake the receiver that sleeps, if there is something for it."""
+        if self.parked is not None and self.has_input:
+            receiver, self.parked = self.parked, None
+            trio.lowlevel.reschedule(receiver)
+
+    def unpark(self, _: object) -> trio.lowlevel.Abort:
+        """Give up waiting, as trio's abort function."""
+        self.parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    @property
+    def has_input(self) -> bool:
+        """Whether there is something for a receiver."""
+        engine = self._engine
+        return not engine.idle or (self.streaming and engine.decoder.partial_size > 0)

@@ -1,0 +1,237 @@
+"""Messages for the user: whose turn it is to receive, and how a receive call waits."""
+
+from __future__ import annotations
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from .._protocol.closing import OPEN
+from .._protocol.engine import Engine
+from .._transports.base import Transport
+from .budget import current_pacer
+from .ending import Ending
+from .errors import ConcurrencyError
+from .messages import converted
+from .reader import CALLER, KEEPER, LAST_CALLER, STANDBY, Reader
+from .writer import Writer
+
+# A receiver that reads looks again after one turn of the loop, without waiting for the
+# socket, which costs more than twice that turn. It does so as long as each look finds
+# something, which on a busy server is nearly always. After a look in vain it waits for
+# the socket once before it looks again, after further ones 3 times, 7, up to so many.
+_MOST_WAITS = 63
+
+
+class StreamToken:
+    """Says whose turn it is to receive, in the middle of a message."""
+
+    __slots__ = ("begun", "task")
+
+    def __init__(self) -> None:
+        self.begun = False  # a piece was taken
+        # None once the iteration is given up.
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def is_of_another_task(self) -> bool:
+        task = self.task
+        if task is None or task is trio.lowlevel.current_task():
+            return False
+        # One that has ended has left the message, whoever holds its iterator.
+        nursery = task.parent_nursery
+        return nursery is None or task in nursery.child_tasks
+
+
+class Receiver:
+    """The messages that have come, for one task at a time."""
+
+    __slots__ = (
+        "_ending",
+        "_engine",
+        "_pacer",
+        "_reader",
+        "_transport",
+        "_vain_waits",
+        "_waits",
+        "_writer",
+        "busy",
+        "receiving",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        reader: Reader,
+        writer: Writer,
+        ending: Ending,
+    ) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._reader = reader
+        self._writer = writer
+        self._ending = ending
+        self._pacer = current_pacer()
+        self._waits = 0  # how many, before a receiver looks without waiting
+        self._vain_waits = 0  # how many there were to be when one last looked in vain
+        self.busy = False  # somebody receives, or is in the middle of a message
+        self.receiving = False
+        self.stream: StreamToken | None = None  # the message that is read piecemeal
+
+    def begin(self) -> None:
+        """Begin to receive; finish() in the end."""
+        if self.receiving:
+            raise ConcurrencyError("another task is already receiving")
+        if self.stream is not None and self.stream.is_of_another_task():
+            raise ConcurrencyError(
+                "another task is in the middle of a message, by recv_streaming()"
+            )
+        self.receiving = self.busy = True
+
+    def finish(self) -> None:
+        """End what begin() began."""
+        self.receiving = False
+        self.busy = self.stream is not None
+
+    async def wait_message(self) -> None:
+        """Wait for a message, or raise ConnectionClosed. **Cancellation**: harmless."""
+        engine = self._engine
+        self.begin()
+        try:
+            if self.stream is not None or not engine.idle:
+                await self._pacer.step()
+                self.leave_stream()
+            while engine.idle:
+                await self.wait()
+            if not engine.messages:
+                raise self._ending.closed()
+        finally:
+            self.finish()
+
+    def look(self) -> None:
+        """See that a message is there, or raise WouldBlock or ConnectionClosed."""
+        self.leave_stream()
+        if not self._engine.messages and self._reader.by is STANDBY:
+            # A receiver is expected back, who hasn't come.
+            self._reader.read_some(self._reader.read_size)
+            if self._engine.violation is not None:
+                self._reader.wake()  # what follows is the reader's
+        if not self._engine.messages:
+            if self._engine.phase is not OPEN:
+                raise self._ending.closed()
+            raise trio.WouldBlock("no message is there")
+
+    @enable_ki_protection
+    def take(self, decode: bool | None) -> str | bytes:
+        """Take the message that is there."""
+        # Converted before it is taken: what can't be decoded isn't lost.
+        message = converted(self._engine.messages[0], decode)
+        self._engine.pop()
+        self._reader.taken()
+        return message
+
+    # -- Piece by piece ------------------------------------------------------
+
+    def begin_stream(self) -> StreamToken:
+        """Begin to read the next message piecemeal."""
+        self.leave_stream()
+        self.stream = StreamToken()
+        self._reader.streaming = True
+        return self.stream
+
+    def end_stream(self) -> None:
+        """End it: the message is complete, or will never be."""
+        self.stream = None
+        self.busy = self.receiving
+        self._reader.streaming = False
+
+    async def next_piece(self, token: StreamToken) -> tuple[str | bytes, bool]:
+        """Return a piece, and whether it is the last."""
+        engine = self._engine
+        while True:
+            if engine.messages:
+                return engine.messages[0], True
+            # After a loss only what belongs to a message that was begun before.
+            if engine.decoder.in_message and (token.begun or engine.phase is OPEN):
+                taken = engine.decoder.take_partial()
+                self._reader.taken()
+                if taken:
+                    token.begun = True
+                    return taken, False
+            if engine.phase is not OPEN:
+                self.end_stream()
+                raise self._ending.closed()
+            await self.wait()
+
+    def take_last_piece(self) -> None:
+        """Take the piece that next_piece() said is the last."""
+        self.end_stream()
+        self._engine.pop()
+        self._reader.taken()
+
+    @enable_ki_protection
+    def leave_stream(self) -> None:
+        """Discard the rest of a message that recv_streaming() was left in."""
+        if self.stream is None:
+            return
+        begun = self.stream.begun
+        self.end_stream()
+        if not begun:
+            pass  # cancelled before the first piece, so nothing is lost (R4)
+        elif self._engine.messages:
+            self._engine.pop()
+        else:
+            self._engine.decoder.discard_partial()
+        self._reader.taken()
+
+    # -- Waiting -------------------------------------------------------------
+
+    @enable_ki_protection
+    async def wait(self) -> None:
+        """Wait for a message, a piece of one, or the end of the connection.
+
+        None of them is there when this is called. One task at a time.
+        **Cancellation**: nothing is lost.
+        """
+        engine, reader = self._engine, self._reader
+        if self._writer.flushing:
+            # What was held back goes out at the latest when the task waits.
+            self._writer.write_some()
+            if not engine.idle:  # it failed
+                await self._pacer.step()
+                return
+        if reader.by is not STANDBY:
+            reader.parked = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(reader.unpark)
+            self._pacer.waited()
+            return
+        # This task is here, so it reads, rather than be woken by another.
+        reader.by = CALLER
+        try:
+            while True:
+                looks = not (reader.full or self._waits)
+                if reader.full:
+                    await self._pacer.step()
+                else:
+                    if looks:
+                        await checkpoint()
+                    else:
+                        self._waits -= 1
+                        await self._transport.wait_readable()
+                    self._pacer.waited()
+                if reader.by is KEEPER:  # it was woken for the connection's end
+                    return
+                found = reader.read_some(reader.read_size) is not None
+                reader.calls += found
+                if looks:
+                    more = min(2 * self._vain_waits + 1, _MOST_WAITS)
+                    self._waits = self._vain_waits = 0 if found else more
+                if engine.violation is not None:
+                    reader.by = LAST_CALLER  # what follows is the reader's
+                if reader.by is not CALLER or reader.has_input:
+                    return
+        finally:
+            if reader.by is CALLER:
+                reader.by = STANDBY
+            elif reader.by is LAST_CALLER:
+                reader.wake()

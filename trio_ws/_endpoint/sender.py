@@ -1,0 +1,178 @@
+"""Messages of the user's: whose turn it is to send, and the step that commits one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from types import TracebackType
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._protocol.closing import OPEN
+from .._protocol.engine import Engine
+from .._protocol.frames.outbox import Encoded
+from .._protocol.opcodes import CONT
+from .budget import current_pacer
+from .ending import Ending
+from .host import Host
+from .messages import Data, FragmentedMessage
+from .reader import Reader
+from .writer import Writer
+
+
+class _Turn:
+    """The turn of one sender, in the order in which they came."""
+
+    __slots__ = ("_lock", "_sender")
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        sender = self._sender
+        if sender.lock is None:
+            sender.lock = trio.StrictFIFOLock()
+        self._lock = sender.lock
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        # A waiter that is cancelled may come here late, when there is another lock.
+        if self._sender.lock is self._lock and not self._lock.locked():
+            self._sender.lock = None
+
+
+class Sender:
+    """Accepts messages, one sender after the other.
+
+    ``lock`` exists only while somebody holds or wants it.
+    """
+
+    __slots__ = ("_ending", "_engine", "_host", "_pacer", "_reader", "_writer", "lock")
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Reader,
+        writer: Writer,
+        ending: Ending,
+        host: Host,
+    ) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._writer = writer
+        self._ending = ending
+        self._host = host
+        self._pacer = current_pacer()
+        self.lock: trio.StrictFIFOLock | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many senders queue."""
+        return 0 if self.lock is None else self.lock.statistics().tasks_waiting
+
+    @enable_ki_protection
+    def gather(self, message: object, compress: bool) -> bool:
+        """Accept a message behind others that are about to go out, if there are any."""
+        return self._engine.gather(message, compress)
+
+    @enable_ki_protection
+    def accept_nowait(self, opcode: int, payload: bytes, compress: bool) -> bool:
+        """Accept a message if nobody else's turn is to send and there is room."""
+        engine, writer = self._engine, self._writer
+        if engine.phase is not OPEN:
+            raise self._ending.closed()
+        # Where nobody flushes, nothing waits.
+        if self.lock is None and (not writer.flushing or writer.has_room):
+            writer.write(engine.data_frame(opcode, payload, True, compress))
+            return True
+        return False
+
+    @enable_ki_protection
+    def accept_shared(
+        self, opcode: int, payload: bytes, cache: dict[int, Encoded]
+    ) -> bool:
+        """Accept a message that goes to many connections, likewise."""
+        if self.lock is None and self._writer.has_room:
+            self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))
+            return True
+        return False
+
+    async def accept(self, opcode: int, payload: bytes, compress: bool) -> None:
+        """Accept a message once it is its turn and there is room."""
+        async with _Turn(self):
+            await self._wait_room()
+            self._commit(opcode, payload, fin=True, compress=compress)
+
+    @enable_ki_protection
+    def _commit(
+        self, opcode: int, payload: bytes, *, fin: bool, compress: bool
+    ) -> None:
+        """Accept a frame: the one step in which a message is committed (R5)."""
+        if self._engine.phase is not OPEN:
+            raise self._ending.closed()
+        self._writer.write(self._engine.data_frame(opcode, payload, fin, compress))
+
+    @enable_ki_protection
+    def _commit_fragment(
+        self, message: FragmentedMessage, payload: bytes, *, fin: bool, compress: bool
+    ) -> None:
+        """Accept a fragment, and know at the same time that it was."""
+        opcode = CONT if message.begun else message.opcode
+        self._commit(opcode, payload, fin=fin, compress=compress)
+        message.begun = not fin
+
+    async def accept_fragments(
+        self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
+    ) -> None:
+        """Accept the fragments of one message as they come."""
+        iterator = aiter(fragments)
+        async with _Turn(self):
+            await self._pacer.step()
+            message = FragmentedMessage(text)
+            try:
+                async for fragment in iterator:
+                    payload = message.prepared(fragment)
+                    await self._wait_room()
+                    self._commit_fragment(
+                        message, payload, fin=False, compress=compress
+                    )
+                    await self._pacer.step()
+                if message.begun:
+                    message.finish()
+                    await self._wait_room()
+                    self._commit_fragment(message, b"", fin=True, compress=compress)
+            except BaseException as exc:
+                if message.begun and self._engine.phase is OPEN:
+                    self._host.fail(1011, "message was not completed", exc)
+                raise
+            finally:
+                # A generator that isn't finished is finished here, not by the
+                # garbage collector. Anything else remains the caller's.
+                if isinstance(iterator, AsyncGenerator):
+                    with trio.CancelScope(shield=True) as scope:
+                        scope.cancel()
+                        await iterator.aclose()
+
+    async def _wait_room(self) -> None:
+        """Wait until a message is accepted or the connection ends.
+
+        **Cancellation**: nothing is lost.
+        """
+        while self._engine.phase is OPEN and not self._writer.has_room:
+            self._reader.keep_reading()  # the peer may read no more before we do
+            await self._writer.next_room()

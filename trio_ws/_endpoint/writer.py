@@ -1,0 +1,267 @@
+"""Writes what waits in an engine's outbox, without anybody waiting for it.
+
+A frame goes out at once where nothing waits; what the socket won't take, and what
+is held back to be gathered with what follows, is left to a task, the *flusher*,
+which lives only while there is something to do. Everything else here is
+synchronous and can be called from any task.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._protocol.engine import Engine
+from .._protocol.frames.outbox import Encoded
+from .._transports.base import STEP_SIZE, WRITE_SIZE, Transport
+from .budget import current_pacer
+from .host import Host
+from .options import Options
+
+# Writes that follow each other faster than this are gathered.
+_BURST = 20e-6
+
+
+class Writer:
+    """The outgoing side of a transport.
+
+    ``on_error`` is told of an error of the transport, ``on_stall`` of a peer that
+    takes nothing, ``on_flushed`` when nothing waits once the connection has ended.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_flusher_done",
+        "_flusher_scope",
+        "_gathers",
+        "_host",
+        "_last_write",
+        "_nursery",
+        "_options",
+        "_outbox",
+        "_pacer",
+        "_room",
+        "_transport",
+        "_write_limit",
+        "broken",
+        "ended",
+        "flushing",
+        "holds_data",
+        "last_progress",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        options: Options,
+        host: Host,
+    ) -> None:
+        self._engine = engine
+        self._outbox = engine.outbox
+        self._transport = transport
+        self._options = options
+        self._host = host
+        self._write_limit = options.write_limit
+        self._gathers = min(WRITE_SIZE, options.write_limit)
+        self._pacer = current_pacer()
+        self._nursery: trio.Nursery | None = None
+        self.ended = False  # the connection is no longer open
+        self.broken = False  # nothing can be written any more
+        self._flusher_scope: trio.CancelScope | None = None
+        self.flushing = False  # the flusher runs, or will on the next turn
+        self._flusher_done: trio.Event | None = None
+        self.holds_data = False  # what the transport took last may be data
+        self._last_write = 0.0
+        self._room: trio.Event | None = None
+        # For the keepalive: a ping while it waits in our hands, and when the
+        # socket last took something meanwhile.
+        self.watched: bytes | None = None
+        self.last_progress = 0.0
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Have a nursery for the flusher."""
+        self._nursery = nursery
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was accepted is in the hands of the kernel."""
+        return not self._outbox.size and not self._transport.unsent
+
+    @enable_ki_protection
+    def write(self, frame: Encoded) -> None:
+        """Take over a data frame: at once if nothing waits, else soon."""
+        outbox = self._outbox
+        if self.flushing:
+            waited = outbox.size
+            outbox.push(frame)
+            # Where as much waited before, the socket had taken nothing more.
+            if waited < WRITE_SIZE <= outbox.size:
+                self.write_some()
+            elif not self._transport.unsent:
+                outbox.gathers = self._gathers
+            return
+        now = perf_counter()
+        burst = now - self._last_write < _BURST
+        self._last_write = now
+        if not burst:
+            self.write_now(frame)
+            return
+        outbox.push(frame)
+        if outbox.size < WRITE_SIZE:
+            self._start_flusher()
+            outbox.gathers = self._gathers
+        else:
+            self.flush()
+
+    @enable_ki_protection
+    def write_now(self, frame: Encoded) -> None:
+        """Take over a data frame, of which the socket gets now what it takes."""
+        outbox = self._outbox
+        if type(frame) is not bytes or outbox.size:
+            outbox.push(frame)
+            self.flush()
+            return
+        # Nothing waits, so it goes past the outbox.
+        self.holds_data = True
+        try:
+            count = self._transport.write((frame,))
+        except OSError as exc:
+            outbox.push(frame)
+            self._host.write_failed(exc)
+            return
+        if count == len(frame) and not self._transport.unsent:
+            outbox.taken += count
+            self.holds_data = False
+            return
+        outbox.push(frame)
+        outbox.consume(count)
+        self._start_flusher()
+
+    @enable_ki_protection
+    def flush(self) -> None:
+        """Write what the transport takes now; leave the rest to the flusher."""
+        if self.broken:
+            return
+        self.write_some()
+        if self.flushed:
+            if self.ended:
+                self._host.after_flush()
+        elif not self.broken:
+            self._start_flusher()
+
+    def write_some(self) -> None:
+        """Write what the transport takes now."""
+        outbox = self._outbox
+        outbox.gathers = 0
+        left = STEP_SIZE  # a peer as fast as we are could keep us for ever
+        try:
+            while left > 0 and not self.broken:
+                if self._transport.unsent:
+                    self._transport.write(())
+                    if self._transport.unsent:
+                        break
+                self.holds_data = self._engine.data_waits
+                if not outbox.size:
+                    break
+                count = self._transport.write(outbox.gather(WRITE_SIZE))
+                if not count:
+                    break
+                outbox.consume(count)
+                left -= count
+        except OSError as exc:
+            self._host.write_failed(exc)
+        if STEP_SIZE - left > WRITE_SIZE:
+            self._pacer.wrote_much()
+        if self._room is not None and self.has_room:
+            self.wake_room()
+
+    def _start_flusher(self) -> None:
+        if not self.flushing and self._nursery is not None:
+            self.flushing = True
+            self._nursery.start_soon(self._run_flusher, name="trio_ws flusher")
+
+    @enable_ki_protection
+    async def _run_flusher(self) -> None:
+        outbox = self._outbox
+        with trio.CancelScope(shield=True) as self._flusher_scope:
+            while True:
+                self.write_some()
+                if self.watched is not None and not self._holds(self.watched):
+                    self.watched = None
+                if self.flushed or self.broken:
+                    break
+                before = outbox.taken
+                # A deadline for each wait: any byte taken starts it anew (R8).
+                with trio.move_on_after(self._options.stall_timeout) as wait:
+                    try:
+                        await self._transport.wait_writable()
+                    except OSError as exc:
+                        self._host.write_failed(exc)
+                if not wait.cancelled_caught:
+                    if self.watched is not None:
+                        self.last_progress = trio.current_time()
+                elif outbox.taken == before:
+                    self._host.fail(1011, "write timeout", self._stalled())
+        self._flusher_scope = None
+        self.flushing = False
+        if self._flusher_done is not None:
+            self._flusher_done.set()
+        if self.ended and self.flushed:
+            self._host.after_flush()
+
+    async def wait_flushed(self) -> None:
+        """Wait until the flusher is done, if one runs."""
+        if self.flushing:
+            self._flusher_done = trio.Event()
+            await self._flusher_done.wait()
+
+    def stop(self) -> None:
+        """End the flusher."""
+        if self._flusher_scope is not None:
+            self._flusher_scope.cancel()
+
+    def _stalled(self) -> TimeoutError:
+        seconds = self._options.stall_timeout
+        return TimeoutError(
+            f"peer took none of {self._outbox.size} waiting bytes in "
+            f"{seconds} s (ping_interval + ping_timeout)"
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message is accepted (R5)."""
+        return self._outbox.size + self._transport.unsent < self._write_limit
+
+    @property
+    def sender_waits(self) -> bool:
+        """Whether somebody waits for room."""
+        return self._room is not None
+
+    @property
+    def progress(self) -> int:
+        """A number that changes whenever the socket takes something."""
+        return self._outbox.taken - self._transport.unsent
+
+    def watch(self, ping: bytes) -> bool:
+        """Note until when a ping waits in our hands; return whether it does."""
+        self.watched = ping if self._holds(ping) else None
+        return self.watched is not None
+
+    def _holds(self, ping: bytes) -> bool:
+        return self._outbox.waits(ping) or self._transport.unsent > 0
+
+    async def next_room(self) -> None:
+        """Wait until there may be room. One task at a time."""
+        self._room = trio.Event()
+        await self._room.wait()
+        self._pacer.waited()
+
+    def wake_room(self) -> None:
+        """Wake who waits for room."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None

@@ -1,0 +1,74 @@
+cimport cython
+
+from .frames.decoder cimport Decoder
+from .frames.encoder cimport encode
+from .frames.outbox cimport Outbox
+
+cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_CONTROL_PAYLOAD, MAX_HEADER
+cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
+
+cdef class Engine:
+    cdef readonly bint client
+    cdef object _close_frame
+    cdef readonly object _extensions
+    cdef object _trace_sent
+    cdef public object cause
+    cdef public Decoder decoder
+    cdef public bint lost_data
+    cdef public object messages
+    cdef public object on_pong
+    cdef public Outbox outbox
+    cdef public object phase
+    cdef public long long queued
+    cdef public object rcvd
+    cdef public object rcvd_then_sent
+    cdef public object sent
+    cdef public object violation
+
+    cdef _step(self, event)
+
+    cpdef bint receive(self, data) except -1
+
+    cpdef space(self)
+
+    cpdef bint filled(self, Py_ssize_t count) except -1
+
+    @cython.locals(size="long long")
+    cdef bint _take_in(self, list items) except -1
+
+    cdef _receive_others(self, list items)
+
+    cpdef receive_eof(self)
+
+    cdef _receive_control(self, tuple item)
+
+    cpdef act_on_violation(self)
+
+    cpdef pop(self)
+
+    cpdef discard_messages(self)
+
+    cpdef data_frame(self, int opcode, payload, bint fin, bint compress=*)
+
+    @cython.locals(opcode=int, payload=bytes)
+    cpdef bint gather(self, message, bint compress) except -1
+
+    cpdef shared_frame(self, int opcode, payload, dict cache)
+
+    cdef _extended(self, frame, bint compress)
+
+    cpdef bytes send_ping(self, payload)
+
+    cpdef send_pong(self, payload)
+
+    cpdef close(self, code, reason)
+
+    cpdef fail(self, code, reason, cause)
+
+    cpdef lose(self, cause)
+
+    cdef _drop(self)
+
+    cdef _send_close(self, payload, close)
+
+    cdef bytes _control(self, int opcode, payload)

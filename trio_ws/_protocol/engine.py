@@ -1,0 +1,423 @@
+# cython: annotation_typing=False, nonecheck=True
+"""One side of a WebSocket connection, without any input or output.
+
+Bytes go in by :meth:`Engine.receive`, messages wait in :attr:`Engine.messages`,
+bytes that have to go out wait in :attr:`Engine.outbox`. The closing handshake is
+the table of ``_state``; this file says what each step means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .closing import (
+    CLOSE_RECEIVED,
+    DEAF,
+    FINAL,
+    OPEN,
+    TABLE,
+    Close,
+    CloseCode,
+    Event,
+    Phase,
+    close_payload,
+    is_sendable,
+)
+from .errors import ProtocolError
+from .extensions.base import Extension, Frame
+from .extensions.deflate import PerMessageDeflate
+from .frames.decoder import Control, Decoder, Item, Trace
+from .frames.encoder import encode
+from .frames.outbox import Encoded, Outbox
+from .opcodes import (
+    BINARY,
+    CLOSE,
+    CONT,
+    MAX_CONTROL_PAYLOAD,
+    MAX_HEADER,
+    PING,
+    PONG,
+    TEXT,
+)
+
+# Shared where no message waits, and never added to: an empty deque takes 760 bytes.
+_NOTHING: Final[deque[str | bytes]] = deque()
+
+
+class Engine:
+    """The protocol from the end of the opening handshake on."""
+
+    __slots__ = (
+        "_close_frame",
+        "_extensions",
+        "_trace_sent",
+        "cause",
+        "client",
+        "decoder",
+        "lost_data",
+        "messages",
+        "on_pong",
+        "outbox",
+        "phase",
+        "queued",
+        "rcvd",
+        "rcvd_then_sent",
+        "sent",
+        "violation",
+    )
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        max_size: int | None,
+        trace_received: Trace | None = None,
+        trace_sent: Trace | None = None,
+    ) -> None:
+        self.client = client
+        self._extensions: Sequence[Extension] = ()
+        self._trace_sent = trace_sent
+        self.phase: Phase = OPEN
+        self.decoder = Decoder(
+            masked=not client,
+            max_size=max_size,
+            trace=trace_received,
+        )
+        self.outbox = Outbox()
+        # Whole messages that came and weren't taken, and their size: bytes, or
+        # characters, whose number is known without encoding them again.
+        self.messages: deque[str | bytes] = _NOTHING
+        self.queued = 0
+        self.on_pong: Callable[[bytes], None] | None = None
+        # How it ended: the close frames, which of them was first, and why.
+        self.rcvd: Close | None = None
+        self.sent: Close | None = None
+        self.rcvd_then_sent: bool | None = None
+        self.cause: BaseException | None = None
+        # What the peer did against the protocol, until it is acted on.
+        self.violation: ProtocolError | None = None
+        # Whether data that was accepted for sending will never go out.
+        self.lost_data = False
+        self._close_frame: bytes | None = None
+
+    def extend(self, extensions: Sequence[Extension]) -> None:
+        """Use the extensions that the opening handshake has agreed on."""
+        self._extensions = extensions
+        self.decoder.extend(extensions)
+
+    def _step(self, event: Event) -> None:
+        try:
+            self.phase = TABLE[self.phase, event]
+        except KeyError:
+            raise ProtocolError(
+                f"{event.name} isn't possible in state {self.phase.name}"
+            ) from None
+
+    # -- Receiving -----------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection is open and no message waits."""
+        return self.phase is OPEN and not self.messages
+
+    def receive(self, data: bytes) -> bool:
+        """Take in bytes of the peer: queue messages, answer control frames.
+
+        Return whether anything else than messages came, which is to be acted on.
+        """
+        if self.phase is not OPEN and self.phase in DEAF:
+            return False
+        if self.violation is not None:
+            return False
+        return self._take_in(self.decoder.feed(data))
+
+    def space(self) -> memoryview | None:
+        """Return where bytes of the peer can be put in place of being received.
+
+        Then call filled(). None unless a large message comes.
+        """
+        return self.decoder.space() if self.phase is OPEN else None
+
+    def filled(self, count: int) -> bool:
+        """Take in so many bytes, which were put into the space, as receive() does."""
+        return self._take_in(self.decoder.filled(count))
+
+    def _take_in(self, items: list[Item]) -> bool:
+        size = 0
+        for item in items:
+            if type(item) is not str and type(item) is not bytes:
+                self._receive_others(items)
+                return True
+            size += len(item)
+        # After our own close frame nobody waits for messages.
+        if self.phase is OPEN and items:
+            if self.messages:
+                self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
+            else:
+                self.messages = deque(items)  # type: ignore[arg-type]
+            self.queued += size
+        return False
+
+    def _receive_others(self, items: list[Item]) -> None:
+        """Take in items that aren't all messages."""
+        for item in items:
+            if type(item) is str or type(item) is bytes:
+                if self.phase is OPEN:
+                    if not self.messages:
+                        self.messages = deque()
+                    self.messages.append(item)
+                    self.queued += len(item)
+            elif type(item) is tuple:
+                self._receive_control(item)
+            else:
+                assert isinstance(item, ProtocolError)
+                self.violation = item
+
+    def receive_eof(self) -> None:
+        """Take note that the peer's stream has ended."""
+        self.act_on_violation()  # which came first, and says more
+        if self.phase in FINAL:
+            return
+        if self.phase not in DEAF:
+            self.cause = EOFError(f"stream ended {self.decoder.where()}")
+        if self.phase is OPEN:
+            self._drop()
+        # After a close frame of ours a peer that has ended its stream may still
+        # read, so what waits may still go out.
+        self._step(Event.EOF)
+
+    def _receive_control(self, item: Control) -> None:
+        opcode, payload = item
+        if opcode == PING:
+            self._step(Event.RECV_CONTROL)
+            if self.phase is OPEN:
+                self.outbox.put_pong(self._control(PONG, payload))
+        elif opcode == PONG:
+            self._step(Event.RECV_CONTROL)
+            if self.on_pong is not None:
+                self.on_pong(payload)
+        else:
+            try:
+                self.rcvd = _parse_close(payload)
+            except ProtocolError as exc:
+                self.violation = exc
+                return
+            self._step(Event.RECV_CLOSE)
+            if self.phase is CLOSE_RECEIVED:
+                # Section 5.5.1: "When sending a Close frame in response, the
+                # endpoint typically echos the status code it received".
+                self._step(Event.SEND_CLOSE)
+                self._send_close(payload, self.rcvd)
+            else:
+                self.rcvd_then_sent = False
+
+    def act_on_violation(self) -> None:
+        """Fail the connection for what the peer sent, if it broke the protocol.
+
+        Section 7.1.7. The one place where a violation becomes a close code and
+        a reason. A step of its own, so that messages that came before it in
+        the same read can still be answered.
+        """
+        exc, self.violation = self.violation, None
+        if exc is None:
+            return
+        reason = str(exc).encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
+        self.fail(exc.close_code, reason, exc)
+
+    def pop(self) -> str | bytes:
+        """Take the oldest message."""
+        message = self.messages.popleft()
+        self.queued -= len(message)
+        if not self.messages:
+            self.messages = _NOTHING
+        return message
+
+    def discard_messages(self) -> None:
+        """Forget what nobody will ask for any more."""
+        self.messages = _NOTHING
+        self.queued = 0
+        self.decoder.discard_partial()
+
+    # -- Sending -------------------------------------------------------------
+
+    def data_frame(
+        self, opcode: int, payload: bytes, fin: bool, compress: bool = True
+    ) -> Encoded:
+        """Build a data frame, which the caller has to push or write at once.
+
+        ``compress`` is the same for all frames of a message.
+        """
+        if self.phase is not OPEN:
+            self._step(Event.SEND_DATA)
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), fin)
+        if self._extensions:
+            deflate = self.decoder.deflate
+            # A whole message that compression leaves as it is, by far the most
+            # common one, needs no detour.
+            if (
+                deflate is None
+                or not fin
+                or opcode == CONT
+                or deflate.bits_for(payload)
+            ):
+                return self._extended(Frame(opcode, payload, fin), compress)
+        return encode(opcode, payload, fin, self.client)
+
+    def gather(self, message: object, compress: bool) -> bool:
+        """Queue a message behind others that are about to go out together.
+
+        Return False if none are, or if they are enough, or if it isn't one that can be
+        sent as it is: then it goes the long way.
+        """
+        outbox = self.outbox
+        if not outbox.gathers or self.phase is not OPEN:
+            return False
+        if type(message) is bytes:
+            opcode, payload = BINARY, message
+        elif type(message) is str:
+            opcode, payload = TEXT, message.encode()
+        else:
+            return False
+        if outbox.size + len(payload) + MAX_HEADER >= outbox.gathers:
+            return False
+        outbox.push(self.data_frame(opcode, payload, True, compress))
+        return True
+
+    def shared_frame(
+        self, opcode: int, payload: bytes, cache: dict[int, Encoded]
+    ) -> Encoded:
+        """Build the frame of a message that goes to many connections.
+
+        Those that are alike share it, by way of ``cache``: it is built once,
+        and compressed once. Section 7.1.1 of RFC 7692 lets a message refer to
+        earlier ones, but one that goes to all can refer to none; and what
+        comes after it can't refer to what came before.
+        """
+        deflate = self.decoder.deflate
+        if self.client or (self._extensions and deflate is None):
+            return self.data_frame(opcode, payload, True)
+        if self.phase is not OPEN:
+            self._step(Event.SEND_DATA)
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), True)
+        bits = 0 if deflate is None else deflate.bits_for(payload)
+        if bits not in cache:
+            data = deflate.compressed_alone(payload) if deflate and bits else payload
+            if len(data) < len(payload):
+                cache[bits] = encode(opcode, data, True, masked=False, reserved=0x40)
+            else:
+                cache[bits] = encode(opcode, payload, True, masked=False)
+        if deflate is not None and bits:
+            deflate.forget()
+        return cache[bits]
+
+    def _extended(self, frame: Frame, compress: bool) -> Encoded:
+        """Build a frame that goes through the extensions."""
+        for extension in self._extensions:
+            if compress or not isinstance(extension, PerMessageDeflate):
+                frame = extension.encode(frame)
+        reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
+        return encode(frame.opcode, frame.data, frame.fin, self.client, reserved)
+
+    def send_ping(self, payload: bytes) -> bytes:
+        """Queue a ping and return its frame, for Outbox.waits()."""
+        self._step(Event.SEND_CONTROL)
+        frame = self._control(PING, payload)
+        self.outbox.push_control(frame)
+        return frame
+
+    def send_pong(self, payload: bytes) -> None:
+        """Queue an unsolicited pong (section 5.5.3)."""
+        self._step(Event.SEND_CONTROL)
+        self.outbox.put_pong(self._control(PONG, payload))
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue a close frame behind the data, in good order.
+
+        What the peer sent and nobody took, and what it still sends before its
+        own close frame, is discarded.
+        """
+        payload = close_payload(code, reason)
+        self._step(Event.SEND_CLOSE)
+        self._send_close(payload, Close(code, reason))
+        self.discard_messages()
+
+    def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
+        """Give the connection up: a close frame right away, the rest is dropped."""
+        if self.phase in FINAL:
+            return
+        payload = close_payload(code, reason)
+        self._step(Event.FAIL)
+        self.cause = cause
+        close_waits = self._close_frame and self.outbox.waits(self._close_frame)
+        self._drop()
+        if self.sent is None or close_waits:
+            self._send_close(payload, Close(code, reason))
+
+    def lose(self, cause: BaseException) -> None:
+        """Take note that the stream is broken: nothing can be sent any more."""
+        if self.phase in FINAL:
+            return
+        self._step(Event.FAIL)
+        self.cause = self.violation or cause
+        self._drop()
+
+    def abandon(self, *, flushed: bool) -> None:
+        """Take note that nothing more can be sent.
+
+        ``flushed`` tells whether what was taken from the outbox went out.
+        """
+        self._drop()
+        if not flushed:
+            self.lost_data = True
+
+    @property
+    def data_waits(self) -> bool:
+        """Whether data waits in the outbox, besides the close frame behind it."""
+        return self.outbox.holds_data(self._close_frame)
+
+    def _drop(self) -> None:
+        self.lost_data = self.lost_data or self.data_waits
+        self.outbox.drop()
+
+    def _send_close(self, payload: bytes, close: Close) -> None:
+        self._close_frame = self._control(CLOSE, payload)
+        self.outbox.push(self._close_frame)
+        self.sent = close
+        if self.rcvd is not None:
+            self.rcvd_then_sent = True
+
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        if self._trace_sent is not None:
+            self._trace_sent(opcode, payload, len(payload), True)
+        frame = (
+            self._extended(Frame(opcode, payload), compress=False)
+            if self._extensions
+            else encode(opcode, payload, True, self.client)
+        )
+        assert type(frame) is bytes  # a control frame is never large
+        return frame
+
+
+def _parse_close(payload: bytes) -> Close:
+    """Parse the payload of a close frame (section 5.5.1)."""
+    if not payload:
+        return Close(CloseCode.NO_STATUS_RCVD)
+    if len(payload) == 1:
+        raise ProtocolError(
+            "CLOSE frame: expected a payload of 0 or at least 2 bytes; got 1"
+        )
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        # Section 7.4
+        raise ProtocolError(f"CLOSE frame: code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError as exc:
+        raise ProtocolError(
+            f"CLOSE frame: invalid UTF-8 in the reason: {exc.reason}",
+            CloseCode.INVALID_DATA,
+        ) from exc

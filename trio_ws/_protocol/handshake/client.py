@@ -1,0 +1,195 @@
+"""The client's side of the opening handshake."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import (
+    InvalidHeader,
+    InvalidHeaderValue,
+    InvalidStatus,
+    InvalidUpgrade,
+    NegotiationError,
+    SecurityError,
+)
+from ..escaping import escape
+from ..http.headers import Headers, HeadersLike
+from ..http.messages import Request, Response
+from ..uri import build_host
+from .common import (
+    OWN_HEADERS,
+    accept_key,
+    check_upgrade,
+    checked_additional,
+    parse_all,
+    single,
+)
+from .fields import (
+    ExtensionHeader,
+    build_authorization_basic,
+    build_extensions,
+    build_subprotocols,
+    parse_extensions,
+    parse_subprotocols,
+    parse_upgrade,
+    validate_subprotocols,
+)
+from .response_parser import ResponseParser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..extensions.base import ClientExtensionFactory, Extension
+    from ..uri import WebSocketURI
+
+# RFC 9110, section 15.2: a client must take interim responses it didn't ask for.
+# Each costs the peer some twenty bytes; more than a few make no sense.
+_MAX_INTERIM_RESPONSES = 8
+
+
+def generate_key() -> str:
+    """Make a Sec-WebSocket-Key: 16 random bytes in base64 (RFC 6455, 4.1)."""
+    return base64.b64encode(os.urandom(16)).decode("ascii")
+
+
+class ClientHandshake:
+    """The client's side: send ``request_bytes``, then ``receive`` the response.
+
+    Raises ValueError for subprotocols and headers that can't be sent.
+    """
+
+    def __init__(
+        self,
+        uri: WebSocketURI,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = None,
+        origin: str | None = None,
+        extensions: Sequence[ClientExtensionFactory] = (),
+    ) -> None:
+        self.subprotocol: str | None = None
+        self.extensions: list[Extension] = []
+        self._factories = extensions
+        self._subprotocols = validate_subprotocols(subprotocols or ())
+        self._key = generate_key()
+        headers = Headers()
+        headers["Host"] = build_host(uri.host, uri.port, secure=uri.secure)
+        # Headers that come from elsewhere may not come twice.
+        own = set(OWN_HEADERS)
+        own.add("host")
+        if uri.username is not None:
+            own.add("authorization")
+            headers["Authorization"] = build_authorization_basic(
+                uri.username, uri.password or ""
+            )
+        if origin is not None:
+            own.add("origin")
+            headers["Origin"] = origin
+        headers["Upgrade"] = "websocket"
+        headers["Connection"] = "Upgrade"
+        headers["Sec-WebSocket-Key"] = self._key
+        headers["Sec-WebSocket-Version"] = "13"
+        if extensions:
+            headers["Sec-WebSocket-Extensions"] = build_extensions(
+                [(one.name, list(one.get_request_params())) for one in extensions]
+            )
+        if self._subprotocols:
+            headers["Sec-WebSocket-Protocol"] = build_subprotocols(self._subprotocols)
+        headers.update(checked_additional(additional_headers, own))
+        if user_agent_header is not None and "User-Agent" not in headers:
+            headers["User-Agent"] = user_agent_header
+        self.request = Request(uri.resource_name, headers)
+        self.request_bytes = self.request.serialize()
+        self._parser = ResponseParser()
+        self._interim_responses = 0
+
+    @property
+    def leftover(self) -> bytes:
+        """The bytes after the response, once it is complete."""
+        return self._parser.leftover
+
+    def receive(self, data: bytes) -> Response | None:
+        """Take bytes; return the response that opens the WebSocket, None before.
+
+        RFC 6455, section 4.1. Sets ``subprotocol``. Raises InvalidStatus, with
+        the whole response, if the server said no, and another InvalidHandshake
+        if it said anything else.
+        """
+        response = self._parser.receive(data)
+        while response is not None and response.status_code < 200:
+            if response.status_code == 101:
+                self._check(response)
+                return response
+            self._interim_responses += 1
+            if self._interim_responses > _MAX_INTERIM_RESPONSES:
+                raise SecurityError(
+                    f"expected at most {_MAX_INTERIM_RESPONSES} interim responses; "
+                    f"got more"
+                )
+            data = self._parser.leftover
+            self._parser = ResponseParser()
+            response = self._parser.receive(data)
+        if response is not None:
+            raise InvalidStatus(response)
+        return None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said no, of which the body is still to come."""
+        return self._parser.head_complete and self._parser.status_code >= 200
+
+    def receive_eof(self) -> NoReturn:
+        """Take the end of the stream, or of patience with a body.
+
+        Raises InvalidStatus, with what came of the body, if the server has said
+        no; InvalidMessage, whose cause is an EOFError, otherwise.
+        """
+        raise InvalidStatus(self._parser.receive_eof())
+
+    def _check(self, response: Response) -> None:
+        headers = response.headers
+        check_upgrade(headers)
+        # A server switches to one protocol (RFC 6455, section 4.1, item 2).
+        upgrade = ", ".join(headers.get_all("Upgrade"))
+        if len(parse_upgrade(upgrade)) > 1:
+            raise InvalidUpgrade("Upgrade", escape(upgrade))
+        accept = single(headers, "Sec-WebSocket-Accept")
+        if accept != accept_key(self._key):
+            raise InvalidHeaderValue("Sec-WebSocket-Accept", escape(accept))
+        self._check_extensions(
+            parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
+        )
+        if "Sec-WebSocket-Protocol" in headers:
+            self.subprotocol = self._check_subprotocol(headers)
+
+    def _check_extensions(self, answers: list[ExtensionHeader]) -> None:
+        """Make the extensions that the server has chosen (section 9.1)."""
+        for name, params in answers:
+            problem = NegotiationError(f"expected no extension {name}: not offered")
+            for factory in self._factories:
+                if factory.name != name:
+                    continue
+                try:
+                    self.extensions.append(
+                        factory.process_response_params(params, self.extensions)
+                    )
+                    break
+                except NegotiationError as exc:
+                    problem = exc
+            else:
+                raise problem
+
+    def _check_subprotocol(self, headers: Headers) -> str:
+        if not self._subprotocols:
+            raise NegotiationError("no subprotocols supported")
+        chosen = parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
+        if len(chosen) > 1:
+            raise InvalidHeader(
+                "Sec-WebSocket-Protocol", f"multiple values: {', '.join(chosen)}"
+            )
+        if chosen[0] not in self._subprotocols:
+            raise NegotiationError(f"unsupported subprotocol: {chosen[0]}")
+        return chosen[0]

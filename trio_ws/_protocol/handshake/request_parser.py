@@ -1,0 +1,132 @@
+"""The incremental parser of HTTP/1.1 requests, up to their bodies."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidMethod,
+    InvalidProtocol,
+    RequestLineTooLong,
+)
+from ..escaping import excerpt
+from ..http.messages import Request
+from .parser import MAX_LINE_LENGTH, Parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..http.headers import Headers
+
+_find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
+_find_no_tchar = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
+_is_http_version = re.compile(r"HTTP/[0-9]\.[0-9]").fullmatch
+
+
+class RequestParser(Parser):
+    """Parses the head of one request (RFC 9112, section 3), for HTTP/1.1 only.
+
+    Request bodies, and what the headers mean, are left to the caller.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("request")
+        self._request: Request | None = None
+        self._method = self._path = ""
+        self._step = self._method_part
+
+    def receive(self, data: bytes) -> Request | None:
+        """Take bytes; return the request once complete, None before.
+
+        Raises InvalidMessage, InvalidProtocol, RequestLineTooLong,
+        HeaderLineTooLong or TooManyHeaders; the parser is of no use then.
+        """
+        self._feed(data)
+        return self._request
+
+    def _method_part(self) -> bool:
+        method = self._part(_find_no_tchar, "a method")
+        if method is None:
+            return False
+        self._method = method
+        self._step = self._path_part
+        return True
+
+    def _path_part(self) -> bool:
+        path = self._part(_find_no_vchar, "a request target")
+        if path is None:
+            return False
+        self._path = path
+        self._step = self._version_part
+        return True
+
+    def _part(
+        self, find: Callable[[bytearray, int, int], re.Match[bytes] | None], what: str
+    ) -> str | None:
+        """Take a part of the request line and the space behind it.
+
+        The request line is read in parts so that what doesn't speak HTTP, such
+        as a TLS ClientHello, is known by its first wrong byte: it may never
+        send the end of a line.
+        """
+        buffer = self._buffer
+        start = self._start
+        room = MAX_LINE_LENGTH - len(self._method) - len(self._path)
+        match = find(buffer, self._scanned, start + room + 1)
+        if match is None:
+            self._scanned = len(buffer)
+            if self._scanned - start > room:
+                raise self._line_too_long()
+            return None
+        pos = match.start()
+        if buffer[pos] != 0x20 or pos == start:
+            raise self._part_error(pos, what)
+        self._consume(pos + 1)
+        return buffer[start:pos].decode("ascii")
+
+    def _part_error(self, pos: int, what: str) -> InvalidMessage:
+        byte = self._buffer[pos]
+        if not self._method and pos == 0 and byte == 0x16:
+            # ContentType handshake (RFC 8446, section 5.1)
+            return InvalidMessage(
+                "expected HTTP; got 0x16, the first byte of TLS; "
+                "this port speaks ws://, not wss://"
+            )
+        if byte == 0x0D:
+            return InvalidMessage(
+                f"expected {what} and a space; got the end of the line"
+            )
+        if byte < 0x20 and byte != 0x09:
+            return self._control_error(pos)
+        return InvalidMessage(f"expected {what}; got {byte:#04x} {self._at(pos)}")
+
+    def _version_part(self) -> bool:
+        room = max(MAX_LINE_LENGTH - len(self._method) - len(self._path) - 2, 0)
+        came = self._buffer[self._start : self._start + min(room + 1, 5)]
+        if not b"HTTP/".startswith(came):
+            while not b"HTTP/".startswith(came[:-1]):
+                del came[-1]  # what came after the first wrong byte
+            raise InvalidMessage(f"expected HTTP/1.1; got {excerpt(came)}")
+        version = self._line(room, self._line_too_long)
+        if version is None:
+            return False
+        if _is_http_version(version) is None:
+            raise InvalidMessage(f"expected HTTP/1.1; got {excerpt(version)}")
+        if version != "HTTP/1.1":
+            raise InvalidProtocol(version)
+        if self._method != "GET":
+            raise InvalidMethod(self._method)
+        self._step = self._header_line
+        return True
+
+    def _line_too_long(self) -> InvalidHandshake:
+        return RequestLineTooLong(
+            f"expected at most {MAX_LINE_LENGTH} bytes of request line; got more"
+        )
+
+    def _head_complete(self, headers: Headers) -> None:
+        self._request = Request(self._path, headers)
+        self._step = self._end

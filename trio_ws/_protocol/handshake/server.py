@@ -1,0 +1,305 @@
+"""The server's side of the opening handshake."""
+
+from __future__ import annotations
+
+import http
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import (
+    HeaderLineTooLong,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidHeaderValue,
+    InvalidMessage,
+    InvalidMethod,
+    InvalidOrigin,
+    InvalidProtocol,
+    InvalidUpgrade,
+    NegotiationError,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
+from ..escaping import escape
+from ..http.headers import Headers, HeadersLike
+from ..http.messages import Request, Response, plain_response
+from .common import (
+    OWN_HEADERS,
+    accept_key,
+    check_upgrade,
+    checked_additional,
+    parse_all,
+    single,
+)
+from .fields import (
+    ExtensionHeader,
+    build_extensions,
+    parse_extensions,
+    parse_subprotocols,
+    validate_subprotocols,
+)
+from .request_parser import RequestParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..extensions.base import Extension, ServerExtensionFactory
+
+
+# The peer's own words that a rejection quotes end here.
+_MAX_EXPLANATION = 500
+
+
+class ServerHandshake:
+    """The server's side: ``receive`` a request, ``accept`` it or make a rejection.
+
+    Raises ValueError for subprotocols and headers that can't be sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        additional_headers: HeadersLike | None = None,
+        server_header: str | None = None,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        extensions: Sequence[ServerExtensionFactory] = (),
+    ) -> None:
+        self.subprotocol: str | None = None
+        self.extensions: list[Extension] = []
+        self._factories = extensions
+        self._origins = origins
+        self._subprotocols = validate_subprotocols(subprotocols or ())
+        self._additional = checked_additional(additional_headers, OWN_HEADERS)
+        if server_header is not None and "Server" not in self._additional:
+            self._additional["Server"] = server_header
+        self._parser = RequestParser()
+
+    @property
+    def leftover(self) -> bytes:
+        """The bytes after the request, once it is complete."""
+        return self._parser.leftover
+
+    def receive(self, data: bytes) -> Request | None:
+        """Take bytes; return the request once complete, None before.
+
+        What is checked here makes it an HTTP request that can be answered (RFC
+        9112, sections 3 and 6); whether it asks for a WebSocket is up to
+        :meth:`accept`. An absolute request-target becomes its path and query.
+
+        Raises InvalidHandshake, to be answered by :meth:`rejection`.
+        """
+        request = self._parser.receive(data)
+        if request is not None:
+            _check_no_body(request.headers)
+            _check_target(request)
+        return request
+
+    def receive_eof(self) -> NoReturn:
+        """Take the end of the stream before the request was complete.
+
+        Raises InvalidMessage, whose cause is an EOFError.
+        """
+        raise self._parser.eof_error()
+
+    def accept(
+        self,
+        request: Request,
+        select_subprotocol: Callable[[Sequence[str]], str | None] | None = None,
+    ) -> Response:
+        """Check that a request opens a WebSocket, and make the 101 response.
+
+        RFC 6455, section 4.2. Sets ``subprotocol``, which
+        ``select_subprotocol`` chooses among those offered. Raises
+        InvalidHandshake, to be answered by :meth:`rejection`.
+        """
+        headers = request.headers
+        check_upgrade(headers)
+        version = single(headers, "Sec-WebSocket-Version")
+        if version != "13":
+            raise InvalidHeaderValue("Sec-WebSocket-Version", escape(version))
+        key = single(headers, "Sec-WebSocket-Key")
+        # 16 bytes in base64
+        if re.fullmatch(r"[A-Za-z0-9+/]{22}==", key) is None:
+            raise InvalidHeaderValue("Sec-WebSocket-Key", escape(key))
+        self._check_origin(headers)
+        # Offers can be declined, but "if a value [...] does not conform to the
+        # ABNF, the recipient [...] MUST immediately _Fail the WebSocket
+        # Connection_" (section 9.1).
+        answers = self._negotiate(
+            parse_all(headers, "Sec-WebSocket-Extensions", parse_extensions)
+        )
+        offered = parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
+        if select_subprotocol is None:
+            self.subprotocol = self._select_subprotocol(offered)
+        else:
+            self.subprotocol = _selected(select_subprotocol(offered), offered)
+        response = Headers()
+        response["Upgrade"] = "websocket"
+        response["Connection"] = "Upgrade"
+        response["Sec-WebSocket-Accept"] = accept_key(key)
+        if answers:
+            response["Sec-WebSocket-Extensions"] = build_extensions(answers)
+        if self.subprotocol is not None:
+            response["Sec-WebSocket-Protocol"] = self.subprotocol
+        response.update(self._additional)
+        return Response(101, "Switching Protocols", response)
+
+    def _negotiate(self, offers: list[ExtensionHeader]) -> list[ExtensionHeader]:
+        """Choose among the offers, which come in order of preference (section 9.1)."""
+        self.extensions = []
+        answers: list[ExtensionHeader] = []
+        for name, params in offers:
+            for factory in self._factories:
+                if factory.name != name:
+                    continue
+                try:
+                    answer, extension = factory.process_request_params(
+                        params, self.extensions
+                    )
+                except NegotiationError:
+                    continue  # declined
+                answers.append((name, list(answer)))
+                self.extensions.append(extension)
+                break
+        return answers
+
+    def _check_origin(self, headers: Headers) -> None:
+        # RFC 6455, section 4.2.2, item 4, and section 10.2.
+        if self._origins is None:
+            return
+        values = headers.get_all("Origin")
+        if len(values) > 1:
+            raise InvalidHeader("Origin", "multiple values")
+        origin = values[0] if values else None
+        for allowed in self._origins:
+            if isinstance(allowed, re.Pattern):
+                if origin is not None and allowed.fullmatch(origin):
+                    return
+            elif origin == allowed:
+                return
+        raise InvalidOrigin(None if origin is None else escape(origin))
+
+    def _select_subprotocol(self, offered: list[str]) -> str | None:
+        # RFC 6455, section 4.2.2, would let the server go on without one. But a
+        # server that was given subprotocols knows no other language.
+        if not self._subprotocols:
+            return None
+        if not offered:
+            raise NegotiationError("missing subprotocol")
+        for subprotocol in self._subprotocols:
+            if subprotocol in offered:
+                return subprotocol
+        raise NegotiationError(
+            f"invalid subprotocol; expected one of {', '.join(self._subprotocols)}"
+        )
+
+    def rejection(self, exc: InvalidHandshake) -> Response:
+        """Make the response to a request over which ``exc`` was raised."""
+        status, extra = _status_of(exc)
+        # Plain text and ASCII: a browser has nothing to interpret.
+        explanation = escape(str(exc)).encode("ascii", "backslashreplace").decode()
+        if len(explanation) > _MAX_EXPLANATION:
+            explanation = explanation[:_MAX_EXPLANATION] + "..."
+        text = f"Failed to open a WebSocket connection: {explanation}.\n"
+        if isinstance(exc, InvalidUpgrade):
+            text += (
+                "\nThis is a WebSocket server: a browser can't show it, "
+                "a WebSocket client can connect to it.\n"
+            )
+        response = plain_response(status, text)
+        if "Upgrade" in extra:
+            # An option of the connection (RFC 9110, section 7.8).
+            del response.headers["Connection"]
+            response.headers["Connection"] = "close, Upgrade"
+        response.headers.update(extra)
+        return response
+
+
+def _selected(subprotocol: object, offered: Sequence[str]) -> str | None:
+    """Check what a user's function selected."""
+    if subprotocol is None:
+        return None
+    if not isinstance(subprotocol, str) or subprotocol not in offered:
+        raise ValueError(
+            f"select_subprotocol: expected None or one of {list(offered)!r}; "
+            f"got {subprotocol!r}"
+        )
+    return subprotocol
+
+
+def _status_of(exc: InvalidHandshake) -> tuple[http.HTTPStatus, dict[str, str]]:
+    """Map an error to the status that says so and the headers it demands."""
+    match exc:
+        case InvalidMethod():
+            return http.HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET"}
+        case InvalidProtocol():
+            return http.HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, {}
+        case InvalidUpgrade():
+            return http.HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket"}
+        case InvalidOrigin():
+            return http.HTTPStatus.FORBIDDEN, {}
+        case InvalidHeader(name="Sec-WebSocket-Version"):
+            # RFC 6455, section 4.4, and for Upgrade RFC 9110, section 15.5.22.
+            return http.HTTPStatus.UPGRADE_REQUIRED, {
+                "Upgrade": "websocket",
+                "Sec-WebSocket-Version": "13",
+            }
+        case RequestLineTooLong():
+            return http.HTTPStatus.REQUEST_URI_TOO_LONG, {}
+        case HeaderLineTooLong() | TooManyHeaders():
+            return http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {}
+        case _:
+            return http.HTTPStatus.BAD_REQUEST, {}
+
+
+def _check_no_body(headers: Headers) -> None:
+    """Refuse a request with a body (RFC 9112, section 6.3).
+
+    Where it ends could be read in two ways, and what stands in it be taken for
+    frames.
+    """
+    if "Transfer-Encoding" in headers:
+        raise InvalidMessage("expected a request without a body; got Transfer-Encoding")
+    for value in headers.get_all("Content-Length"):
+        if value != "0":
+            raise InvalidMessage(
+                f"expected a request without a body; got Content-Length: "
+                f"{escape(value)}"
+            )
+
+
+# Host = uri-host [ ":" port ] (RFC 9110, section 7.2; RFC 3986, section 3.2.2)
+_HOST = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Fa-fv:.]+\])(?::[0-9]*)?"
+
+
+_is_host = re.compile(_HOST).fullmatch
+
+
+# absolute-form (RFC 9112, section 3.2.2) of the schemes that lead here
+_match_absolute = re.compile(
+    rf"(?:https?|wss?)://(?P<host>{_HOST})(?P<path>/[^?]*)?(?P<query>\?.*)?",
+    re.IGNORECASE,
+).fullmatch
+
+
+def _check_target(request: Request) -> None:
+    """Check the request-target and Host (RFC 9112, sections 3.2 and 3.2.2)."""
+    host = single(request.headers, "Host")
+    if _is_host(host) is None:
+        raise InvalidHeaderValue("Host", escape(host))
+    path = request.path
+    if "#" in path:
+        raise InvalidMessage("expected a request target without a fragment; got one")
+    if path.startswith("/"):
+        return
+    match = _match_absolute(path)
+    if match is None:
+        raise InvalidMessage(
+            f"expected a path or an absolute URI as request target; got {path[:60]!r}"
+        )
+    # The target's authority goes before Host; a client must send the same
+    # there, and two different ones are an attempt to be routed twice.
+    if match["host"].lower() != host.lower():
+        raise InvalidHeaderValue("Host", escape(host))
+    request.path = (match["path"] or "/") + (match["query"] or "")

@@ -1,0 +1,1 @@
+"""HTTP messages, as far as the opening handshake needs them."""

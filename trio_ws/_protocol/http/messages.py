@@ -1,0 +1,80 @@
+"""Requests and responses of the opening handshake (RFC 9112)."""
+
+from __future__ import annotations
+
+import dataclasses
+import http
+import re
+
+from .headers import Headers, is_field_value, is_token
+
+
+def plain_response(status: int, text: str) -> Response:
+    """Make an HTTP response of plain text, after which the connection closes.
+
+    Raises ValueError for a status that HTTP doesn't know.
+    """
+    known = http.HTTPStatus(status)
+    body = text.encode()
+    headers = Headers(
+        {
+            "Connection": "close",
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Length": str(len(body)),
+        }
+    )
+    return Response(known.value, known.phrase, headers, body)
+
+
+@dataclasses.dataclass
+class Request:
+    """A handshake request. ``path`` is its request-target, query included."""
+
+    path: str
+    headers: Headers
+    method: str = "GET"
+    protocol: str = "HTTP/1.1"
+
+    def serialize(self) -> bytes:
+        """Return the request as on the wire (RFC 9112, section 3).
+
+        Raises ValueError if the request line isn't one.
+        """
+        if is_token(self.method) is None:
+            raise ValueError(f"method: expected a token; got {self.method!r}")
+        if re.fullmatch(r"[\x21-\x7e]+", self.path) is None:
+            raise ValueError(
+                f"path: expected ASCII without spaces or control characters; "
+                f"got {self.path!r}"
+            )
+        if re.fullmatch(r"HTTP/[0-9]\.[0-9]", self.protocol) is None:
+            raise ValueError(f"protocol: expected HTTP/1.1; got {self.protocol!r}")
+        line = f"{self.method} {self.path} {self.protocol}\r\n"
+        return line.encode("ascii") + self.headers.serialize()
+
+
+@dataclasses.dataclass
+class Response:
+    """A handshake response."""
+
+    status_code: int
+    reason_phrase: str
+    headers: Headers
+    body: bytes = b""
+
+    def serialize(self) -> bytes:
+        """Return the response as on the wire (RFC 9112, section 4).
+
+        Raises ValueError if the status line isn't one.
+        """
+        if not 100 <= self.status_code <= 999:
+            raise ValueError(
+                f"status code: expected 100 to 999; got {self.status_code}"
+            )
+        if is_field_value(self.reason_phrase) is None:
+            raise ValueError(
+                f"reason phrase: expected no control characters and nothing above "
+                f"U+00FF; got {self.reason_phrase!r}"
+            )
+        line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}\r\n"
+        return line.encode("iso-8859-1") + self.headers.serialize() + self.body

@@ -1,0 +1,222 @@
+"""WebSocket URIs (RFC 6455, section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import unicodedata
+import urllib.parse
+
+from .errors import InvalidURI
+from .escaping import escape
+
+# RFC 3986, appendix B, for URIs with an authority. Not urllib.parse.urlsplit():
+# it drops tabs and line breaks in silence, and its errors show the password.
+_match_uri = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
+    r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?"
+).fullmatch
+
+# host [ ":" port ], where an empty port is the default one (RFC 3986, section 3.2)
+_match_host_port = re.compile(
+    r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?"
+).fullmatch
+
+# Narrower than reg-name (RFC 3986, section 3.2.2): what names in the DNS and in
+# a hosts file look like.
+_is_host_name = re.compile(r"[a-z0-9._~\-]+").fullmatch
+_MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4, as text without the last dot
+
+# What needs no escaping in a path or a query (RFC 3986, section 3.3): reserved
+# characters, and the percent sign of what is escaped already.
+_SAFE = ":/?[]@!$&'()*+,;=%"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WebSocketURI:
+    """A WebSocket URI in its parts.
+
+    ``host`` is in lower case and ASCII, an IPv6 address without its brackets.
+    ``path`` and ``query`` are percent-encoded, ``username`` and ``password``
+    decoded: both or neither are None.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+    query: str
+    username: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def origin(self) -> tuple[bool, str, int]:
+        """Scheme, host and port (RFC 6454, section 4)."""
+        return self.secure, self.host, self.port
+
+    @property
+    def resource_name(self) -> str:
+        """What the request asks for: path and query (RFC 6455, section 3)."""
+        path = self.path or "/"
+        return f"{path}?{self.query}" if self.query else path
+
+
+def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
+    """Return where a Location header leads from ``uri`` (RFC 9110, section 10.2.2).
+
+    http:// and https:// mean ws:// and wss:// there. User information stays what it
+    was within one origin, and is none in another, whatever the Location says; a
+    fragment is for nobody here.
+
+    Raises InvalidURI.
+    """
+    base = "wss" if uri.secure else "ws"
+    base += f"://{build_host(uri.host, uri.port, secure=uri.secure)}{uri.resource_name}"
+    # Bytes above ASCII are UTF-8, mostly, and were decoded as ISO-8859-1.
+    location = "".join(
+        char if char.isascii() else f"%{ord(char):02X}" for char in location
+    )
+    if re.fullmatch(r"[\x21-\x7e]*", location) is None:  # some would just be dropped
+        raise InvalidURI(_redact(location), "expected no spaces and no controls")
+    try:
+        target = urllib.parse.urljoin(base, location).partition("#")[0]
+    except ValueError:
+        target = location
+    found = parse_uri(re.sub(r"^http(s?)://", r"ws\1://", target, flags=re.IGNORECASE))
+    here = dataclasses.replace(found, host=uri.host)  # an IPv6 zone is in no Location
+    if here.origin == uri.origin and found.host == uri.host.partition("%")[0]:
+        return dataclasses.replace(here, username=uri.username, password=uri.password)
+    return dataclasses.replace(found, username=None, password=None)
+
+
+def parse_uri(uri: str) -> WebSocketURI:
+    """Parse a ws or a wss URI, or an IRI, which is converted to a URI.
+
+    Raises InvalidURI, whose text shows the URI without any user information;
+    TypeError for other types than str.
+    """
+    if not isinstance(uri, str):
+        raise TypeError(f"URI: expected a str; got {type(uri).__name__}")
+    try:
+        return _parse(uri)
+    except _Invalid as exc:
+        msg = str(exc)
+    # Raised out here so that no __context__ tells more than the text does.
+    raise InvalidURI(_redact(uri), msg)
+
+
+class _Invalid(Exception):
+    """What was expected; never with a part of the URI that could be secret."""
+
+
+def _parse(uri: str) -> WebSocketURI:
+    for pos, char in enumerate(uri):
+        # Cc: control characters; Cs: lone surrogates; Z*: spaces and separators
+        if unicodedata.category(char) in ("Cc", "Cs", "Zs", "Zl", "Zp"):
+            raise _Invalid(
+                f"expected no spaces and no control characters; "
+                f"got U+{ord(char):04X} at {pos}"
+            )
+    match = _match_uri(uri)
+    if match is None or match["scheme"].lower() not in ("ws", "wss"):
+        raise _Invalid("scheme isn't ws or wss; expected ws:// or wss:// and a host")
+    if match["fragment"] is not None:
+        raise _Invalid("fragment identifier is meaningless; expected # to be %23")
+    secure = match["scheme"].lower() == "wss"
+    userinfo, at, host_port = match["authority"].rpartition("@")
+    username, password = _user_info(userinfo) if at else (None, None)
+    parts = _match_host_port(host_port)
+    if parts is None:
+        raise _Invalid("expected host, host:port or [IPv6 address]:port")
+    return WebSocketURI(
+        secure,
+        _name(parts["name"]) if parts["ipv6"] is None else _ipv6(parts["ipv6"]),
+        _port(parts["port"]) or (443 if secure else 80),
+        urllib.parse.quote(match["path"], safe=_SAFE),
+        urllib.parse.quote(match["query"] or "", safe=_SAFE),
+        username,
+        password,
+    )
+
+
+def _user_info(userinfo: str) -> tuple[str, str]:
+    username, colon, password = userinfo.partition(":")
+    if not colon:
+        # RFC 3986 allows it; Basic credentials (RFC 7617) need both.
+        raise _Invalid("username provided without password")
+    try:
+        username = urllib.parse.unquote(username, errors="strict")
+        password = urllib.parse.unquote(password, errors="strict")
+    except UnicodeDecodeError:
+        raise _Invalid("expected UTF-8 in username and password") from None
+    if ":" in username:
+        raise _Invalid("expected no colon in the username (RFC 7617)")
+    if any(unicodedata.category(char) == "Cc" for char in username + password):
+        raise _Invalid("expected no control characters in username and password")
+    return username, password
+
+
+def _name(name: str) -> str:
+    if not name:
+        raise _Invalid("hostname isn't provided")
+    try:
+        # Names in ASCII go through it too: it refuses empty and overlong labels,
+        # over which getaddrinfo() would raise an error that is no OSError. The
+        # codec takes quadratic time, hence the limit before.
+        host = name.encode("idna").decode("ascii").lower() if len(name) < 1024 else ""
+    except UnicodeError:
+        host = ""
+    # The codec's compatibility mapping can bring forth a slash or a colon.
+    if _is_host_name(host) is None or len(host.rstrip(".")) > _MAX_HOST_LENGTH:
+        raise _Invalid(
+            f"expected a host name of letters, digits, '-', '.', '_', or an IRI's; "
+            f"at most {_MAX_HOST_LENGTH} characters and 63 a label"
+        )
+    return host
+
+
+def _ipv6(address: str) -> str:
+    # A zone comes behind "%25" (RFC 6874), or "%", as many write it.
+    host = address.replace("%25", "%").lower()
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        host = ""
+    if re.fullmatch(r"[0-9a-f:.]+(?:%[a-z0-9._~\-]+)?", host) is None:
+        raise _Invalid("expected an IPv6 address within the brackets")
+    return host
+
+
+def _port(port: str | None) -> int | None:
+    if not port:
+        return None
+    # int() of a very long string would raise a ValueError of its own.
+    number = int(port) if len(port) <= 5 else 0
+    if not 1 <= number <= 65535:
+        raise _Invalid("expected a port from 1 to 65535")
+    return number
+
+
+def _redact(uri: str) -> str:
+    """Make a URI fit to be shown, even one that can't be parsed.
+
+    A password with an unescaped slash, say, ends the authority too early; so
+    all before the last "@" is left out.
+    """
+    before, at, after = uri.rpartition("@")
+    if not at:
+        return escape(uri)
+    scheme = re.match(r"wss?://", before, re.IGNORECASE)
+    return escape(f"{scheme.group() if scheme else ''}***@{after}")
+
+
+def build_host(host: str, port: int, *, secure: bool) -> str:
+    """Build a Host header: the port only if it isn't the scheme's own.
+
+    RFC 6455, section 4.1; RFC 3986, section 3.2.2, for the brackets. The zone
+    of an IPv6 address means nothing to the peer and stays out (RFC 6874).
+    """
+    if ":" in host:
+        host = f"[{host.partition('%')[0]}]"
+    return host if port == (443 if secure else 80) else f"{host}:{port}"

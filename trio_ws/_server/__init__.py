@@ -1,0 +1,1 @@
+"""The server: serve(), open_server(), accept(); see the README."""

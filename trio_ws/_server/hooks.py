@@ -1,0 +1,96 @@
+"""Hooks: functions of the user's that take part in a server's opening handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from trio.lowlevel import disable_ki_protection
+
+from .._connection.connection import ServerConnection
+from .._connection.opener import call_user
+from .._protocol.errors import InvalidHandshake
+from .._protocol.handshake.server import ServerHandshake
+from .._protocol.http.messages import Response, plain_response
+from .options import ServerOptions
+
+# RFC 9110, sections 15.3.5 and 15.4.5
+_WITHOUT_BODY = (204, 304)
+
+
+# The body of the answer where the server's own code failed.
+FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
+
+
+async def answer(
+    connection: ServerConnection, handshake: ServerHandshake, options: ServerOptions
+) -> tuple[Response, InvalidHandshake | None]:
+    """Make the response to a request: by the hooks, by the RFC.
+
+    Return it with what is wrong with the request, if it is refused for that.
+    """
+    request = connection.request
+    problem: InvalidHandshake | None = None
+    accepted = False
+    hook = "process_request"
+    try:
+        response = await _call_hook(options.process_request, connection, request)
+        if response is not None:
+            _check_response(response, accepted)
+        else:
+            hook = "select_subprotocol"
+            select = options.select_subprotocol
+            try:
+                response = handshake.accept(
+                    request,
+                    None if select is None else partial(call_user, select, connection),
+                )
+                accepted = True
+            except InvalidHandshake as exc:
+                response, problem = handshake.rejection(exc), exc
+        hook = "process_response"
+        changed = await _call_hook(
+            options.process_response, connection, request, response
+        )
+        response = changed or response
+        _check_response(response, accepted)
+    except Exception:
+        connection.logger.exception("%s failed", hook)
+        return plain_response(500, FAILED), None
+    return response, problem
+
+
+def _check_response(response: Response, accepted: bool) -> None:
+    """Check that a user's response can be sent, before any of it is.
+
+    A body that a hook has changed gets its length. Raises ValueError, TypeError or
+    AttributeError.
+    """
+    response.serialize()
+    length = [str(len(response.body))]
+    if response.status_code in _WITHOUT_BODY:
+        response.body, length = b"", []
+    if response.headers.get_all("Content-Length") not in ([], length):
+        del response.headers["Content-Length"]
+        response.headers.update(("Content-Length", value) for value in length)
+    if response.status_code < 200 and not (accepted and response.status_code == 101):
+        # Only handshake.accept() knows the Sec-WebSocket-Accept of a 101, and
+        # behind another of these a client waits for the final response.
+        raise ValueError(
+            f"status code: expected at least 200; got {response.status_code}"
+        )
+
+
+@disable_ki_protection
+async def _call_hook(
+    hook: Callable[..., object] | None, *args: object
+) -> Response | None:
+    """Call a hook, which may be asynchronous; check what it returns."""
+    if hook is None:
+        return None
+    result = hook(*args)
+    if isinstance(result, Awaitable):
+        result = await result
+    if result is not None and not isinstance(result, Response):
+        raise TypeError(f"expected a trio_ws.Response or None; got {result!r}")
+    return result

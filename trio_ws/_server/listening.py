@@ -1,0 +1,213 @@
+"""Listening: TCP, Unix sockets, sockets that somebody else has opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+
+import trio
+
+from .acceptor import AnyListener
+
+# What trio's listeners use by default, too: as many as the system allows.
+_BACKLOG = 0xFFFF
+
+# The first descriptor that systemd passes on; see sd_listen_fds(3).
+_LISTEN_FDS_START = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListenSpec:
+    """Where a server listens: at a port, or with listeners that are there.
+
+    Raises ValueError for arguments that contradict each other.
+    """
+
+    port: int | None = None
+    host: str | None = None
+    backlog: int | None = None
+    reuse_port: bool = False
+    listeners: Sequence[AnyListener | socket.socket] | None = None
+
+    def __post_init__(self) -> None:
+        if self.listeners is None:
+            if self.port is None:
+                raise ValueError("port: expected a port, or listeners; got neither")
+            if self.reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+                raise ValueError("reuse_port: this platform doesn't have it")
+            return
+        if not self.listeners:
+            raise ValueError("listeners: expected at least one; got none")
+        for name in ("port", "host", "backlog", "reuse_port"):
+            value = getattr(self, name)
+            if value is not None and value is not False:  # port 0 is one
+                raise ValueError(f"listeners: expected no {name} with them")
+        for listener in self.listeners:
+            if not isinstance(listener, (trio.abc.Listener, socket.socket)):
+                raise TypeError(
+                    f"listeners: expected trio listeners or listening sockets; "
+                    f"got {listener!r}"
+                )
+
+    async def open(self) -> list[AnyListener]:
+        """Return listeners that listen.
+
+        Raises OSError. **Cancellation**: nothing is left open.
+        """
+        if self.listeners is not None:
+            return [
+                _of_socket(one) if isinstance(one, socket.socket) else one
+                for one in self.listeners
+            ]
+        assert self.port is not None
+        try:
+            if self.reuse_port:
+                return [*await _open_shared(self.port, self.host, self.backlog)]
+            return [
+                *await trio.open_tcp_listeners(
+                    self.port, host=self.host, backlog=self.backlog
+                )
+            ]
+        except OSError as exc:
+            exc.add_note(f"listening on port {self.port}, host {self.host}")
+            raise
+
+
+async def _open_shared(
+    port: int, host: str | None, backlog: int | None
+) -> list[trio.SocketListener]:
+    """Open listeners on a port that several processes share (SO_REUSEPORT)."""
+    addresses = await trio.socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    listeners: list[trio.SocketListener] = []
+    unsupported: OSError | None = None
+    try:
+        for family, kind, protocol, _, address in addresses:
+            try:
+                sock = trio.socket.socket(family, kind, protocol)
+            except OSError as exc:
+                if exc.errno != errno.EAFNOSUPPORT:
+                    raise
+                # As where IPv6 is switched off: another address may do.
+                unsupported = exc
+                continue
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                await sock.bind(address)
+                sock.listen(_BACKLOG if backlog is None else backlog)
+            except BaseException:
+                sock.close()
+                raise
+            listeners.append(trio.SocketListener(sock))
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    if unsupported is not None and not listeners:
+        raise unsupported
+    return listeners
+
+
+async def open_unix(
+    path: str, mode: int | None, backlog: int | None
+) -> trio.SocketListener:
+    """Open a listener on a Unix socket.
+
+    A file that is there is replaced if it is a socket of this user's on which
+    nobody listens, as a process that was killed leaves it. ``mode`` is that of
+    the new file.
+
+    Raises OSError: FileExistsError for any other file, EADDRINUSE for a socket
+    in use. **Cancellation**: nothing is left open.
+    """
+    _remove_stale(path)
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await sock.bind(path)
+        try:
+            if mode is not None:
+                os.chmod(path, mode)  # before listen(): nobody can have connected
+            sock.listen(_BACKLOG if backlog is None else backlog)
+        except BaseException:
+            os.unlink(path)
+            raise
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(sock)
+
+
+Identity = tuple[int, int, int]
+
+
+def identity(path: str) -> Identity:
+    """Return what tells the file at ``path`` from one that replaces it."""
+    # Once our socket is closed, a replacement can be given the same inode.
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def remove_unix(path: str, known: Identity) -> None:
+    """Remove the file of a socket, unless it has been replaced."""
+    with suppress(OSError):
+        if identity(path) == known:
+            os.unlink(path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody uses; raise OSError for any other file."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
+        raise FileExistsError(
+            errno.EEXIST, "expected no file, or a socket of this user's", path
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "expected nobody to listen on it", path)
+
+
+def open_systemd_listeners() -> list[trio.SocketListener]:
+    """Take over the sockets that systemd has opened for this process.
+
+    Socket activation, sd_listen_fds(3): for ``serve(handler,
+    listeners=open_systemd_listeners())``. The environment variables are
+    removed, so that child processes don't take them for theirs.
+
+    Raises RuntimeError if there are none.
+    """
+    pid = os.environ.pop("LISTEN_PID", "")
+    count = os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal() or int(count) < 1:
+        raise RuntimeError(
+            f"expected sockets from systemd; got LISTEN_PID={pid!r}, "
+            f"LISTEN_FDS={count!r} in process {os.getpid()}"
+        )
+    descriptors = range(_LISTEN_FDS_START, _LISTEN_FDS_START + int(count))
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return [_of_socket(socket.socket(fileno=fd)) for fd in descriptors]
+
+
+def _of_socket(sock: socket.socket) -> trio.SocketListener:
+    sock.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))

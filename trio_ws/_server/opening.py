@@ -1,0 +1,131 @@
+"""The server's side of the opening handshake over a transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from .._connection.connection import ServerConnection
+from .._connection.opener import Opened, make_connection
+from .._endpoint.endpoint import Endpoint
+from .._endpoint.log import log_request, log_response
+from .._protocol.errors import InvalidHandshake
+from .._protocol.handshake.server import ServerHandshake
+from .._protocol.http.headers import pack
+from .._protocol.http.messages import Request, Response, plain_response
+from .._transports.base import Transport, read_some, write_all
+from .._transports.tls import TLSTransport
+from .hooks import FAILED, answer
+from .options import ServerOptions
+
+# How long a client that was refused is listened to, so that it gets the answer
+# before a reset.
+_LINGER = 1.0
+
+
+class Rejected(InvalidHandshake):
+    """A hook, or a server that closes, answered with something else than 101."""
+
+
+async def open_server(
+    transport: Transport,
+    options: ServerOptions,
+    logger: logging.Logger,
+    *,
+    reading: trio.CancelScope,
+    refuse: Callable[[], Response | None] = lambda: None,
+) -> Opened[ServerConnection]:
+    """Do the server's side of the handshake; answer a request that is wrong.
+
+    ``refuse`` is asked before a request is accepted, and may answer otherwise;
+    to cancel ``reading`` is to ask it before the request is complete.
+
+    Raises InvalidHandshake, OSError, and closes the transport then.
+    **Cancellation**: the transport is closed.
+    """
+    try:
+        return await _open(transport, options, logger, reading, refuse)
+    except BaseException:
+        await transport.aclose()
+        raise
+
+
+async def _open(
+    transport: Transport,
+    options: ServerOptions,
+    logger: logging.Logger,
+    reading: trio.CancelScope,
+    refuse: Callable[[], Response | None],
+) -> Opened[ServerConnection]:
+    handshake = options.handshake()
+    request: Request | None = None
+    can_answer = False
+    try:
+        with reading:
+            if isinstance(transport, TLSTransport):
+                await transport.do_handshake()
+            can_answer = True
+            request = await _read_request(transport, handshake)
+            log_request(logger, "<", request)
+    except InvalidHandshake as exc:
+        if not isinstance(exc.__cause__, EOFError):
+            await _respond(transport, handshake.rejection(exc), logger)
+        raise
+    response = refuse()
+    if request is None:
+        assert response is not None  # why else would reading be cancelled
+        if can_answer:
+            await _respond(transport, response, logger)
+        raise Rejected(f"HTTP {response.status_code}")
+    endpoint = Endpoint(transport, request, options, logger, client=False)
+    try:
+        connection = make_connection(endpoint, ServerConnection)
+    except Exception:
+        await _respond(transport, plain_response(500, FAILED), logger)
+        raise
+    problem: InvalidHandshake | None = None
+    if response is None:
+        response, problem = await answer(connection, handshake, options)
+        # The hooks may have taken their time.
+        response = refuse() or response
+    if response.status_code != 101:
+        await _respond(transport, response, logger)
+        raise problem or Rejected(f"HTTP {response.status_code}")
+    log_response(logger, ">", response)
+    await write_all(transport, response.serialize())
+    endpoint.opened(response, handshake)
+    pack(request.headers)
+    pack(response.headers)
+    return connection, endpoint
+
+
+async def _read_request(transport: Transport, handshake: ServerHandshake) -> Request:
+    while True:
+        data = await read_some(transport)
+        if not data:
+            handshake.receive_eof()
+        request = handshake.receive(data)
+        if request is not None:
+            return request
+
+
+async def _respond(
+    transport: Transport, response: Response, logger: logging.Logger
+) -> None:
+    """Write the answer to a request that isn't accepted, and see that it arrives.
+
+    Closing with bytes unread would send a reset, which can destroy the answer
+    on its way: what the peer still sends is discarded for a while.
+    """
+    log_response(logger, ">", response)
+    # A peer that is gone doesn't hide why it is refused.
+    with suppress(OSError):
+        await write_all(transport, response.serialize())
+        if transport.shutdown():
+            with trio.move_on_after(_LINGER):
+                while await read_some(transport):
+                    # One that floods would keep even the deadline from passing.
+                    await trio.lowlevel.checkpoint()

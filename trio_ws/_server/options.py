@@ -1,0 +1,104 @@
+"""The keywords of a server's connections."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from types import NoneType
+
+from .._connection.connection import ServerConnection
+from .._endpoint.options import USER_AGENT, Options, OptionsDict, factories_of
+from .._protocol.extensions.base import ServerExtensionFactory
+from .._protocol.extensions.deflate import (
+    ServerPerMessageDeflateFactory,
+)
+from .._protocol.handshake.server import ServerHandshake
+from .._protocol.http.messages import Request, Response
+
+_SERVER_DEFLATE = ServerPerMessageDeflateFactory()
+
+
+ProcessRequest = Callable[
+    ["ServerConnection", Request], Awaitable[Response | None] | Response | None
+]
+
+
+ProcessResponse = Callable[
+    ["ServerConnection", Request, Response],
+    Awaitable[Response | None] | Response | None,
+]
+
+
+SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
+
+
+class ServerOptionsDict(OptionsDict, total=False):
+    """Keywords of serve(), open_server() and accept(); see ``ServerOptions``."""
+
+    extensions: Sequence[ServerExtensionFactory] | None
+    origins: Sequence[str | re.Pattern[str] | None] | None
+    select_subprotocol: SelectSubprotocol | None
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    server_header: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions(Options):
+    """What can be said of a server's connections, besides :class:`Options`.
+
+    * ``extensions``: factories of extensions to accept, besides compression.
+    * ``origins``: which Origin headers are accepted (RFC 6455, section 10.2):
+      str exactly, compiled patterns as a whole, None for a request without
+      one. Others are answered with HTTP 403. By default all are accepted.
+    * ``select_subprotocol``: a function of the connection and the subprotocols
+      that the client offers, which returns one of them or None.
+    * ``process_request``: a function, or coroutine function, of the connection
+      and the request, called before anything else is checked. It may return
+      any HTTP response, such as ``connection.respond()`` makes, to answer with
+      it instead of opening a WebSocket.
+    * ``process_response``: the same, of the connection, the request and the
+      response, called before the response is sent.
+    * ``server_header``: None leaves the header out.
+
+    What one of these functions raises is logged and answered with HTTP 500.
+    """
+
+    extensions: Sequence[ServerExtensionFactory] | None = None
+    origins: Sequence[str | re.Pattern[str] | None] | None = None
+    select_subprotocol: SelectSubprotocol | None = None
+    process_request: ProcessRequest | None = None
+    process_response: ProcessResponse | None = None
+    server_header: str | None = USER_AGENT
+
+    def __post_init__(self) -> None:
+        # Not super(): with slots, the class is not the one of its own methods.
+        Options.__post_init__(self)
+        for name in ("select_subprotocol", "process_request", "process_response"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(f"{name}: expected a function; got {value!r}")
+        if self.origins is not None:
+            _check_origins(self.origins)
+        self.handshake()
+
+    def handshake(self) -> ServerHandshake:
+        """Make a handshake; raise ValueError for headers that can't be sent."""
+        return ServerHandshake(
+            subprotocols=self.subprotocols,
+            additional_headers=self.additional_headers,
+            server_header=self.server_header,
+            origins=self.origins,
+            extensions=factories_of(self.extensions, self.compression, _SERVER_DEFLATE),
+        )
+
+
+def _check_origins(origins: object) -> None:
+    if isinstance(origins, str) or not isinstance(origins, Sequence):
+        raise TypeError(f"origins: expected a sequence of origins; got {origins!r}")
+    for origin in origins:
+        if not isinstance(origin, (str, re.Pattern, NoneType)):
+            raise TypeError(
+                f"origins: expected str, compiled patterns and None; got {origin!r}"
+            )

@@ -1,0 +1,168 @@
+"""serve(), unix_serve() and open_server(): the ways to run a server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Unpack
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._connection.groups import ends_with, exit_of, reduced
+from .._endpoint.options import make_options
+from .._transports.make import check_context
+from .acceptor import AnyListener
+from .listening import ListenSpec, identity, open_unix, remove_unix
+from .options import ServerOptions, ServerOptionsDict
+from .server import Server, run_server
+from .sessions import Handler
+
+
+async def serve(
+    handler: Handler,
+    port: int | None = None,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptionsDict],
+) -> None:
+    """Serve WebSocket connections until cancelled or closed.
+
+    For each connection ``handler`` is called with its ServerConnection, in a
+    task and a scope of its own; when it returns, the connection is closed.
+    What it raises is logged and closes that connection alone, with 1011.
+
+    ``port`` and ``host`` say where to listen: port 0 takes a free one, host
+    None means all interfaces. With ``reuse_port`` several processes can listen
+    on one port (SO_REUSEPORT). ``listeners`` are trio listeners, or listening
+    sockets, to use instead; they are closed in the end. ``ssl`` is the context
+    for TLS. ``handler_nursery`` is where handlers run, by default a nursery of
+    serve() itself. ``options`` are those of :class:`trio_ws.ServerOptions`.
+
+    ``await nursery.start(serve, handler, 8765)`` returns the Server once it
+    listens.
+
+    Raises OSError if it can't listen; ValueError and TypeError for wrong
+    arguments. **Cancellation**: the listeners close, each connection is closed
+    with 1001 without waiting; those of a ``handler_nursery`` go on.
+    """
+    spec = ListenSpec(port, host, backlog, reuse_port, listeners)
+    server = await _make_server(
+        handler, spec, ssl, make_options(ServerOptions, "serve", options)
+    )
+    await run_server(server, handler_nursery, task_status)
+
+
+async def unix_serve(
+    handler: Handler,
+    path: str | os.PathLike[str],
+    *,
+    mode: int | None = None,
+    backlog: int | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptionsDict],
+) -> None:
+    """Serve on a Unix socket; otherwise as serve().
+
+    ``mode`` is that of the socket's file, such as 0o660. A file that is there
+    is replaced if it is a socket of this user's on which nobody listens, as a
+    process that was killed leaves it; the file is removed in the end.
+
+    Raises OSError: FileExistsError for any other file, EADDRINUSE for a socket
+    in use. **Cancellation** as of serve().
+    """
+    path = os.fspath(path)
+    listener = await open_unix(path, mode, backlog)
+    # ListenSpecver the process goes.
+    path = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
+    known = identity(path)
+    try:
+        await serve(
+            handler,
+            listeners=[listener],
+            ssl=ssl,
+            handler_nursery=handler_nursery,
+            task_status=task_status,
+            **options,
+        )
+    finally:
+        listener.socket.close()
+        remove_unix(path, known)
+
+
+async def _make_server(
+    handler: Handler,
+    spec: ListenSpec,
+    ssl: ssl_module.SSLContext | None,
+    options: ServerOptions,
+) -> Server:
+    if not callable(handler):
+        raise TypeError(f"handler: expected an async function; got {handler!r}")
+    check_context(ssl)
+    return Server(handler, await spec.open(), ssl, options)
+
+
+class open_server:  # noqa: N801 - reads as the function that it is to its users
+    """Serve while a block runs: ``async with open_server(handler, 8765) as server:``.
+
+    The arguments, and what they raise, are those of serve(), but for
+    ``handler_nursery``. Leaving the block normally is Server.aclose(); leaving it
+    by an exception cancels the handlers.
+
+    **Cancellation**: as of serve().
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        port: int | None = None,
+        *,
+        host: str | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        **options: Unpack[ServerOptionsDict],
+    ) -> None:
+        spec = ListenSpec(port, host, backlog, reuse_port, listeners)
+        made = make_options(ServerOptions, "open_server", options)
+        self._arguments = (handler, spec, ssl, made)
+        self._entered = False
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Server:
+        if self._entered:
+            raise RuntimeError("open_server() can be entered once; call it again")
+        self._entered = True
+        self._server = await _make_server(*self._arguments)
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(run_server, self._server, None)
+        return self._server
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        outcome = exc
+        if exc is None:
+            try:
+                await self._server.aclose()
+            except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+                outcome = closing
+        error = await exit_of(self._manager, outcome)
+        return ends_with(error and reduced(error, outcome), exc)

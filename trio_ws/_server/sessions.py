@@ -1,0 +1,234 @@
+"""The connections of a server, each from accept() to the end of its handler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Set
+
+import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+from .._connection.connection import ServerConnection
+from .._connection.groups import parted
+from .._connection.opener import Opened
+from .._connection.scope import ConnectionScope
+from .._endpoint.endpoint import Endpoint
+from .._endpoint.errors import ConnectionClosedOK
+from .._protocol.closing import OPEN, State
+from .._protocol.errors import InvalidHandshake
+from .._protocol.http.messages import Response, plain_response
+from .._transports.base import Transport
+from .opening import Rejected, open_server
+from .options import ServerOptions
+
+Handler = Callable[[ServerConnection], Awaitable[object]]
+
+
+class Session:
+    """A connection of a server, before, while and after it is open."""
+
+    __slots__ = ("_scope", "cancelled", "connection", "endpoint", "reading")
+
+    def __init__(self) -> None:
+        self.connection: ServerConnection | None = None
+        self.endpoint: Endpoint | None = None
+        # While the request is read; cancelled: answer without waiting.
+        self.reading: trio.CancelScope | None = None
+        self._scope: trio.CancelScope | None = None
+        self.cancelled = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is."""
+        return self.endpoint is not None and self.endpoint.engine.phase is OPEN
+
+    def cancel(self) -> None:
+        """Cancel what goes on now and what follows."""
+        self.cancelled = True
+        # Its task may have had no step yet, or one be due in which it goes on.
+        if self._scope is not None:  # pragma: no branch - chance orders a turn's tasks
+            self._scope.cancel()
+
+    def runs_in(self, scope: trio.CancelScope) -> None:
+        """Say which scope cancels what goes on now."""
+        self._scope = scope
+        if self.cancelled:  # pragma: no cover - chance orders a turn's tasks
+            scope.cancel()
+
+
+class Sessions:
+    """All sessions of a server, in order of arrival.
+
+    That is also how the kernel's data for them lies in memory: sending to all takes a
+    third less time than in random order.
+    """
+
+    def __init__(
+        self, handler: Handler, options: ServerOptions, logger: logging.Logger
+    ) -> None:
+        self._handler = handler
+        self._options = options
+        self._logger = logger
+        self._sessions: dict[Session, None] = {}
+        self._closing = False
+        self._goodbye: tuple[int, str] | None = None  # for late comers
+        self._idle: trio.Event | None = None  # set when the last session ends
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def connections(self) -> Set[ServerConnection]:
+        """The connections that are open now, the oldest first."""
+        return {
+            session.connection: None
+            for session in self._sessions
+            if session.connection is not None and session.is_open
+        }.keys()
+
+    # -- One session ---------------------------------------------------------
+
+    @enable_ki_protection
+    def start(self, nursery: trio.Nursery, make: Callable[[], Transport]) -> None:
+        """Start to serve one connection, whose transport ``make`` makes."""
+        session = Session()
+        nursery.start_soon(self._serve, session, make, name="trio_ws session")
+        self._sessions[session] = None  # before its task runs: aclose() may come first
+
+    @enable_ki_protection
+    async def _serve(self, session: Session, make: Callable[[], Transport]) -> None:
+        """Serve one connection, whatever happens to it; harm no other."""
+        scope: ConnectionScope | None = None
+        error = rest = None
+        try:
+            opened = await self._open(session, make)
+            del make
+            if opened is None:
+                return
+            connection, session.endpoint = opened
+            session.connection = connection
+            scope = ConnectionScope(connection, session.endpoint)
+            async with scope:
+                session.runs_in(scope.outermost)
+                if self._goodbye is not None:
+                    # Its handshake and our aclose() have crossed.
+                    await connection.aclose(*self._goodbye)
+                else:
+                    await self._handle(connection)
+        except BaseException as exc:
+            error, rest = parted(exc)
+            if error is not None:
+                self._log_error(error, scope)
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from None
+        finally:
+            del error, rest  # no cycle with the traceback
+            del self._sessions[session]
+            if self._idle is not None and not self._sessions:
+                self._idle.set()
+
+    def _log_error(self, exc: Exception, scope: ConnectionScope | None) -> None:
+        if scope is None:
+            self._logger.error("opening handshake failed", exc_info=exc)
+        elif scope.gave_verdict:
+            # The handler was never told, so it didn't fail.
+            self._logger.info("connection lost: %s", exc)
+        elif not isinstance(scope.loss_in(exc), ConnectionClosedOK):
+            self._logger.error("connection handler failed", exc_info=exc)
+
+    @disable_ki_protection
+    async def _handle(self, connection: ServerConnection) -> None:
+        await self._handler(connection)
+
+    async def _open(
+        self, session: Session, make: Callable[[], Transport]
+    ) -> Opened[ServerConnection] | None:
+        """Do the opening handshake; log what goes wrong and return None."""
+        options = self._options
+        problem: Exception
+        try:
+            transport = make()
+            with trio.move_on_after(options.open_seconds) as opening:
+                session.runs_in(opening)
+                session.reading = trio.CancelScope()
+                if self._closing:
+                    session.reading.cancel()
+                return await open_server(
+                    transport,
+                    options,
+                    self._logger,
+                    reading=session.reading,
+                    refuse=self._refuse,
+                )
+            if session.cancelled:
+                return None
+            problem = options.open_timed_out()
+        except Rejected as exc:
+            self._logger.info("connection rejected: %s", exc)
+            return None
+        except (InvalidHandshake, OSError) as exc:
+            problem = exc
+        finally:
+            session.reading = None
+        self._logger.info(
+            "opening handshake failed: %s: %s", type(problem).__name__, problem
+        )
+        return None
+
+    def _refuse(self) -> Response | None:
+        if not self._closing:
+            return None
+        return plain_response(503, "Server is shutting down.\n")
+
+    # -- All of them ---------------------------------------------------------
+
+    def refuse_new(self) -> None:
+        """Answer opening handshakes with HTTP 503 from now on, those under way too."""
+        self._closing = True
+        for session in self._sessions:
+            if session.reading is not None:
+                session.reading.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel the sessions, each of which says 1001 without waiting."""
+        for session in list(self._sessions):
+            session.cancel()
+
+    def end_event(self) -> trio.Event:
+        """Return the event of there being no session; refuse_new() comes before."""
+        if self._idle is None:
+            self._idle = trio.Event()
+        if not self._sessions:
+            self._idle.set()
+        return self._idle
+
+    async def close_connections(
+        self, nursery: trio.Nursery, code: int, reason: str, spread: float
+    ) -> None:
+        """Close connections one after the other over ``spread`` seconds, late ones too.
+
+        **Cancellation**: the rest is not closed.
+        """
+        self._goodbye = (code, reason)
+        idle = self.end_event()
+        connections = list(self.connections)
+        start = trio.current_time()
+        for number, connection in enumerate(connections):
+            # By the clock: what each takes and oversleeps must not add up.
+            with trio.CancelScope() as pause:
+                pause.deadline = start + spread * number / len(connections)
+                await idle.wait()
+            if idle.is_set():
+                break
+            # To close one that is lost would hide the loss from its handler.
+            if connection.state is State.OPEN:
+                nursery.start_soon(_close_quietly, connection, code, reason)
+
+
+async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:
+    try:
+        await connection.aclose(code, reason)
+    except Exception:
+        connection.logger.info("closing failed", exc_info=True)

@@ -1,0 +1,68 @@
+"""The transport for what there is: a socket or a stream, with or without TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import trio
+
+from .base import Transport
+from .sockets import SocketTransport, take_socket
+from .streams import StreamTransport
+from .tls import TLSTransport
+
+
+def make_transport(
+    sock: socket.socket,
+    context: ssl.SSLContext | None,
+    *,
+    server_side: bool,
+    server_hostname: str | None = None,
+) -> SocketTransport:
+    """Make the transport of a socket, with TLS if there is a context.
+
+    Takes the socket over: it is closed if anything is wrong, as with a
+    ``server_hostname`` that can't be one (ValueError) or a peer that has gone
+    (OSError).
+    """
+    try:
+        if context is None:
+            return SocketTransport(sock)
+        return TLSTransport(
+            sock, context, server_side=server_side, server_hostname=server_hostname
+        )
+    except BaseException:
+        sock.close()
+        raise
+
+
+def transport_of(
+    stream: trio.abc.Stream | socket.socket,
+    context: ssl.SSLContext | None,
+    *,
+    server_side: bool,
+    server_hostname: str | None = None,
+) -> Transport:
+    """Make the transport of a stream, likewise; a socket is taken out of trio's."""
+    if isinstance(stream, trio.SocketStream):
+        stream = take_socket(stream)
+    if isinstance(stream, socket.socket):
+        return make_transport(
+            stream, context, server_side=server_side, server_hostname=server_hostname
+        )
+    if context is not None:
+        stream = trio.SSLStream(
+            stream,
+            context,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            https_compatible=True,
+        )
+    return StreamTransport(stream)
+
+
+def check_context(context: object) -> None:
+    """Check an argument that is to be a context, or None."""
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")

@@ -1,0 +1,102 @@
+"""TCP and Unix sockets: non-blocking system calls, and trio to wait."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+import trio
+
+from .base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Buffer, Transport, bounded
+
+_IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
+
+
+class SocketTransport(Transport):
+    """A connected, non-blocking stream socket of our own."""
+
+    __slots__ = ("_sock", "local_address", "remote_address", "unsent")
+
+    callers_read = True
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.unsent = 0
+        self.local_address = sock.getsockname()
+        self.remote_address = None
+        with suppress(OSError):  # the peer may be gone already
+            self.remote_address = sock.getpeername()
+        with suppress(OSError):  # not TCP
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        with suppress(OSError):
+            # While an application has paused reading, this finds dead peers.
+            # Not TCP_USER_TIMEOUT: it kills live ones with a closed window.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with suppress(OSError):
+                # trio sets 16 KiB on its streams, for senders that wait until
+                # all is written. Ours do not: a low mark would mean a switch
+                # to the flusher every 16 KiB.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
+
+    def read(self, size: int = READ_SIZE) -> bytes | None:
+        try:
+            return self._sock.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def read_into(self, target: memoryview) -> int | None:
+        try:
+            return self._sock.recv_into(target)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    async def wait_readable(self) -> None:
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        except trio.ClosedResourceError:
+            return
+
+    def wake(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        try:
+            if len(buffers) == 1 and len(buffers[0]) <= STEP_SIZE:
+                return self._sock.send(buffers[0])
+            if len(buffers[0]) < WRITE_SIZE and sum(map(len, buffers)) <= WRITE_SIZE:
+                return self._sock.send(b"".join(buffers))
+            return self._sock.sendmsg(bounded(buffers[:_IOV_MAX], STEP_SIZE))
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def wait_writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except trio.ClosedResourceError:
+            return
+
+    def shutdown(self) -> bool:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        return True
+
+    def discard(self) -> None:
+        self._sock.close()
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+def take_socket(stream: trio.SocketStream) -> socket.socket:
+    """Take the socket out of a trio stream, which is closed by that.
+
+    Raises trio.ClosedResourceError if it was closed before.
+    """
+    if stream.socket.fileno() < 0:
+        raise trio.ClosedResourceError("stream: expected one that is open")
+    return socket.socket(fileno=stream.socket.detach())
