@@ -388,7 +388,7 @@ async def test_a_frame_is_built_once() -> None:
             way.hold()
         broadcast(servers, "first")  # under way
         broadcast(servers, "a" * 1000)
-        frames = [server._engine.outbox.gather(2**16)[-1] for server in servers]
+        frames = [server._engine.outbox.next_buffers(2**16)[-1] for server in servers]
         assert frames[0] is frames[1] is frames[2]
 
 

@@ -31,7 +31,7 @@ from trio_ws._endpoint import budget as _pace
 from trio_ws._endpoint import counter as _counter
 from trio_ws._endpoint import reader as _reading
 from trio_ws._endpoint.counter import CALLS, SECONDS
-from trio_ws._endpoint.reader import CALLER
+from trio_ws._endpoint.reader import RECEIVER
 from trio_ws._transports.base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Transport
 from trio_ws._transports.sockets import SocketTransport
 from trio_ws.testing import open_pair
@@ -196,13 +196,13 @@ async def test_many_tasks_share_a_turn_of_the_loop(
 
 
 async def test_one_task_alone_shares_with_nobody(now: list[float]) -> None:
-    pacer = _pace.current_pacer()
+    budget = _pace.current_budget()
     async with trio.open_nursery() as nursery:
         for _ in range(50):
-            nursery.start_soon(pacer.rest)
-    assert pacer.seconds < SECONDS
-    await pacer.rest()
-    assert pacer.seconds == SECONDS
+            nursery.start_soon(budget.yield_)
+    assert budget.seconds < SECONDS
+    await budget.yield_()
+    assert budget.seconds == SECONDS
 
 
 # Reads that are always full
@@ -312,7 +312,7 @@ async def test_a_receiver_that_reads_a_message_without_end(
         nursery.start_soon(ws.recv)
         await ws.send("wake up")
         await turns.pass_by(5)
-        assert ws._endpoint.reader.by is CALLER
+        assert ws._endpoint.reader.by is RECEIVER
         assert CALLS <= turns.most <= 2 * CALLS
         nursery.cancel_scope.cancel()
 

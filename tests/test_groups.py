@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 import trio
 
-from trio_ws._connection.groups import exit_of, raise_as_is, reduced
+from trio_ws._connection.groups import aexit, collapse, raise_as_is
 
 
 class Loss(Exception):
@@ -73,21 +73,21 @@ GROUP = ExceptionGroup("the user's", [MINE, LOSS])
 def test_reduced(
     members: list[BaseException], body: BaseException | None, result: BaseException
 ) -> None:
-    assert reduced(group(*members), body, loss_in) is result
+    assert collapse(group(*members), body, loss_in) is result
 
 
 async def test_cancelled_is_dropped_if_anything_else_remains() -> None:
     first, second = await cancelled(), await cancelled()
-    assert reduced(group(first, LOSS), first, loss_in) is LOSS
-    assert reduced(group(first, MINE), first, loss_in) is MINE
-    assert reduced(group(first, INTERRUPT), first, loss_in) is INTERRUPT
-    assert reduced(group(first, second), second, loss_in) is second
-    assert reduced(group(first, second), None, loss_in) is first
+    assert collapse(group(first, LOSS), first, loss_in) is LOSS
+    assert collapse(group(first, MINE), first, loss_in) is MINE
+    assert collapse(group(first, INTERRUPT), first, loss_in) is INTERRUPT
+    assert collapse(group(first, second), second, loss_in) is second
+    assert collapse(group(first, second), None, loss_in) is first
 
 
 async def test_several_errors_are_a_group_without_the_rest() -> None:
     error = group(await cancelled(), MINE, LOSS, GROUP, OTHER)
-    result = reduced(error, MINE, loss_in)
+    result = collapse(error, MINE, loss_in)
     assert type(result) is ExceptionGroup
     assert result.exceptions == (MINE, GROUP, OTHER)
     assert result.message == error.message
@@ -95,12 +95,12 @@ async def test_several_errors_are_a_group_without_the_rest() -> None:
 
 
 def test_what_is_no_group_is_left_alone() -> None:
-    assert reduced(MINE, None, loss_in) is MINE
-    assert reduced(LOSS, MINE, loss_in) is LOSS
+    assert collapse(MINE, None, loss_in) is MINE
+    assert collapse(LOSS, MINE, loss_in) is LOSS
 
 
 def test_without_a_loss_to_look_for_every_error_is_the_users() -> None:
-    result = reduced(group(LOSS, MINE), None)
+    result = collapse(group(LOSS, MINE), None)
     assert isinstance(result, ExceptionGroup)
     assert result.exceptions == (LOSS, MINE)
 
@@ -122,8 +122,8 @@ NESTED = ExceptionGroup("outer", [GROUP, OTHER])
 def test_copy_of_the_bodys_group_is_the_bodys_group(
     body: ExceptionGroup[Exception],
 ) -> None:
-    assert reduced(group(copy(body)), body, loss_in) is body
-    result = reduced(group(OTHER, copy(body)), body, loss_in)
+    assert collapse(group(copy(body)), body, loss_in) is body
+    result = collapse(group(OTHER, copy(body)), body, loss_in)
     assert isinstance(result, ExceptionGroup)
     assert result.exceptions[1] is body
 
@@ -140,7 +140,7 @@ def test_copy_of_the_bodys_group_is_the_bodys_group(
     ids=str,
 )
 def test_other_group_is_no_copy_of_the_bodys(body: BaseException) -> None:
-    assert reduced(group(GROUP), body, loss_in) is GROUP
+    assert collapse(group(GROUP), body, loss_in) is GROUP
 
 
 class Block:
@@ -168,10 +168,10 @@ async def test_exit_of() -> None:
         details = (type(exc), exc, exc.__traceback__) if exc else (None, None, None)
         for suppresses in (True, False):
             block = Block(suppresses=suppresses)
-            assert await exit_of(block, exc) is (None if suppresses else exc)
+            assert await aexit(block, exc) is (None if suppresses else exc)
             assert block.left_with == details
         block = Block(raises=OTHER)
-        assert await exit_of(block, exc) is OTHER
+        assert await aexit(block, exc) is OTHER
 
 
 @pytest.mark.parametrize("context", [None, OTHER])

@@ -132,7 +132,7 @@ def test_a_large_message_is_masked_piece_by_piece() -> None:
         engine.outbox.push(engine.data_frame(BINARY, payload, True))
 
     def write() -> None:
-        engine.outbox.consume(sum(map(len, engine.outbox.gather(64 * KIB))))
+        engine.outbox.consume(sum(map(len, engine.outbox.next_buffers(64 * KIB))))
 
     assert copies([push, *[write] * (8 * MIB // PIECE_SIZE - 1)], MIB) == 0
     assert 0 < engine.outbox.size < 2 * PIECE_SIZE
@@ -209,7 +209,7 @@ def check_writes(transport: Transport) -> None:
     counts: list[int] = []
 
     def write() -> None:
-        counts.append(transport.write(outbox.gather(64 * KIB)))
+        counts.append(transport.write(outbox.next_buffers(64 * KIB)))
 
     assert copies([write], MIB) == 0
     assert counts[0] >= 16 * KIB
@@ -230,7 +230,7 @@ def test_many_pings_that_wait_for_the_socket() -> None:
     outbox = Outbox()
     for _ in range(20_000):
         outbox.push_control(frame(9, bytes(10)))
-    assert 0 < sum(map(len, outbox.gather(KIB))) <= KIB
+    assert 0 < sum(map(len, outbox.next_buffers(KIB))) <= KIB
 
 
 def calls_per_message(connections: int, messages: int, size: int = 32) -> float:

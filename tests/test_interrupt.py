@@ -222,7 +222,7 @@ def test_scope_of_a_handler_is_entered_and_left_protected(
 
         return noted
 
-    for name, owner in (("start", Pump), ("_judge", ConnectionScope)):
+    for name, owner in (("start", Pump), ("_exit_error", ConnectionScope)):
         monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
 
     async def handler(ws: trio_ws.ServerConnection) -> None:
@@ -236,7 +236,7 @@ def test_scope_of_a_handler_is_entered_and_left_protected(
             await peer.run()
 
     run(main)
-    assert protected == {"start": True, "_judge": True, "handler": False}
+    assert protected == {"start": True, "_exit_error": True, "handler": False}
 
 
 # At any moment. A small run is played with SIGINT raised at a line inside the
@@ -388,7 +388,7 @@ def test_interrupt_at_any_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
         trio.run(run)
     assert len(survey.seen) > 300
     if run is small_run:
-        assert any("reader.by = CALLER" in getline(*line) for line in survey.seen)
+        assert any("reader.by = RECEIVER" in getline(*line) for line in survey.seen)
     gc.collect()
     before = descriptors()
     for line in survey.seen:
@@ -442,7 +442,7 @@ def received_around(interrupter: Interrupter) -> list[str]:
         async with trio_ws.open_server(receive, 0, host="127.0.0.1") as server:
             async with trio_ws.connect(f"ws://127.0.0.1:{server.port}/") as ws:
                 await ws.send(texts["1"])
-                while not ws._engine.outbox.gathers:
+                while not ws._engine.outbox.batch_limit:
                     await ws.send("")
                 try:
                     with interrupter:

@@ -24,7 +24,7 @@ from trio_ws import (
     open_server,
 )
 from trio_ws._endpoint.pings import Pings
-from trio_ws._endpoint.reader import CALLER, PAUSED, STANDBY, Reading
+from trio_ws._endpoint.reader import OFFERED, PAUSED, RECEIVER, Reading
 from trio_ws.testing import open_pair
 
 if TYPE_CHECKING:
@@ -529,10 +529,10 @@ async def test_the_keepalive_interrupts_nothing(
                 for _ in range(3):  # in no time: the clock stands still
                     await ws.send("1")
                     assert await ws.recv() == "0"
-                await until(STANDBY)
+                await until(OFFERED)
             if reading == "caller":
                 nursery.start_soon(receive)
-                await until(CALLER)
+                await until(RECEIVER)
             elif reading == "paused":
                 await ws.send("5")
                 while len(ws._engine.messages) < 5:

@@ -15,7 +15,7 @@ import trio.testing
 
 from trio_ws import ServerConnection, connect, open_server
 from trio_ws._endpoint import counter as _counter
-from trio_ws._endpoint.budget import Pacer, current_pacer, set_limit
+from trio_ws._endpoint.budget import Budget, current_budget, set_limit
 from trio_ws._endpoint.counter import CALLS
 from trio_ws.testing import open_pair
 
@@ -49,54 +49,56 @@ async def schedule_points(calls: int, call: Callable[[], Awaitable[object]]) -> 
 
 
 async def test_every_64th_call_is_a_schedule_point(now: list[float]) -> None:
-    pacer = Pacer()
-    assert await schedule_points(1, pacer.step) == 1  # nobody knows what was before
-    assert await schedule_points(CALLS - 1, pacer.step) == 0
-    assert await schedule_points(1, pacer.step) == 1
-    assert await schedule_points(10 * CALLS, pacer.step) == 10
+    budget = Budget()
+    assert (
+        await schedule_points(1, budget.checkpoint) == 1
+    )  # nobody knows what was before
+    assert await schedule_points(CALLS - 1, budget.checkpoint) == 0
+    assert await schedule_points(1, budget.checkpoint) == 1
+    assert await schedule_points(10 * CALLS, budget.checkpoint) == 10
 
 
 async def test_the_first_call_after_a_millisecond_is_one(now: list[float]) -> None:
-    pacer = Pacer()
-    await pacer.step()
+    budget = Budget()
+    await budget.checkpoint()
     now[0] += 0.0009
-    assert await schedule_points(1, pacer.step) == 0
+    assert await schedule_points(1, budget.checkpoint) == 0
     now[0] += 0.0001
-    assert await schedule_points(1, pacer.step) == 1
-    assert await schedule_points(1, pacer.step) == 0
+    assert await schedule_points(1, budget.checkpoint) == 1
+    assert await schedule_points(1, budget.checkpoint) == 0
 
 
 async def test_a_call_that_waited_starts_the_count_anew(now: list[float]) -> None:
-    pacer = Pacer()
-    await pacer.step()
-    assert await schedule_points(CALLS - 1, pacer.step) == 0
-    pacer.waited()
-    assert await schedule_points(CALLS - 1, pacer.step) == 0
+    budget = Budget()
+    await budget.checkpoint()
+    assert await schedule_points(CALLS - 1, budget.checkpoint) == 0
+    budget.renew()
+    assert await schedule_points(CALLS - 1, budget.checkpoint) == 0
 
 
 async def test_every_call_is_a_cancellation_point(now: list[float]) -> None:
-    pacer = Pacer()
-    await pacer.step()
+    budget = Budget()
+    await budget.checkpoint()
     for _ in range(3):
         with trio.CancelScope() as scope:
             scope.cancel()
-            await pacer.step()
+            await budget.checkpoint()
         assert scope.cancelled_caught
 
 
 async def test_one_counter_a_run() -> None:
-    assert current_pacer() is current_pacer()
+    assert current_budget() is current_budget()
     before = set_limit(1)
     assert before == CALLS
-    assert await schedule_points(5, current_pacer().step) == 5
+    assert await schedule_points(5, current_budget().checkpoint) == 5
     assert set_limit(before) == 1
 
 
 def test_runs_have_counters_of_their_own() -> None:
-    async def pacer() -> Pacer:
-        return current_pacer()
+    async def budget() -> Budget:
+        return current_budget()
 
-    assert trio.run(pacer) is not trio.run(pacer)
+    assert trio.run(budget) is not trio.run(budget)
 
 
 async def test_receiving_what_is_there_is_fair(now: list[float]) -> None:
@@ -157,34 +159,34 @@ async def test_another_task_has_its_turns(now: list[float]) -> None:
 @pytest.mark.parametrize("line", ["self._resting = 0", "self._turn += 1"])
 def test_an_interrupt_leaves_the_counter_whole(line: str) -> None:
     # Control-C in one of two tasks that rest in the same turn of the loop.
-    lines, first = inspect.getsourcelines(Pacer.rest)
+    lines, first = inspect.getsourcelines(Budget.yield_)
     number = first + next(i for i, text in enumerate(lines) if line in text)
     interrupted = ended = False
 
     def trace(frame: FrameType, event: str, _: object) -> object:
         nonlocal interrupted
-        if frame.f_code is Pacer.rest.__code__ and frame.f_lineno == number:
+        if frame.f_code is Budget.yield_.__code__ and frame.f_lineno == number:
             if event == "line" and not interrupted:
                 interrupted = True
                 signal.raise_signal(signal.SIGINT)
         return trace
 
-    async def rest(pacer: Pacer) -> None:
+    async def rest(budget: Budget) -> None:
         for _ in range(3):
-            await pacer.rest()
+            await budget.yield_()
 
     async def main() -> None:
         nonlocal ended
-        pacer = Pacer()
+        budget = Budget()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rest, pacer)
+            nursery.start_soon(rest, budget)
             await trio.lowlevel.checkpoint()
             before = sys.gettrace()  # of coverage
             sys.settrace(trace)  # type: ignore[arg-type]
             try:
-                await rest(pacer)
+                await rest(budget)
             except KeyboardInterrupt:
-                await rest(pacer)
+                await rest(budget)
             finally:
                 sys.settrace(before)
         ended = True
@@ -262,8 +264,8 @@ async def test_a_firehose_gives_way_every_64_calls(
 
 async def test_many_large_writes_and_nobody_who_waits() -> None:
     # A server that only broadcasts does nothing else, for months.
-    pacer = current_pacer()
-    pacer.calls = 2**31 - 1
-    pacer.wrote_much()
-    assert pacer.calls > 2**31
-    assert pacer.is_due()
+    budget = current_budget()
+    budget.calls = 2**31 - 1
+    budget.wrote_much()
+    assert budget.calls > 2**31
+    assert budget.spend()

@@ -50,11 +50,11 @@ from trio_ws._endpoint.counter import CALLS
 from trio_ws._endpoint.reader import (
     _NAP,
     _QUICK,
-    CALLER,
-    KEEPER,
-    LAST_CALLER,
+    OFFERED,
     PAUSED,
-    STANDBY,
+    RECEIVER,
+    RECEIVER_LAST,
+    TASK,
     Reading,
 )
 from trio_ws._transports.base import READ_SIZE
@@ -170,7 +170,7 @@ class Link:
     async def hurry(self, ws: ClientConnection) -> None:
         """Exchange messages until receivers read."""
         for _ in range(3):
-            if reading(ws) is STANDBY:
+            if reading(ws) is OFFERED:
                 return
             receiver = await receiving(self._nursery, ws)
             await self.text("quick")
@@ -283,7 +283,7 @@ async def as_caller(
     nursery: trio.Nursery, ws: ClientConnection, count: float = 1
 ) -> Receiver:
     receiver = await receiving(nursery, ws, count)
-    assert reading(ws) is CALLER
+    assert reading(ws) is RECEIVER
     return receiver
 
 
@@ -292,7 +292,7 @@ async def as_last_caller(
 ) -> Receiver:
     receiver = await as_caller(nursery, ws, count)
     await passed(clock, _NAP)
-    assert reading(ws) is LAST_CALLER
+    assert reading(ws) is RECEIVER_LAST
     return receiver
 
 
@@ -325,16 +325,16 @@ async def test_the_second_quick_message_makes_the_reader_step_aside(
         await link.text("a", "b", "c")
         await wait_all_tasks_blocked()
         assert [await ws.recv() for _ in range(3)] == ["a", "b", "c"]
-        assert reading(ws) is KEEPER
-        for expected in (KEEPER, STANDBY):
+        assert reading(ws) is TASK
+        for expected in (TASK, OFFERED):
             receiver = await receiving(nursery, ws)
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
             await link.reaches(receiver, "x")
             assert reading(ws) is expected
         for _ in range(3):
             receiver = await as_caller(nursery, ws)
             await link.reaches(receiver, "y")
-            assert reading(ws) is STANDBY
+            assert reading(ws) is OFFERED
 
 
 async def test_slow_traffic_is_the_readers(
@@ -344,9 +344,9 @@ async def test_slow_traffic_is_the_readers(
         for _ in range(10):
             receiver = await receiving(nursery, ws)
             await passed(mock_clock, 1.25 * _QUICK)
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
             await link.reaches(receiver, "x")
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
 
 
 async def test_from_quick_to_slow_and_back(
@@ -360,21 +360,21 @@ async def test_from_quick_to_slow_and_back(
             for _ in range(3):
                 await passed(mock_clock, _NAP)
         assert not steps.count
-        assert reading(ws) is LAST_CALLER
+        assert reading(ws) is RECEIVER_LAST
         with ReadersSteps() as its_steps:
             await link.text("x")
             await wait_all_tasks_blocked()
         assert its_steps.count
         assert receiver.got == ["x"]
-        assert reading(ws) is KEEPER
+        assert reading(ws) is TASK
         for _ in range(3):
             receiver = await receiving(nursery, ws)
             await passed(mock_clock, 2 * _QUICK)
             await link.reaches(receiver, "x")
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
         receiver = await receiving(nursery, ws)
         await link.reaches(receiver, "x")
-        assert reading(ws) is STANDBY
+        assert reading(ws) is OFFERED
 
 
 async def test_who_reads_now_and_then_in_each_nap_goes_on_reading(
@@ -384,7 +384,7 @@ async def test_who_reads_now_and_then_in_each_nap_goes_on_reading(
         receiver = await as_caller(nursery, ws, 20)
         for i in range(20):
             await passed(mock_clock, 0.6 * _NAP)
-            assert reading(ws) is CALLER
+            assert reading(ws) is RECEIVER
             await link.text(str(i))
             await wait_all_tasks_blocked()
             assert len(receiver.got) == i + 1
@@ -472,9 +472,9 @@ async def test_the_reader_goes_on_if_nobody_comes(
         await link.text("x")
         await wait_all_tasks_blocked()
         assert not ws._engine.messages
-        assert reading(ws) is STANDBY
+        assert reading(ws) is OFFERED
         await naps_over(mock_clock)
-        assert reading(ws) is KEEPER
+        assert reading(ws) is TASK
         assert ws.recv_nowait() == "x"
         await link.text("y")
         await wait_all_tasks_blocked()
@@ -507,7 +507,7 @@ async def test_only_sockets_are_read_by_receivers(
             await peer.send(TEXT, b"x")
             await wait_all_tasks_blocked()
             assert receiver.got == ["x"]
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
         nursery.start_soon(peer.close)
     # In tests of applications nothing may depend on what is quick.
     ours, theirs = map(trio_stream, socket.socketpair())
@@ -517,7 +517,7 @@ async def test_only_sockets_are_read_by_receivers(
             await server.send("x")
             await wait_all_tasks_blocked()
             assert receiver.got == ["x"]
-            assert reading(client) is KEEPER
+            assert reading(client) is TASK
 
 
 async def test_the_side_of_a_server(
@@ -535,7 +535,7 @@ async def test_the_side_of_a_server(
             await wait_all_tasks_blocked()
             got.append(reading(ws))
         nursery.start_soon(peer.close)
-    assert got == [KEEPER, STANDBY, STANDBY, STANDBY]
+    assert got == [TASK, OFFERED, OFFERED, OFFERED]
     await theirs.aclose()
 
 
@@ -564,13 +564,13 @@ async def test_a_receiver_that_is_cancelled_loses_nothing(
             await wait_all_tasks_blocked()
             assert receiver.ended
             assert not receiver.got
-            assert reading(ws) is (KEEPER if last else STANDBY)
+            assert reading(ws) is (TASK if last else OFFERED)
             await link.text("x", "y")
             if next_one == "receiver":
                 assert [await ws.recv(), await ws.recv()] == ["x", "y"]
             else:
                 await naps_over(mock_clock)
-                assert reading(ws) is KEEPER
+                assert reading(ws) is TASK
                 assert [ws.recv_nowait(), ws.recv_nowait()] == ["x", "y"]
 
 
@@ -637,7 +637,7 @@ async def test_receivers_that_are_cancelled_again_and_again(
                     inner.start_soon(ws.recv)
                     await wait_all_tasks_blocked()
                     mock_clock.jump(_NAP / 5)
-            if reading(ws) is KEEPER:
+            if reading(ws) is TASK:
                 break
         else:
             raise AssertionError("the reader never goes on")
@@ -693,7 +693,7 @@ async def receiver_in(
         await wait_all_tasks_blocked()
         assert first.ended
         receiver = await receiving(nursery, ws, 100)
-        assert reading(ws) is KEEPER
+        assert reading(ws) is TASK
         return receiver
     return Receiver(ws)
 
@@ -953,7 +953,7 @@ async def test_messages_in_front_of_a_violation_are_answered(
     async with link.standing_by() as ws:
         nursery.start_soon(echo, ws)
         await wait_all_tasks_blocked()
-        assert reading(ws) is CALLER
+        assert reading(ws) is RECEIVER
         await link.peer.put(
             frame(TEXT, b"1"), frame(PING, b"2"), frame(TEXT, b"3"), frame(3)
         )
@@ -1148,7 +1148,7 @@ async def test_a_ping_of_ours_is_answered_though_nobody_receives_any_more(
             nursery.start_soon(ping)
             for _ in range(3):
                 await receiving(nursery, ws)
-                assert reading(ws) is KEEPER
+                assert reading(ws) is TASK
                 await link.text("x")
                 await wait_all_tasks_blocked()
             waiting.cancel()
@@ -1249,7 +1249,7 @@ async def test_the_reader_steps_not_aside_while_a_sender_waits(
         nursery.start_soon(ws.send, "waited")
         for _ in range(3):
             await receiving(nursery, ws)
-            assert reading(ws) is KEEPER
+            assert reading(ws) is TASK
             await link.text("x")
             await wait_all_tasks_blocked()
         for _ in range(filled):
@@ -1306,7 +1306,7 @@ async def test_a_flusher_that_waits_is_not_hurt_by_a_wake_up(
     async with link.standing_by(ping_interval=None) as ws:
         receiver = await as_caller(nursery, ws, 10)
         filled = await fill(ws)
-        assert reading(ws) is CALLER
+        assert reading(ws) is RECEIVER
         for i in range(5):
             await link.put_unread(frame(TEXT, b"%d" % i))
             ws._endpoint.reader.read_now()
@@ -1373,12 +1373,12 @@ async def test_a_look_for_a_message_while_nobody_reads(
                 ws.recv_nowait()
             await link.text(f"{number}", "more")
             await wait_all_tasks_blocked()
-            assert reading(ws) is STANDBY
+            assert reading(ws) is OFFERED
             assert ws.recv_nowait() == f"{number}"
             assert ws.recv_nowait() == "more"
         # Which doesn't keep the reader from going on.
         await naps_over(mock_clock)
-        assert reading(ws) is KEEPER
+        assert reading(ws) is TASK
         await link.text("read by the reader")
         await wait_all_tasks_blocked()
         assert ws.recv_nowait() == "read by the reader"
@@ -1498,7 +1498,7 @@ async def test_reads_that_fill_their_buffer(
                 await link.peer.put(data)
                 await wait_all_tasks_blocked()
                 assert len(receiver.got) == 2
-                assert reading(ws) is CALLER
+                assert reading(ws) is RECEIVER
                 await link.text("x")
                 await wait_all_tasks_blocked()
                 assert receiver.got[2] == "x"
@@ -1601,7 +1601,7 @@ async def test_a_firehose_lets_others_run(
     monkeypatch: pytest.MonkeyPatch,
     mock_clock: MockClock,
 ) -> None:
-    # However fast the machine: the pacer's clock stands still.
+    # However fast the machine: the budget's clock stands still.
     monkeypatch.setattr(_counter, "perf_counter", lambda: 1000.0)
     link = either_link
     received = most = since = 0
@@ -1656,7 +1656,7 @@ async def test_pieces_for_a_receiver_that_reads(
                 assert "".join(map(str, pieces)).startswith(came)
                 came = "".join(map(str, pieces))
                 if turn != 1 and i < len(data) - 1:
-                    assert reading(ws) is CALLER
+                    assert reading(ws) is RECEIVER
             assert came == "one \u20ac two \U0001f600 three \u00e9end"
             assert len(pieces) > 10
             await link.hurry(ws)
@@ -1707,7 +1707,7 @@ async def test_a_violation_in_the_middle_of_pieces(
 
         nursery.start_soon(collect)
         await wait_all_tasks_blocked()
-        assert reading(ws) is CALLER
+        assert reading(ws) is RECEIVER
         await link.peer.put(frame(TEXT, b"one", fin=False), frame(3))
         await wait_all_tasks_blocked()
         assert pieces == ["one", "end"]
@@ -1816,7 +1816,7 @@ async def test_an_extension_that_breaks_ends_the_connection_whoever_reads(
                 for _ in range(3 if reader == "caller" else 0):
                     await ws.send("x")
                     assert await ws.recv() == "x"
-                assert reading(ws) is (STANDBY if reader == "caller" else KEEPER)
+                assert reading(ws) is (OFFERED if reader == "caller" else TASK)
                 await ws.send("break")
                 with pytest.raises(ConnectionClosedError) as caught:
                     await ws.recv()

@@ -25,7 +25,7 @@ from trio_ws import (
     MessageStream,
     State,
 )
-from trio_ws._endpoint.reader import _NAP, CALLER
+from trio_ws._endpoint.reader import _NAP, RECEIVER
 
 STEPS = 150
 
@@ -204,7 +204,7 @@ class Walk:
         if not self.ws._endpoint.reader.paused:
             for payload in self.pinging:
                 assert self.pongs.get(payload, self.sent + 1) > self.sent
-        assert reading is not CALLER or self.scope is not None
+        assert reading is not RECEIVER or self.scope is not None
 
 
 ACTS: list[tuple[int, Act]] = [

@@ -18,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 from ._client.dialer import Dialer
 from ._client.options import ClientOptions, ClientOptionsDict
 from ._connection.connection import ClientConnection, ServerConnection
-from ._connection.groups import ends_with, exit_of, raise_as_is, reduced
+from ._connection.groups import aexit, collapse, finish_aexit, raise_as_is
 from ._connection.scope import ConnectionScope
 from ._endpoint.budget import set_limit
 from ._endpoint.endpoint import Endpoint
@@ -71,14 +71,14 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         nursery = await manager.__aenter__()
         nursery.start_soon(self._open_client)
         nursery.start_soon(self._open_server)
-        error = await exit_of(manager, None)
+        error = await aexit(manager, None)
         if error is not None:
             for endpoint in self._endpoints:
                 await endpoint.abort()
             if isinstance(error, ExceptionGroup):
                 # If both sides failed, the second did over what the first answered.
                 raise_as_is(error.exceptions[0])
-            raise_as_is(reduced(error, None))
+            raise_as_is(collapse(error, None))
         for endpoint in self._endpoints:
             # The order of things must not depend on how quickly they follow.
             endpoint.reader.callers_read = False
@@ -105,9 +105,9 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        outcome = await exit_of(self._server_scope, exc)
-        outcome = await exit_of(self._client_scope, outcome)
-        return ends_with(outcome, exc)
+        outcome = await aexit(self._server_scope, exc)
+        outcome = await aexit(self._client_scope, outcome)
+        return finish_aexit(outcome, exc)
 
 
 @contextmanager

@@ -81,9 +81,9 @@ class Run:
             return unmasked(frame)
         return frame
 
-    def gather(self, room: int, *args: Any) -> Any:
-        self.engine.outbox.gathers = room
-        return self.engine.gather(*args)
+    def queue_behind(self, room: int, *args: Any) -> Any:
+        self.engine.outbox.batch_limit = room
+        return self.engine.queue_behind(*args)
 
     def broadcast(self, *args: Any) -> Any:
         frame = self.engine.shared_frame(*args, {})
@@ -102,7 +102,7 @@ class Run:
 
     def write(self, limit: int, count: int) -> Any:
         outbox = self.engine.outbox
-        buffers = outbox.gather(limit)
+        buffers = outbox.next_buffers(limit)
         outbox.consume(min(count, sum(map(len, buffers))))
         return list(map(len if self.engine.client else bytes, buffers))
 
@@ -134,7 +134,7 @@ class Run:
                 decoder.partial_size,
                 decoder.where(),
                 outbox.size,
-                outbox.taken,
+                outbox.bytes_written,
                 traced,
             ]
         )

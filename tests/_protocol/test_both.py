@@ -47,7 +47,7 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
         st.booleans(),
     ),
     st.tuples(
-        st.just("gather"),
+        st.just("queue_behind"),
         st.integers(0, 500),
         PAYLOADS
         | st.text(max_size=200)

@@ -463,7 +463,7 @@ def test_control_frames_are_not_compressed(client: bool) -> None:
     side.send_ping(b"p" * 125)
     side.send_pong(b"q" * 125)
     side.close(1000, "r" * 123)
-    frames = sent_frames(side, b"".join(side.outbox.gather(2**16)))
+    frames = sent_frames(side, b"".join(side.outbox.next_buffers(2**16)))
     assert [(frame.opcode, frame.rsv1) for frame in frames] == [
         (PING, False),
         (PONG, False),
@@ -619,7 +619,7 @@ def test_control_frames_between_the_fragments_of_a_compressed_message(
     ):
         peer.receive(wire.made(part))
     assert list(peer.messages) == ["\u20ac" * 300]
-    answers = sent_frames(peer, b"".join(peer.outbox.gather(2**16)))
+    answers = sent_frames(peer, b"".join(peer.outbox.next_buffers(2**16)))
     assert [frame.data for frame in answers] == [b"1", b"2"]
 
 

@@ -70,7 +70,7 @@ def ours(client: bool, stream: bytes) -> Outcome:
     engine.receive(stream)
     engine.act_on_violation()
     pongs = []
-    out = b"".join(engine.outbox.gather(2**30))
+    out = b"".join(engine.outbox.next_buffers(2**30))
     for frame in wire.parse_stream(out, masked=client):
         if frame.opcode == PONG:
             pongs.append(bytes(frame.data))

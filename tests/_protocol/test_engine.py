@@ -59,7 +59,7 @@ def take(side: Engine, count: int | None = None) -> bytes:
     """Take ``count`` bytes, or all, from what waits for the socket."""
     taken = b""
     while side.outbox.size and (count is None or len(taken) < count):
-        more = b"".join(side.outbox.gather(2**16))
+        more = b"".join(side.outbox.next_buffers(2**16))
         more = more if count is None else more[: count - len(taken)]
         assert more
         side.outbox.consume(len(more))
@@ -693,21 +693,21 @@ def test_each_step_is_one_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 @ROLES
 def test_messages_are_gathered_while_somebody_is_about_to_write(client: bool) -> None:
     side = engine(client=client)
-    assert not side.gather("nobody writes", True)
-    side.outbox.gathers = 1000
-    assert side.gather("fürst", True)
-    assert side.gather(bytes(900), True)
+    assert not side.queue_behind("nobody writes", True)
+    side.outbox.batch_limit = 1000
+    assert side.queue_behind("fürst", True)
+    assert side.queue_behind(bytes(900), True)
     waits = side.outbox.size
-    assert not side.gather(bytes(1000 - waits - MAX_HEADER), True)
+    assert not side.queue_behind(bytes(1000 - waits - MAX_HEADER), True)
     for other in (bytearray(1), memoryview(b"1"), iter("1"), None):
-        assert not side.gather(other, True)
+        assert not side.queue_behind(other, True)
     with pytest.raises(UnicodeEncodeError):
-        side.gather("\ud800", True)
+        side.queue_behind("\ud800", True)
     assert side.outbox.size == waits
-    assert side.gather(bytes(1000 - waits - MAX_HEADER - 1), True)
+    assert side.queue_behind(bytes(1000 - waits - MAX_HEADER - 1), True)
     side.close(1000, "")
-    side.outbox.gathers = 2000
-    assert not side.gather("after the close frame", True)
+    side.outbox.batch_limit = 2000
+    assert not side.queue_behind("after the close frame", True)
     frames = wire.parse_stream(take(side), masked=client)
     assert [frame.opcode for frame in frames] == [TEXT, BINARY, BINARY, CLOSE]
     assert frames[0].data == "fürst".encode()

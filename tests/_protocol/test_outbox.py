@@ -16,7 +16,7 @@ from trio_ws._protocol.frames.outbox import MAX_PONGS, Outbox, frame_size
 
 def take(outbox: Outbox, count: int, limit: int = 2**16) -> bytes:
     """Take ``count`` bytes, as a socket whose buffer is nearly full would."""
-    taken = b"".join(outbox.gather(limit))[:count]
+    taken = b"".join(outbox.next_buffers(limit))[:count]
     outbox.consume(len(taken))
     return taken
 
@@ -38,8 +38,8 @@ def test_frame_size() -> None:
 
 def test_an_empty_outbox() -> None:
     outbox = Outbox()
-    assert outbox.gather(100) == []
-    assert outbox.size == outbox.taken == 0
+    assert outbox.next_buffers(100) == []
+    assert outbox.size == outbox.bytes_written == 0
     assert not outbox.holds_data(None)
     assert not outbox.waits(b"frame")
     outbox.consume(0)
@@ -55,10 +55,10 @@ def test_control_frames_go_before_data() -> None:
     outbox.put_pong(b"pong ")
     outbox.push_control(b"ping2 ")
     assert outbox.size == 35
-    assert b"".join(outbox.gather(100)) == b"ping1 ping2 pong data1 head2 body2 "
+    assert b"".join(outbox.next_buffers(100)) == b"ping1 ping2 pong data1 head2 body2 "
     assert outbox.size == 35  # nothing is removed until it is taken
     assert take_all(outbox) == b"ping1 ping2 pong data1 head2 body2 "
-    assert outbox.taken == 35
+    assert outbox.bytes_written == 35
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
@@ -106,27 +106,27 @@ def test_gather_stops_at_the_limit() -> None:
     outbox = Outbox()
     for frame in (b"a" * 4, b"b" * 4, b"c" * 4):
         outbox.push(frame)
-    assert b"".join(outbox.gather(12)) == b"aaaabbbbcccc"
-    assert b"".join(outbox.gather(11)) == b"aaaabbbb"
-    assert b"".join(outbox.gather(8)) == b"aaaabbbb"
-    assert b"".join(outbox.gather(7)) == b"aaaa"
+    assert b"".join(outbox.next_buffers(12)) == b"aaaabbbbcccc"
+    assert b"".join(outbox.next_buffers(11)) == b"aaaabbbb"
+    assert b"".join(outbox.next_buffers(8)) == b"aaaabbbb"
+    assert b"".join(outbox.next_buffers(7)) == b"aaaa"
     # Never nothing where something waits, or nothing would ever go out.
-    assert b"".join(outbox.gather(1)) == b"aaaa"
+    assert b"".join(outbox.next_buffers(1)) == b"aaaa"
     # What is under way counts too.
     outbox.consume(1)
-    assert b"".join(outbox.gather(7)) == b"aaabbbb"
-    assert b"".join(outbox.gather(6)) == b"aaa"
+    assert b"".join(outbox.next_buffers(7)) == b"aaabbbb"
+    assert b"".join(outbox.next_buffers(6)) == b"aaa"
     outbox.push_control(b"pp")
-    assert b"".join(outbox.gather(8)) == b"aaapp"
+    assert b"".join(outbox.next_buffers(8)) == b"aaapp"
 
 
 def test_a_large_frame_is_not_copied() -> None:
     payload = b"x" * 2**16
     outbox = Outbox()
     outbox.push((b"head", payload))
-    assert outbox.gather(1)[1] is payload
+    assert outbox.next_buffers(1)[1] is payload
     outbox.consume(4 + 10)
-    (rest,) = outbox.gather(1)
+    (rest,) = outbox.next_buffers(1)
     assert isinstance(rest, memoryview)
     assert rest.obj is payload
     assert rest.nbytes == 2**16 - 10
@@ -166,8 +166,8 @@ def test_a_very_large_frame_is_masked_as_it_goes_out(size: int, step: int) -> No
             outbox.push_control(b"ping")
         # At first within the header, then within the first piece.
         stream += take(outbox, {6: 2, 8: 12}.get(len(stream), step))
-        assert outbox.size + outbox.taken == total + 4 * (len(stream) > 20)
-        assert sum(map(len, outbox.gather(2**30))) <= 4 + PIECE_SIZE + 9
+        assert outbox.size + outbox.bytes_written == total + 4 * (len(stream) > 20)
+        assert sum(map(len, outbox.next_buffers(2**30))) <= 4 + PIECE_SIZE + 9
     assert stream == b"beforehead" + wire.xor(payload, wire.KEY) + b"pingafter"
 
 
@@ -212,7 +212,7 @@ def test_drop_forgets_all_that_has_not_begun() -> None:
     outbox.put_pong(b"pong")
     outbox.drop()
     assert outbox.size == 0
-    assert outbox.gather(100) == []
+    assert outbox.next_buffers(100) == []
 
 
 def test_waits() -> None:
@@ -274,7 +274,7 @@ def test_a_flood_of_pings_is_answered_in_constant_memory() -> None:
     for _ in range(10_000):
         outbox.put_pong(b"p" * 127)
     assert outbox.size == 4 + 127 * MAX_PONGS
-    assert len(outbox.gather(2**16)) == 1 + MAX_PONGS
+    assert len(outbox.next_buffers(2**16)) == 1 + MAX_PONGS
 
 
 @given(
@@ -302,9 +302,9 @@ def test_frames_stay_whole_and_in_order(actions: list[str], rng: random.Random) 
         else:
             data.append(frame)
             outbox.push(frame if action == "data" else (frame[:3], frame[3:]))
-        assert outbox.size == sum(len(each) for each in outbox.gather(10**6))
+        assert outbox.size == sum(len(each) for each in outbox.next_buffers(10**6))
     stream += take_all(outbox)
-    assert outbox.taken == len(stream)
+    assert outbox.bytes_written == len(stream)
     frames = [part + b">" for part in stream.split(b">")[:-1]]
     assert [each for each in frames if b"pong" not in each and b"ping" not in each] == (
         data

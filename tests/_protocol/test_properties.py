@@ -131,7 +131,7 @@ def test_a_split_changes_nothing_for_the_decoder(
 def outcome(engine: Engine) -> tuple[Any, ...]:
     """Tell all that can be told of a connection from outside."""
     size = engine.outbox.size
-    stream = b"".join(engine.outbox.gather(2**30))
+    stream = b"".join(engine.outbox.next_buffers(2**30))
     assert len(stream) == size
     masked = engine.client
     sent = [
@@ -319,7 +319,7 @@ class Peer:
 
     def flush(self, count: int, limit: int) -> None:
         """Let the socket take up to ``count`` bytes."""
-        buffers = self.engine.outbox.gather(limit)
+        buffers = self.engine.outbox.next_buffers(limit)
         assert bool(buffers) == bool(self.engine.outbox.size)
         taken = b"".join(buffers)[:count]
         self.engine.outbox.consume(len(taken))

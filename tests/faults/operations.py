@@ -32,7 +32,7 @@ from trio_ws import (
     connect,
 )
 from trio_ws._endpoint.options import OptionsDict
-from trio_ws._endpoint.reader import STANDBY
+from trio_ws._endpoint.reader import OFFERED
 from trio_ws.testing import full_checkpoints
 
 LARGE = "large" * 20_000  # more than any buffer of ours takes in one piece
@@ -150,7 +150,7 @@ class Case:
     async def hurry(self) -> None:
         """Exchange messages quickly, until receivers read."""
         self.quick = True
-        while self.ws._endpoint.reader.by is not STANDBY:
+        while self.ws._endpoint.reader.by is not OFFERED:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.recv)
                 await trio.testing.wait_all_tasks_blocked()

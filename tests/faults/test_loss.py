@@ -50,7 +50,7 @@ from tests.faults.peer import (
     trio_stream,
 )
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
-from trio_ws._endpoint.reader import STANDBY
+from trio_ws._endpoint.reader import OFFERED
 from trio_ws._transports.sockets import SocketTransport
 from trio_ws.exceptions import (
     ConnectionClosed,
@@ -677,7 +677,7 @@ def opened_on(
 
 async def hurry(ws: Connection, role: Role, theirs: socket.socket) -> None:
     """Send messages quickly, until receivers read."""
-    while ws._endpoint.reader.by is not STANDBY:
+    while ws._endpoint.reader.by is not OFFERED:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ws.recv)
             await trio.testing.wait_all_tasks_blocked()

@@ -59,7 +59,7 @@ def run(pieces: list[bytes], client: bool, closing: bool) -> tuple[Any, ...]:
         engine.receive(piece)
         engine.act_on_violation()
     assert engine.phase in (OPEN, CLOSE_SENT, CLOSE_DONE, FAILED)
-    assert engine.outbox.size == sum(map(len, engine.outbox.gather(2**30)))
+    assert engine.outbox.size == sum(map(len, engine.outbox.next_buffers(2**30)))
     facts = (
         engine.phase,
         list(engine.messages),

@@ -18,7 +18,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.connection import ClientConnection
-from .._connection.groups import ends_with, exit_of
+from .._connection.groups import aexit, finish_aexit
 from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.errors import ConnectionClosed
@@ -102,7 +102,7 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> bool:
         assert self._scope is not None
-        outcome = await exit_of(self._scope, exc)
+        outcome = await aexit(self._scope, exc)
         self._done = True
         self.lasted = trio.current_time() - self._opened_at
         self.why = f"connection ended: {self._endpoint.ending.error()}"
@@ -111,7 +111,7 @@ class Attempt:
             and outcome._connection is self._connection
         ):
             return True
-        return ends_with(outcome, exc)
+        return finish_aexit(outcome, exc)
 
     async def _close(self) -> None:
         """Close an attempt that was never entered; refuse one still in use."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trio.lowlevel import enable_ki_protection
 
-from .._endpoint.messages import Data, prepared
+from .._endpoint.messages import Data, encode_message
 from .._protocol.closing import OPEN
 from .._protocol.frames.outbox import Encoded
 from .connection import Connection
@@ -36,7 +36,7 @@ def broadcast(
     """
     if slow not in ("skip", "close"):
         raise ValueError(f'slow: expected "skip" or "close"; got {slow!r}')
-    opcode, payload = prepared(message, text)
+    opcode, payload = encode_message(message, text)
     cache: dict[int, Encoded] = {}
     left_out: list[Connection] = []
     for connection in connections:

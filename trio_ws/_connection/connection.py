@@ -16,10 +16,10 @@ from typing import Any, Literal, overload
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from .._endpoint.budget import current_pacer
+from .._endpoint.budget import current_budget
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
-from .._endpoint.messages import Data, control_payload, fragments_of, prepared
+from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
 from .._protocol.closing import CONNECTING, FINAL, OPEN, CloseCode, State, close_payload
 from .._protocol.http.messages import Response, plain_response
@@ -51,7 +51,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         self._reader = endpoint.reader
         self._receiver = endpoint.receiver
         self._sender = endpoint.sender
-        self._pacer = current_pacer()
+        self._budget = current_budget()
         endpoint.ending.connection = self
 
     # -- Facts ---------------------------------------------------------------
@@ -145,13 +145,13 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         # One of two calls that decide what a message costs, so it is spelt out.
         engine, receiver = self._engine, self._receiver
-        if engine.messages and not receiver.busy and not self._pacer.is_due():
+        if engine.messages and not receiver.busy and not self._budget.spend():
             await checkpoint_if_cancelled()  # nothing else runs meanwhile
         else:
             receiver.begin()
             try:
                 if receiver.stream is not None or not engine.idle:
-                    await self._pacer.step()
+                    await self._budget.checkpoint()
                     receiver.leave_stream()
                 while engine.idle:
                     await receiver.wait()
@@ -163,7 +163,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             return receiver.take(decode)
         message = engine.pop()
         if self._reader.by is PAUSED:
-            self._reader.taken()
+            self._reader.resume_if_low()
         return message
 
     async def receive(self) -> str | bytes:
@@ -240,21 +240,21 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         # The other of two calls that decide what a message costs.
         sender = self._sender
-        due = self._pacer.is_due()
+        due = self._budget.spend()
         if not due:
             await checkpoint_if_cancelled()
             if text is None and sender.lock is None:
-                if sender.gather(message, compress):
+                if sender.queue_behind(message, compress):
                     return
         if type(message) is bytes and text is None:
             opcode, payload = BINARY, message
         elif isinstance(message, (str, bytes, bytearray, memoryview)):
-            opcode, payload = prepared(message, text)
+            opcode, payload = encode_message(message, text)
         else:
             await sender.accept_fragments(fragments_of(message), text, compress)
             return
         if due:
-            await self._pacer.rest()
+            await self._budget.yield_()
         if not sender.accept_nowait(opcode, payload, compress):
             await sender.accept(opcode, payload, compress)
 
@@ -266,7 +266,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
         another task is sending; nothing is sent then. Otherwise as send().
         """
-        opcode, payload = prepared(message, text)
+        opcode, payload = encode_message(message, text)
         if not self._sender.accept_nowait(opcode, payload, compress):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
 
@@ -288,7 +288,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         **Cancellation**: waits no longer; the ping may have been sent.
         """
         payload = None if data is None else control_payload(data)
-        await self._pacer.step()
+        await self._budget.checkpoint()
         endpoint = self._endpoint
         if self._engine.phase is not OPEN:
             raise endpoint.ending.closed()
@@ -309,7 +309,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         carry. **Cancellation**: nothing was sent.
         """
         payload = control_payload(data)
-        await self._pacer.step()
+        await self._budget.checkpoint()
         if self._engine.phase is not OPEN:
             raise self._endpoint.ending.closed()
         self._endpoint.pong(payload)

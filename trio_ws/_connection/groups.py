@@ -9,7 +9,7 @@ from typing import NoReturn
 import trio
 
 
-async def exit_of(
+async def aexit(
     manager: AbstractAsyncContextManager[object], exc: BaseException | None
 ) -> BaseException | None:
     """Leave a block; return what it raises or lets pass."""
@@ -23,14 +23,14 @@ async def exit_of(
     return None
 
 
-def reduced(
+def collapse(
     error: BaseException,
     body: BaseException | None,
     loss_in: Callable[[BaseException], BaseException | None] = lambda exc: None,
 ) -> BaseException:
     """Reduce what a nursery raised to what it comes down to.
 
-    ``error`` is what exit_of() returned, ``body`` what was raised in the body
+    ``error`` is what aexit() returned, ``body`` what was raised in the body
     of the nursery. A strict nursery raises a group of its own; its members are
     what the body and the tasks raised, a group of the user's among them. In
     this order: KeyboardInterrupt and SystemExit win; errors of the user's are
@@ -71,7 +71,7 @@ def _is_copy(exc: BaseException, original: BaseException) -> bool:
     )
 
 
-def parted(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
+def split_errors(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
     """Part errors from what is none: Cancelled, KeyboardInterrupt, SystemExit.
 
     A nursery of the user's that is cancelled raises both in one group.
@@ -81,7 +81,7 @@ def parted(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
     return (exc, None) if isinstance(exc, Exception) else (None, exc)
 
 
-def ends_with(outcome: BaseException | None, exc: BaseException | None) -> bool:
+def finish_aexit(outcome: BaseException | None, exc: BaseException | None) -> bool:
     """Say for an __aexit__ that was given ``exc`` what leaves the block.
 
     Return whether that is nothing; False lets ``exc`` itself pass, so that its

@@ -9,9 +9,9 @@ from typing import Self
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._endpoint.budget import current_pacer
+from .._endpoint.budget import current_budget
 from .._endpoint.errors import ConcurrencyError, ConnectionClosed
-from .._endpoint.messages import converted
+from .._endpoint.messages import decode_message
 from .._endpoint.receiver import Receiver, StreamToken
 
 
@@ -20,7 +20,7 @@ class MessageStream(AsyncIterator[str | bytes]):
 
     def __init__(self, receiver: Receiver, decode: bool | None) -> None:
         self._receiver = receiver
-        self._pacer = current_pacer()
+        self._budget = current_budget()
         self._decode = decode
         self._token: StreamToken | None = None
         self._done = False
@@ -37,7 +37,7 @@ class MessageStream(AsyncIterator[str | bytes]):
             raise StopAsyncIteration
         receiver.begin()
         try:
-            await self._pacer.step()
+            await self._budget.checkpoint()
             if self._token is None:
                 self._token = receiver.begin_stream()
             elif receiver.stream is not self._token:
@@ -67,7 +67,7 @@ class MessageStream(AsyncIterator[str | bytes]):
     def _converted(self, piece: str | bytes, *, final: bool) -> str | bytes:
         if self._decode is True and isinstance(piece, bytes):
             return self._utf8.decode(piece, final)  # a character may be cut
-        return converted(piece, self._decode)
+        return decode_message(piece, self._decode)
 
     async def aclose(self) -> None:
         """Discard the rest of the message. **Cancellation**: discards all the same."""

@@ -26,7 +26,7 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._protocol.closing import OPEN
 from .connection import Connection
-from .groups import ends_with, exit_of, reduced
+from .groups import aexit, collapse, finish_aexit
 
 
 class ConnectionScope:
@@ -41,8 +41,8 @@ class ConnectionScope:
         "_endpoint",
         "_service",
         "_user",
-        "gave_verdict",
         "outermost",
+        "raised_exit_error",
     )
 
     def __init__(self, connection: Connection, endpoint: Endpoint) -> None:
@@ -51,7 +51,7 @@ class ConnectionScope:
         self._ending = endpoint.ending
         self._closed_by_exit = False  # leaving the block closed the connection
         # What the scope itself raised, for a server that logs it differently.
-        self.gave_verdict = False
+        self.raised_exit_error = False
 
     def is_of_this_task(self) -> bool:
         """Whether the current task is that of the body."""
@@ -100,15 +100,15 @@ class ConnectionScope:
                     outcome = closing
             # What the service tasks raised is added: KeyboardInterrupt, or a bug of
             # ours, which must not pass unseen, nor hide an error of the user's.
-            error = await exit_of(self._service, outcome)
+            error = await aexit(self._service, outcome)
             if error is not None:
-                outcome = reduced(error, outcome, self.loss_in)
+                outcome = collapse(error, outcome, self.loss_in)
             elif outcome is not None:
                 return True  # Cancelled, by way of our outermost scope
             if outcome is None:
-                outcome = self._judge()
-                self.gave_verdict = outcome is not None
-            return ends_with(outcome, exc)
+                outcome = self._exit_error()
+                self.raised_exit_error = outcome is not None
+            return finish_aexit(outcome, exc)
         finally:
             # No cycle by way of a traceback: its frames hold this one, too.
             del outcome, error, exc
@@ -117,7 +117,7 @@ class ConnectionScope:
         """Leave the user's side; return what remains of what was raised there."""
         outcome = error = None
         try:
-            error = await exit_of(self._user, exc)
+            error = await aexit(self._user, exc)
             try:
                 if error is None:
                     self._cut.__exit__(None, None, None)
@@ -127,7 +127,7 @@ class ConnectionScope:
                 error = remaining
             if error is None:
                 return None
-            outcome = reduced(error, exc, self.loss_in)
+            outcome = collapse(error, exc, self.loss_in)
             if exc is None and isinstance(outcome, ConnectionClosedOK):
                 # The body has ended normally: a task that found the connection
                 # closed in good order is done, too.
@@ -161,7 +161,7 @@ class ConnectionScope:
         else:
             await endpoint.goodbye(1001, "")
 
-    def _judge(self) -> ConnectionClosed | None:
+    def _exit_error(self) -> ConnectionClosed | None:
         """Return what the scope has to raise for a loss that the user missed."""
         ending = self._ending
         if ending.body_told:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .counter import CALLS, SECONDS, Counter
+from .counter import CALLS, SECONDS, CallCounter
 
 _LARGE = 16  # calls
 
@@ -22,7 +22,7 @@ _TURN = 0.005
 _LEAST = 0.0001
 
 
-class Pacer(Counter):
+class Budget(CallCounter):
     """The counter of a trio run."""
 
     __slots__ = ("_resting", "_turn")
@@ -32,19 +32,19 @@ class Pacer(Counter):
         self._turn = 0  # of the loop, counted where somebody rests
         self._resting = 0  # how many tasks have rested in it
 
-    async def step(self) -> None:
+    async def checkpoint(self) -> None:
         """Be a cancellation point, and a schedule point if it is time for one.
 
-        is_due() and rest() are its halves, for calls that are too frequent for a
+        spend() and yield_() are its halves, for calls that are too frequent for a
         coroutine more: what isn't due is still a cancellation point.
         """
-        if self.is_due():
-            await self.rest()
+        if self.spend():
+            await self.yield_()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
 
     @enable_ki_protection  # a KeyboardInterrupt comes at the checkpoint or not at all
-    async def rest(self) -> None:
+    async def yield_(self) -> None:
         """Let other tasks run."""
         turn = self._turn
         self._resting += 1
@@ -54,7 +54,7 @@ class Pacer(Counter):
             self.seconds = min(SECONDS, max(_TURN / self._resting, _LEAST))
             self._resting = 0
             self._turn += 1
-        self.waited()
+        self.renew()
 
     def wrote_much(self) -> None:
         """Count a large write, which is as good as some calls.
@@ -65,22 +65,22 @@ class Pacer(Counter):
         self.calls += _LARGE
 
 
-_pacer: trio.lowlevel.RunVar[Pacer] = trio.lowlevel.RunVar("trio_ws pacer")
+_budget: trio.lowlevel.RunVar[Budget] = trio.lowlevel.RunVar("trio_ws budget")
 
 
-def current_pacer() -> Pacer:
+def current_budget() -> Budget:
     """Return the counter of the current trio run."""
     try:
-        return _pacer.get()
+        return _budget.get()
     except LookupError:
-        pacer = Pacer()
-        _pacer.set(pacer)
-        return pacer
+        budget = Budget()
+        _budget.set(budget)
+        return budget
 
 
 def set_limit(limit: int) -> int:
     """Set how many calls make a schedule point; return what it was."""
-    pacer = current_pacer()
-    before = pacer.limit
-    pacer.limit = limit
+    budget = current_budget()
+    before = budget.limit
+    budget.limit = limit
     return before

@@ -1,8 +1,8 @@
-cdef class Counter:
+cdef class CallCounter:
     cdef public long long limit
     cdef public long long calls
     cdef public double seconds
     cdef public double until
 
-    cpdef bint is_due(self) except -1
-    cpdef waited(self)
+    cpdef bint spend(self) except -1
+    cpdef renew(self)

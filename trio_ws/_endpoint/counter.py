@@ -1,5 +1,5 @@
 # cython: annotation_typing=False
-"""How much is done in a row before others have their turn; see ``_pace``."""
+"""How much is done in a row before others have their turn; see ``budget``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CALLS = 64
 SECONDS = 0.001
 
 
-class Counter:
+class CallCounter:
     """Counts calls until it is time to let others run."""
 
     __slots__ = ("calls", "limit", "seconds", "until")
@@ -21,12 +21,12 @@ class Counter:
         self.until = 0.0
         self.seconds = SECONDS  # how long a step of a task may be
 
-    def is_due(self) -> bool:
+    def spend(self) -> bool:
         """Count a call; return whether it has to let others run."""
         self.calls += 1
         return self.calls >= self.limit or perf_counter() >= self.until
 
-    def waited(self) -> None:
+    def renew(self) -> None:
         """Take note that other tasks have just had their turn."""
         self.calls = 0
         self.until = perf_counter() + self.seconds

@@ -4,12 +4,12 @@ Theory of operation. Two tasks of ours, at most, touch the transport of a connec
 
 * the *reader* lives as long as the transport. It parses all that it reads,
   wakes whoever waits for it, and never waits for writing. Receivers that come
-  quickly read in its place; see ``_reading``. When its loop ends, for whatever
+  quickly read in its place; see ``reader``. When its loop ends, for whatever
   reason, it closes the transport. It reads on after the closing
   handshake, discarding, until the peer ends its stream or the deadline is over,
   so that no reset destroys a close frame under way. The keepalive takes its steps
   in this task, too: they interrupt its waiting for a socket, which loses nothing.
-* the *flusher* lives only while something waits to be written; see ``_writing``.
+* the *flusher* lives only while something waits to be written; see ``writer``.
 
 Everything else is synchronous and can be called from any task: write, flush,
 close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
@@ -35,10 +35,10 @@ from .._protocol.http.messages import Request, Response
 from .._transports.base import Transport
 from .ending import Ending
 from .keepalive import Keepalive
-from .log import Story
+from .log import FrameLog
 from .options import Options
 from .pings import Pings
-from .reader import CALLER, LAST_CALLER, Reader
+from .reader import RECEIVER, RECEIVER_LAST, Reader
 from .receiver import Receiver
 from .sender import Sender
 from .writer import Writer
@@ -67,10 +67,10 @@ class Endpoint:
         "_closed_event",
         "_deadline",
         "_id",
+        "_log",
         "_pinger_scope",
         "_reader_scope",
         "_shut",
-        "_story",
         "closed",
         "ending",
         "engine",
@@ -105,13 +105,13 @@ class Endpoint:
         self._client = client
         self._id: uuid.UUID | None = None
         debug = logger.isEnabledFor(logging.DEBUG)
-        self._story = Story(logger, self.id) if debug else None
-        self.pings = Pings(self._story.latency if self._story else None)
+        self._log = FrameLog(logger, self.id) if debug else None
+        self.pings = Pings(self._log.latency if self._log else None)
         self.engine = engine = Engine(
             client=client,
             max_size=options.max_size,
-            trace_received=self._story.received if self._story else None,
-            trace_sent=self._story.sent if self._story else None,
+            trace_received=self._log.received if self._log else None,
+            trace_sent=self._log.sent if self._log else None,
         )
         # Hooks have the connection before its response is written, and a frame
         # must not come before that.
@@ -245,14 +245,14 @@ class Endpoint:
             reader.wake_parked()
         if engine.phase is not OPEN and not self.writer.ended:
             self.writer.ended = True
-            if reader.by in (CALLER, LAST_CALLER):
+            if reader.by in (RECEIVER, RECEIVER_LAST):
                 self.transport.wake()
             reader.wake()  # also where it has paused
             self.writer.wake_room()
             self._set_deadline(self.options.close_timeout)
             self.pings.end()
-            if self._story is not None:
-                self._story.ended(engine)
+            if self._log is not None:
+                self._log.ended(engine)
             self.ending.begin()
         if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
             self._set_deadline(_LINGER)

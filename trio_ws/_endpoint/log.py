@@ -35,7 +35,7 @@ def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
             logger.debug("%s %s: %s", sign, name, shown)
 
 
-class Story:
+class FrameLog:
     """Logs each frame, each latency, and how the connection ended.
 
     Made only where the logger wants it. Nothing of the peer's gets into a log

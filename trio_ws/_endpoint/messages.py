@@ -17,7 +17,7 @@ def not_a_message(message: object) -> TypeError:
     )
 
 
-def prepared(message: Data, text: bool | None) -> tuple[int, bytes]:
+def encode_message(message: Data, text: bool | None) -> tuple[int, bytes]:
     """Return the opcode and the payload of a message or a fragment.
 
     A payload that can change is copied. Raises TypeError for what isn't one,
@@ -45,14 +45,14 @@ class FragmentedMessage:
         self.opcode = 0
         self.begun = False  # a part is accepted, and not all of it
 
-    def prepared(self, fragment: Data) -> bytes:
+    def encode(self, fragment: Data) -> bytes:
         """Return the payload of a fragment, or raise what is wrong with it."""
         if self._text is True:
             # Between bytes that are sent as text a character may be cut.
-            opcode, payload = TEXT, prepared(fragment, None)[1]
+            opcode, payload = TEXT, encode_message(fragment, None)[1]
             self._utf8.decode(payload)
         else:
-            opcode, payload = prepared(fragment, self._text)
+            opcode, payload = encode_message(fragment, self._text)
         if self.opcode not in (0, opcode):
             raise TypeError("fragments: expected all text or all binary")
         self.opcode = opcode
@@ -95,7 +95,7 @@ async def _one_by_one(fragments: Iterable[Data]) -> AsyncIterator[Data]:
         yield fragment
 
 
-def converted(message: str | bytes, decode: bool | None) -> str | bytes:
+def decode_message(message: str | bytes, decode: bool | None) -> str | bytes:
     """Return a message, or a piece of one, as str or bytes, whichever is wanted."""
     if decode is False and isinstance(message, str):
         return message.encode()

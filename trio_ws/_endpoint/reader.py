@@ -2,14 +2,14 @@
 
 Who reads is a state, of which one task at a time is the owner:
 
-* KEEPER: the reader waits for the socket; receive calls sleep till it wakes them.
+* TASK: the reader waits for the socket; receive calls sleep till it wakes them.
 * PAUSED: nobody reads, since enough waits for the application (R10).
-* STANDBY: nobody reads. The application has just been given a message and is
+* OFFERED: nobody reads. The application has just been given a message and is
   expected back; should it not come, the reader goes on after a nap.
-* CALLER: a receive call waits for the socket and reads in its own task, which
+* RECEIVER: a receive call waits for the socket and reads in its own task, which
   saves the switch from the reader's; where messages come one after the other, it
   looks for the next before it waits. The reader naps.
-* LAST_CALLER: the same, but then the reader goes on.
+* RECEIVER_LAST: the same, but then the reader goes on.
 
 So the reader is never evicted. It steps aside of its own accord, when it has
 woken a receiver twice within _QUICK seconds: slow traffic gains nothing by it.
@@ -29,7 +29,7 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._transports.base import READ_SIZE, Transport
-from .budget import current_pacer
+from .budget import current_budget
 from .host import Host
 from .options import Options
 from .pings import Pings
@@ -55,30 +55,30 @@ _PARTIAL_LIMIT = 2**16
 class Reading(enum.Enum):
     """Whose turn it is to read."""
 
-    KEEPER = enum.auto()
+    TASK = enum.auto()
     PAUSED = enum.auto()
-    STANDBY = enum.auto()
-    CALLER = enum.auto()
-    LAST_CALLER = enum.auto()
+    OFFERED = enum.auto()
+    RECEIVER = enum.auto()
+    RECEIVER_LAST = enum.auto()
 
 
-KEEPER = Reading.KEEPER
+TASK = Reading.TASK
 PAUSED = Reading.PAUSED
-STANDBY = Reading.STANDBY
-CALLER = Reading.CALLER
-LAST_CALLER = Reading.LAST_CALLER
+OFFERED = Reading.OFFERED
+RECEIVER = Reading.RECEIVER
+RECEIVER_LAST = Reading.RECEIVER_LAST
 
 
 class Reader:
     """The incoming side of a transport."""
 
     __slots__ = (
+        "_budget",
         "_called",
         "_delivered",
         "_engine",
         "_host",
         "_options",
-        "_pacer",
         "_parse_error",
         "_pings",
         "_transport",
@@ -110,7 +110,7 @@ class Reader:
         self._writer = writer
         self._pings = pings
         self._host = host
-        self._pacer = current_pacer()
+        self._budget = current_budget()
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
@@ -118,7 +118,7 @@ class Reader:
         self._parse_error: Exception | None = None
         self.stopped = False  # the reader ends as soon as it can
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
-        self.by = KEEPER
+        self.by = TASK
         self._called: trio.Event | None = None  # wakes the keeper that waits for it
         self._delivered = -inf  # when the keeper last brought a receiver something
         self.calls = 0  # how many reads of callers found something
@@ -139,7 +139,7 @@ class Reader:
         while not self.stopped:  # a wait that is cancelled at once costs, too
             if self.by is PAUSED:
                 await self._pause()
-            elif self.by is not KEEPER:
+            elif self.by is not TASK:
                 await self._stand_by()
             if self._parse_error is not None:
                 raise self._parse_error
@@ -149,7 +149,7 @@ class Reader:
                 self._engine.act_on_violation()
                 self._host.changed()
             if self.full:
-                await self._pacer.rest()
+                await self._budget.yield_()
             else:
                 # After a short read, reading again would find nothing.
                 await self._transport.wait_readable()
@@ -175,26 +175,26 @@ class Reader:
             # Else the peer might wait for the end of a nap.
             and not self._writer.sender_waits
         ):
-            self.by = STANDBY
+            self.by = OFFERED
 
     async def _stand_by(self) -> None:
         """Sleep while receivers read, until they don't any more, or not quickly."""
         self._called = trio.Event()
         wait = _NAP
-        while self.by is not KEEPER:
+        while self.by is not TASK:
             calls = self.calls
             with trio.move_on_after(wait):
                 await self._called.wait()
                 break
             if self.calls != calls:
                 continue
-            if self.by is STANDBY:
+            if self.by is OFFERED:
                 break
             # Who waits for so long goes on waiting, but then it is our turn: in
             # slow traffic these naps would cost more than they save.
-            self.by = LAST_CALLER
+            self.by = RECEIVER_LAST
             wait = inf
-        self.by = KEEPER
+        self.by = TASK
         self._called = None
 
     async def _pause(self) -> None:
@@ -206,14 +206,14 @@ class Reader:
     @enable_ki_protection
     def keep_reading(self) -> None:
         """Have the reader read on, from any task that waits for what may come."""
-        if self.by is CALLER or self.by is LAST_CALLER:
-            self.by = LAST_CALLER
-        elif self.by is STANDBY:
+        if self.by is RECEIVER or self.by is RECEIVER_LAST:
+            self.by = RECEIVER_LAST
+        elif self.by is OFFERED:
             self.wake()
 
     def wake(self) -> None:
         """Have the reader's task read on."""
-        self.by = KEEPER
+        self.by = TASK
         if self._called is not None:
             self._called.set()
 
@@ -228,7 +228,7 @@ class Reader:
             or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
         )
 
-    def taken(self) -> None:
+    def resume_if_low(self) -> None:
         """Let the reader go on once what waits has been taken down far enough."""
         if self.by is not PAUSED:
             return
@@ -248,7 +248,7 @@ class Reader:
         if self._engine.violation is not None:
             self._engine.act_on_violation()
             self._host.changed()
-        if self.full or (self.by in (CALLER, LAST_CALLER) and self.has_input):
+        if self.full or (self.by in (RECEIVER, RECEIVER_LAST) and self.has_input):
             # After a full read what is left may be in TLS: waiting for the socket
             # would be waiting for nothing.
             self._transport.wake()
@@ -311,7 +311,7 @@ class Reader:
         start = perf_counter()
         acts = self._engine.receive(data)
         taken = perf_counter() - start
-        fair = self._pacer.seconds
+        fair = self._budget.seconds
         self.read_size = READ_SIZE
         if taken * READ_SIZE > fair * len(data):
             self.read_size = max(_LEAST_READ, int(len(data) * fair / taken))

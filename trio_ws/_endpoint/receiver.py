@@ -8,11 +8,11 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._transports.base import Transport
-from .budget import current_pacer
+from .budget import current_budget
 from .ending import Ending
 from .errors import ConcurrencyError
-from .messages import converted
-from .reader import CALLER, KEEPER, LAST_CALLER, STANDBY, Reader
+from .messages import decode_message
+from .reader import OFFERED, RECEIVER, RECEIVER_LAST, TASK, Reader
 from .writer import Writer
 
 # A receiver that reads looks again after one turn of the loop, without waiting for the
@@ -45,9 +45,9 @@ class Receiver:
     """The messages that have come, for one task at a time."""
 
     __slots__ = (
+        "_budget",
         "_ending",
         "_engine",
-        "_pacer",
         "_reader",
         "_transport",
         "_vain_waits",
@@ -71,7 +71,7 @@ class Receiver:
         self._reader = reader
         self._writer = writer
         self._ending = ending
-        self._pacer = current_pacer()
+        self._budget = current_budget()
         self._waits = 0  # how many, before a receiver looks without waiting
         self._vain_waits = 0  # how many there were to be when one last looked in vain
         self.busy = False  # somebody receives, or is in the middle of a message
@@ -99,7 +99,7 @@ class Receiver:
         self.begin()
         try:
             if self.stream is not None or not engine.idle:
-                await self._pacer.step()
+                await self._budget.checkpoint()
                 self.leave_stream()
             while engine.idle:
                 await self.wait()
@@ -111,7 +111,7 @@ class Receiver:
     def look(self) -> None:
         """See that a message is there, or raise WouldBlock or ConnectionClosed."""
         self.leave_stream()
-        if not self._engine.messages and self._reader.by is STANDBY:
+        if not self._engine.messages and self._reader.by is OFFERED:
             # A receiver is expected back, who hasn't come.
             self._reader.read_some(self._reader.read_size)
             if self._engine.violation is not None:
@@ -125,9 +125,9 @@ class Receiver:
     def take(self, decode: bool | None) -> str | bytes:
         """Take the message that is there."""
         # Converted before it is taken: what can't be decoded isn't lost.
-        message = converted(self._engine.messages[0], decode)
+        message = decode_message(self._engine.messages[0], decode)
         self._engine.pop()
-        self._reader.taken()
+        self._reader.resume_if_low()
         return message
 
     # -- Piece by piece ------------------------------------------------------
@@ -154,7 +154,7 @@ class Receiver:
             # After a loss only what belongs to a message that was begun before.
             if engine.decoder.in_message and (token.begun or engine.phase is OPEN):
                 taken = engine.decoder.take_partial()
-                self._reader.taken()
+                self._reader.resume_if_low()
                 if taken:
                     token.begun = True
                     return taken, False
@@ -167,7 +167,7 @@ class Receiver:
         """Take the piece that next_piece() said is the last."""
         self.end_stream()
         self._engine.pop()
-        self._reader.taken()
+        self._reader.resume_if_low()
 
     @enable_ki_protection
     def leave_stream(self) -> None:
@@ -182,7 +182,7 @@ class Receiver:
             self._engine.pop()
         else:
             self._engine.decoder.discard_partial()
-        self._reader.taken()
+        self._reader.resume_if_low()
 
     # -- Waiting -------------------------------------------------------------
 
@@ -198,28 +198,28 @@ class Receiver:
             # What was held back goes out at the latest when the task waits.
             self._writer.write_some()
             if not engine.idle:  # it failed
-                await self._pacer.step()
+                await self._budget.checkpoint()
                 return
-        if reader.by is not STANDBY:
+        if reader.by is not OFFERED:
             reader.parked = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(reader.unpark)
-            self._pacer.waited()
+            self._budget.renew()
             return
         # This task is here, so it reads, rather than be woken by another.
-        reader.by = CALLER
+        reader.by = RECEIVER
         try:
             while True:
                 looks = not (reader.full or self._waits)
                 if reader.full:
-                    await self._pacer.step()
+                    await self._budget.checkpoint()
                 else:
                     if looks:
                         await checkpoint()
                     else:
                         self._waits -= 1
                         await self._transport.wait_readable()
-                    self._pacer.waited()
-                if reader.by is KEEPER:  # it was woken for the connection's end
+                    self._budget.renew()
+                if reader.by is TASK:  # it was woken for the connection's end
                     return
                 found = reader.read_some(reader.read_size) is not None
                 reader.calls += found
@@ -227,11 +227,11 @@ class Receiver:
                     more = min(2 * self._vain_waits + 1, _MOST_WAITS)
                     self._waits = self._vain_waits = 0 if found else more
                 if engine.violation is not None:
-                    reader.by = LAST_CALLER  # what follows is the reader's
-                if reader.by is not CALLER or reader.has_input:
+                    reader.by = RECEIVER_LAST  # what follows is the reader's
+                if reader.by is not RECEIVER or reader.has_input:
                     return
         finally:
-            if reader.by is CALLER:
-                reader.by = STANDBY
-            elif reader.by is LAST_CALLER:
+            if reader.by is RECEIVER:
+                reader.by = OFFERED
+            elif reader.by is RECEIVER_LAST:
                 reader.wake()

@@ -12,7 +12,7 @@ from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
-from .budget import current_pacer
+from .budget import current_budget
 from .ending import Ending
 from .host import Host
 from .messages import Data, FragmentedMessage
@@ -62,7 +62,7 @@ class Sender:
     ``lock`` exists only while somebody holds or wants it.
     """
 
-    __slots__ = ("_ending", "_engine", "_host", "_pacer", "_reader", "_writer", "lock")
+    __slots__ = ("_budget", "_ending", "_engine", "_host", "_reader", "_writer", "lock")
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Sender:
         self._writer = writer
         self._ending = ending
         self._host = host
-        self._pacer = current_pacer()
+        self._budget = current_budget()
         self.lock: trio.StrictFIFOLock | None = None
 
     @property
@@ -86,9 +86,9 @@ class Sender:
         return 0 if self.lock is None else self.lock.statistics().tasks_waiting
 
     @enable_ki_protection
-    def gather(self, message: object, compress: bool) -> bool:
+    def queue_behind(self, message: object, compress: bool) -> bool:
         """Accept a message behind others that are about to go out, if there are any."""
-        return self._engine.gather(message, compress)
+        return self._engine.queue_behind(message, compress)
 
     @enable_ki_protection
     def accept_nowait(self, opcode: int, payload: bytes, compress: bool) -> bool:
@@ -142,16 +142,16 @@ class Sender:
         """Accept the fragments of one message as they come."""
         iterator = aiter(fragments)
         async with _Turn(self):
-            await self._pacer.step()
+            await self._budget.checkpoint()
             message = FragmentedMessage(text)
             try:
                 async for fragment in iterator:
-                    payload = message.prepared(fragment)
+                    payload = message.encode(fragment)
                     await self._wait_room()
                     self._commit_fragment(
                         message, payload, fin=False, compress=compress
                     )
-                    await self._pacer.step()
+                    await self._budget.checkpoint()
                 if message.begun:
                     message.finish()
                     await self._wait_room()

@@ -16,7 +16,7 @@ from trio.lowlevel import enable_ki_protection
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._transports.base import STEP_SIZE, WRITE_SIZE, Transport
-from .budget import current_pacer
+from .budget import current_budget
 from .host import Host
 from .options import Options
 
@@ -32,16 +32,16 @@ class Writer:
     """
 
     __slots__ = (
+        "_batch_limit",
+        "_budget",
         "_engine",
         "_flusher_done",
         "_flusher_scope",
-        "_gathers",
         "_host",
         "_last_write",
         "_nursery",
         "_options",
         "_outbox",
-        "_pacer",
         "_room",
         "_transport",
         "_write_limit",
@@ -66,8 +66,8 @@ class Writer:
         self._options = options
         self._host = host
         self._write_limit = options.write_limit
-        self._gathers = min(WRITE_SIZE, options.write_limit)
-        self._pacer = current_pacer()
+        self._batch_limit = min(WRITE_SIZE, options.write_limit)
+        self._budget = current_budget()
         self._nursery: trio.Nursery | None = None
         self.ended = False  # the connection is no longer open
         self.broken = False  # nothing can be written any more
@@ -102,7 +102,7 @@ class Writer:
             if waited < WRITE_SIZE <= outbox.size:
                 self.write_some()
             elif not self._transport.unsent:
-                outbox.gathers = self._gathers
+                outbox.batch_limit = self._batch_limit
             return
         now = perf_counter()
         burst = now - self._last_write < _BURST
@@ -113,7 +113,7 @@ class Writer:
         outbox.push(frame)
         if outbox.size < WRITE_SIZE:
             self._start_flusher()
-            outbox.gathers = self._gathers
+            outbox.batch_limit = self._batch_limit
         else:
             self.flush()
 
@@ -134,7 +134,7 @@ class Writer:
             self._host.write_failed(exc)
             return
         if count == len(frame) and not self._transport.unsent:
-            outbox.taken += count
+            outbox.bytes_written += count
             self.holds_data = False
             return
         outbox.push(frame)
@@ -156,7 +156,7 @@ class Writer:
     def write_some(self) -> None:
         """Write what the transport takes now."""
         outbox = self._outbox
-        outbox.gathers = 0
+        outbox.batch_limit = 0
         left = STEP_SIZE  # a peer as fast as we are could keep us for ever
         try:
             while left > 0 and not self.broken:
@@ -167,7 +167,7 @@ class Writer:
                 self.holds_data = self._engine.data_waits
                 if not outbox.size:
                     break
-                count = self._transport.write(outbox.gather(WRITE_SIZE))
+                count = self._transport.write(outbox.next_buffers(WRITE_SIZE))
                 if not count:
                     break
                 outbox.consume(count)
@@ -175,7 +175,7 @@ class Writer:
         except OSError as exc:
             self._host.write_failed(exc)
         if STEP_SIZE - left > WRITE_SIZE:
-            self._pacer.wrote_much()
+            self._budget.wrote_much()
         if self._room is not None and self.has_room:
             self.wake_room()
 
@@ -194,7 +194,7 @@ class Writer:
                     self.watched = None
                 if self.flushed or self.broken:
                     break
-                before = outbox.taken
+                before = outbox.bytes_written
                 # A deadline for each wait: any byte taken starts it anew (R8).
                 with trio.move_on_after(self._options.stall_timeout) as wait:
                     try:
@@ -204,7 +204,7 @@ class Writer:
                 if not wait.cancelled_caught:
                     if self.watched is not None:
                         self.last_progress = trio.current_time()
-                elif outbox.taken == before:
+                elif outbox.bytes_written == before:
                     self._host.fail(1011, "write timeout", self._stalled())
         self._flusher_scope = None
         self.flushing = False
@@ -244,7 +244,7 @@ class Writer:
     @property
     def progress(self) -> int:
         """A number that changes whenever the socket takes something."""
-        return self._outbox.taken - self._transport.unsent
+        return self._outbox.bytes_written - self._transport.unsent
 
     def watch(self, ping: bytes) -> bool:
         """Note until when a ping waits in our hands; return whether it does."""
@@ -258,7 +258,7 @@ class Writer:
         """Wait until there may be room. One task at a time."""
         self._room = trio.Event()
         await self._room.wait()
-        self._pacer.waited()
+        self._budget.renew()
 
     def wake_room(self) -> None:
         """Wake who waits for room."""

@@ -51,7 +51,7 @@ cdef class Engine:
     cpdef data_frame(self, int opcode, payload, bint fin, bint compress=*)
 
     @cython.locals(opcode=int, payload=bytes)
-    cpdef bint gather(self, message, bint compress) except -1
+    cpdef bint queue_behind(self, message, bint compress) except -1
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 

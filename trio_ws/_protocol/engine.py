@@ -3,7 +3,7 @@
 
 Bytes go in by :meth:`Engine.receive`, messages wait in :attr:`Engine.messages`,
 bytes that have to go out wait in :attr:`Engine.outbox`. The closing handshake is
-the table of ``_state``; this file says what each step means.
+the table of ``closing``; this file says what each step means.
 """
 
 from __future__ import annotations
@@ -266,14 +266,14 @@ class Engine:
                 return self._extended(Frame(opcode, payload, fin), compress)
         return encode(opcode, payload, fin, self.client)
 
-    def gather(self, message: object, compress: bool) -> bool:
+    def queue_behind(self, message: object, compress: bool) -> bool:
         """Queue a message behind others that are about to go out together.
 
         Return False if none are, or if they are enough, or if it isn't one that can be
         sent as it is: then it goes the long way.
         """
         outbox = self.outbox
-        if not outbox.gathers or self.phase is not OPEN:
+        if not outbox.batch_limit or self.phase is not OPEN:
             return False
         if type(message) is bytes:
             opcode, payload = BINARY, message
@@ -281,7 +281,7 @@ class Engine:
             opcode, payload = TEXT, message.encode()
         else:
             return False
-        if outbox.size + len(payload) + MAX_HEADER >= outbox.gathers:
+        if outbox.size + len(payload) + MAX_HEADER >= outbox.batch_limit:
             return False
         outbox.push(self.data_frame(opcode, payload, True, compress))
         return True

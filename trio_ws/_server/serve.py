@@ -12,7 +12,7 @@ from typing import Unpack
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.groups import ends_with, exit_of, reduced
+from .._connection.groups import aexit, collapse, finish_aexit
 from .._endpoint.options import make_options
 from .._transports.make import check_context
 from .acceptor import AnyListener
@@ -164,5 +164,5 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
                 await self._server.aclose()
             except BaseException as closing:  # noqa: BLE001 - becomes the outcome
                 outcome = closing
-        error = await exit_of(self._manager, outcome)
-        return ends_with(error and reduced(error, outcome), exc)
+        error = await aexit(self._manager, outcome)
+        return finish_aexit(error and collapse(error, outcome), exc)

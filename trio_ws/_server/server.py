@@ -12,7 +12,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.connection import ServerConnection
-from .._connection.groups import exit_of, raise_as_is, reduced
+from .._connection.groups import aexit, collapse, raise_as_is
 from .._endpoint.options import check_seconds
 from .._protocol.closing import close_payload
 from .acceptor import Acceptor, AnyListener
@@ -122,10 +122,10 @@ async def run_server(
         partial(server._sessions.start, handler_nursery or nursery),
         partial(task_status.started, server),
     )
-    error = await exit_of(manager, None)
+    error = await aexit(manager, None)
     server._done.set()
     if error is not None:
-        raise_as_is(reduced(error, None))
+        raise_as_is(collapse(error, None))
 
 
 def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:

@@ -9,7 +9,7 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._connection.connection import ServerConnection
-from .._connection.groups import parted
+from .._connection.groups import split_errors
 from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
@@ -116,7 +116,7 @@ class Sessions:
                 else:
                     await self._handle(connection)
         except BaseException as exc:
-            error, rest = parted(exc)
+            error, rest = split_errors(exc)
             if error is not None:
                 self._log_error(error, scope)
             if rest is exc:
@@ -132,7 +132,7 @@ class Sessions:
     def _log_error(self, exc: Exception, scope: ConnectionScope | None) -> None:
         if scope is None:
             self._logger.error("opening handshake failed", exc_info=exc)
-        elif scope.gave_verdict:
+        elif scope.raised_exit_error:
             # The handler was never told, so it didn't fail.
             self._logger.info("connection lost: %s", exc)
         elif not isinstance(scope.loss_in(exc), ConnectionClosedOK):

@@ -15,9 +15,9 @@ cdef class Outbox:
     cdef object _control
     cdef object _pongs
     cdef object _data
-    cdef public Py_ssize_t gathers
+    cdef public Py_ssize_t batch_limit
     cdef public long long size
-    cdef public long long taken
+    cdef public long long bytes_written
 
     cpdef push(self, frame)
     cpdef push_control(self, bytes frame)
@@ -25,7 +25,7 @@ cdef class Outbox:
     cpdef bint holds_data(self, close_frame)
     cpdef drop(self)
     @cython.locals(buffers=list, total=Py_ssize_t, size=Py_ssize_t)
-    cpdef list gather(self, Py_ssize_t limit)
+    cpdef list next_buffers(self, Py_ssize_t limit)
     @cython.locals(parts=list)
     cpdef consume(self, Py_ssize_t count)
     @cython.locals(

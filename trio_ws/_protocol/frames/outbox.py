@@ -46,9 +46,9 @@ class Outbox:
         "_pongs",
         "_rest",
         "_under_way",
-        "gathers",
+        "batch_limit",
+        "bytes_written",
         "size",
-        "taken",
     )
 
     def __init__(self) -> None:
@@ -60,9 +60,9 @@ class Outbox:
         self._pongs: list[bytes] = []
         self._data: deque[Encoded] = _NOTHING
         self.size = 0  # bytes that wait
-        self.taken = 0  # bytes that the socket took, ever
+        self.bytes_written = 0  # bytes that the socket took, ever
         # Above 0, a flusher is about to write, and up to so many bytes may wait for it.
-        self.gathers = 0
+        self.batch_limit = 0
 
     def push(self, frame: Encoded) -> None:
         """Queue a data frame, or the close frame that ends the data."""
@@ -112,7 +112,7 @@ class Outbox:
         if self._rest is not None:
             self.size += len(self._rest[0]) - self._rest[1]
 
-    def gather(self, limit: int) -> list[bytes | memoryview]:
+    def next_buffers(self, limit: int) -> list[bytes | memoryview]:
         """Return the next buffers to write, at least one frame where one waits.
 
         More are added while together they stay below ``limit`` bytes. Nothing
@@ -145,8 +145,8 @@ class Outbox:
         return buffers
 
     def consume(self, count: int) -> None:
-        """Take note that the socket took ``count`` bytes of what gather() gave."""
-        self.taken += count
+        """Forget ``count`` bytes that next_buffers() gave and the socket took."""
+        self.bytes_written += count
         self.size -= count
         if not self.size:  # of many small frames, one by one would cost more
             self._under_way.clear()
