@@ -28,8 +28,8 @@ PIP = python -m pip install --quiet --disable-pip-version-check
 # What has to be compiled again when it changes.
 TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
 CODEC = $(TYPES) $(TYPES:.pxd=.py)
-FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/fuzz/test_*.py), \
-	$(wildcard tests/fuzz/[!_]*.py))
+FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/programs/fuzz/test_*.py), \
+	$(wildcard tests/programs/fuzz/[!_]*.py))
 
 # The stamp's name holds what the environment was made from.
 KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))
@@ -59,13 +59,13 @@ test: $(READY) ## all tests, with a coverage report, the codec in Python
 	TRIO_WS_PURE=1 $(VENV)/bin/python -m coverage run -m pytest $(PARALLEL) $(ARGS)
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report $(if $(ARGS),--fail-under=0)
-	$(if $(ARGS),,$(VENV)/bin/python -m pytest tests/_protocol/test_both.py)
+	$(if $(ARGS),,$(VENV)/bin/python -m pytest tests/protocol/test_both.py)
 
 test-only: $(READY) ## all tests, without coverage, compiled: in half the time
 	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-pure: $(READY) ## the tests of the sans-I/O core alone
-	$(VENV)/bin/python -m pytest tests/_protocol $(ARGS)
+	$(VENV)/bin/python -m pytest tests/protocol $(ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	$(VENV)/bin/ruff check .
@@ -84,10 +84,10 @@ docs: $(READY_DOCS) ## build docs/ into build/docs; a warning is an error
 		-b html docs build/docs
 
 conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2.7
-	$(VENV)/bin/python tests/conformance/run.py $(if $(CASES),--cases '$(CASES)')
+	$(VENV)/bin/python tests/programs/conformance/run.py $(if $(CASES),--cases '$(CASES)')
 
-fuzz: $(READY_FUZZ) ## each target in tests/fuzz for SECONDS seconds
-	@$(if $(strip $(FUZZ_TARGETS)),,echo "tests/fuzz has no targets" >&2; exit 1)
+fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
+	@$(if $(strip $(FUZZ_TARGETS)),,echo "tests/programs/fuzz has no targets" >&2; exit 1)
 	@set -e; for target in $(FUZZ_TARGETS); do \
 		work=build/fuzz/$$(basename $$target .py); \
 		mkdir -p $$work/corpus; \
@@ -97,16 +97,16 @@ fuzz: $(READY_FUZZ) ## each target in tests/fuzz for SECONDS seconds
 	done
 
 soak: $(READY) ## two ends that send and are cancelled at random, for SECONDS seconds
-	$(VENV)/bin/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
+	$(VENV)/bin/python tests/programs/soak.py --seconds $(SECONDS) $(ARGS)
 
 bench: $(READY_BENCH) ## the benchmark, beside other libraries, in ten minutes
-	$(VENV_BENCH)/bin/python tests/benchmarks/run.py $(ARGS)
+	$(VENV_BENCH)/bin/python tests/programs/benchmarks/run.py $(ARGS)
 
 bench-quick: $(READY_BENCH) ## the shortest of it, in one
-	$(VENV_BENCH)/bin/python tests/benchmarks/run.py --quick $(ARGS)
+	$(VENV_BENCH)/bin/python tests/programs/benchmarks/run.py --quick $(ARGS)
 
 rivals: $(READY_BENCH) ## what other libraries do in the same situations
-	$(VENV_BENCH)/bin/python tests/rivals/run.py
+	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py
 
 # A wheel for machines like this one, and one for those that none is made for.
 dist: export TRIO_WS_REQUIRE = all

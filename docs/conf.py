@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.benchmarks
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.programs.benchmarks
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import trio_ws

@@ -49,7 +49,7 @@ def test_texts_are_those_of_websockets(
     assert str(ours) == str(theirs)
 
 
-def test_texts_that_the_design_promises() -> None:
+def test_texts_by_the_letter() -> None:
     # Apart from the comparison, in case websockets changes its own.
     assert str(ConnectionClosedError(None, None)) == ("no close frame received or sent")
     assert str(ConnectionClosedError(None, Close(1011, "keepalive ping timeout"))) == (

@@ -5,8 +5,8 @@
    .. measured:: round trip
       :pictures: 32 B; 64 KiB
 
-The argument is the title of a table of tests/benchmarks/report.py, up to its colon,
-or ``about``. The build fails if the file has no such thing.
+The argument is the title of a table of tests/programs/benchmarks/report.py, up to its
+colon, or ``about``. The build fails if the file has no such thing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from tests.benchmarks import report
+from tests.programs.benchmarks import report
 
 MEASURED = Path(__file__).resolve().parents[1] / "performance.json"
 

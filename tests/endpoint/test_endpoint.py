@@ -1,0 +1,290 @@
+"""How a connection fails, and goodbyes in a hurry."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tests.endpoint.link import MakeSockets
+from tests.peers.in_memory import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    RawPeer,
+    close_frame,
+    connected,
+    frame,
+)
+from trio_ws import ConnectionClosedError, ConnectionClosedOK, accept
+from trio_ws._endpoint import counter as _counter
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+FIN = 0x80
+
+
+# Failures
+
+
+async def test_a_reset_while_reading(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer) as ws:
+        nursery.start_soon(trio.lowlevel.checkpoint)
+        both.reset()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        assert str(caught.value) == "no close frame received or sent"
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+async def test_a_reset_while_writing(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer) as ws:
+        both.reset()
+        ws.send_nowait("x")  # the first to notice
+        with pytest.raises(ConnectionClosedError) as caught:
+            ws.send_nowait("x")
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+
+
+async def test_a_close_frame_is_found_though_writing_fails(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    # What the peer said before it went says more than that it has gone.
+    both = sockets(unix=True)
+    async with connected(nursery, both.peer) as ws:
+        await trio.testing.wait_all_tasks_blocked()
+        both.sock.send(frame(TEXT, b"last") + frame(CLOSE, b"\x03\xe8bye"))
+        assert isinstance(both.peer.stream, trio.SocketStream)
+        both.peer.stream.socket.close()
+        ws.send_nowait("x")  # the first to notice
+        assert ws.recv_nowait() == "last"
+        with pytest.raises(ConnectionClosedOK, match=r"received 1000 \(OK\) bye"):
+            await ws.recv()
+
+
+async def test_a_violation_is_answered_and_the_messages_before_it_are_too(
+    sockets: MakeSockets,
+    nursery: trio.Nursery,
+    now: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
+    peer = sockets().peer
+    async with connected(nursery, peer) as ws:
+
+        async def echo() -> None:
+            await ws.send(await ws.recv())
+
+        ws.nursery.start_soon(echo)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.stream.send_all(
+            frame(TEXT, b"1") + frame(PING, b"2") + frame(3) + frame(TEXT, b"no")
+        )
+        got = [await peer.read() for _ in range(3)]
+        assert set(got[:2]) == {(FIN | TEXT, b"1"), (FIN | PONG, b"2")}
+        assert got[2] == close_frame(1002, "unknown opcode 0x3")
+        assert await peer.read() is None
+        await peer.end()
+        with pytest.raises(ConnectionClosedError, match="unknown opcode"):
+            await ws.send("x")
+
+
+async def test_close_frames_that_cross_lose_nothing(nursery: trio.Nursery) -> None:
+    # The server's stream may not end before what it has accepted is written,
+    # although both close frames are there.
+    for turns in range(8):
+        peer = RawPeer(client=True)
+        await peer.ask()
+        async with accept(peer.theirs, ping_interval=None) as ws:
+            await peer.skip_response()
+            for i in range(5):
+                await ws.send(b"%d" % i * 30_000)
+            await peer.close()
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            if ws.close_code is None:
+                await ws.aclose()
+        for i in range(5):
+            assert await peer.read() == (FIN | BINARY, b"%d" % i * 30_000)
+        assert await peer.read() == close_frame(1000)
+        assert await peer.read() is None
+
+
+async def test_a_peer_that_has_ended_its_stream_still_reads(
+    sockets: MakeSockets,
+) -> None:
+    both = sockets(client=True)
+    peer = both.peer
+    await peer.ask()
+    async with accept(peer.theirs, write_limit=2**24) as ws:
+        await peer.skip_response()
+        sizes = [1_000_000] * 8  # more than the system's buffers hold
+        for size in sizes:
+            await ws.send(bytes(size))
+        ws.nursery.start_soon(ws.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.end()
+        await trio.testing.wait_all_tasks_blocked()
+        for size in sizes:
+            received = await peer.read()
+            assert received is not None
+            assert len(received[1]) == size
+        assert await peer.read() == close_frame(1000)
+        assert await peer.read() is None
+
+
+async def test_how_tcp_ends_after_both_close_frames_is_of_no_interest(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer) as ws:
+        await trio.testing.wait_all_tasks_blocked()
+        await both.peer.send(CLOSE, b"\x03\xe8")
+        assert await both.peer.read() == close_frame(1000)
+        both.reset()
+        with pytest.raises(ConnectionClosedOK):
+            await ws.recv()
+        await ws.wait_closed()
+        assert ws.close_code == 1000
+
+
+# Goodbyes in a hurry
+
+
+async def test_a_goodbye_is_said_without_waiting(
+    sockets: MakeSockets, mock_clock: MockClock
+) -> None:
+    both = sockets(client=True)
+    peer = both.peer
+    await peer.ask()
+    with trio.CancelScope() as scope:
+        async with accept(peer.theirs, max_queue=0) as ws:
+            await peer.skip_response()
+            # Bytes that nobody has read would make closing a reset, which
+            # can destroy the goodbye.
+            for _ in range(12):  # more than one read, less than a buffer holds
+                await peer.send(BINARY, bytes(10_000))
+                await trio.testing.wait_all_tasks_blocked()
+            assert ws._endpoint.reader.paused
+            await ws.send("last")
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert await peer.read() == (FIN | TEXT, b"last")
+    assert await peer.read() == close_frame(1001)
+    assert await peer.read() is None
+    assert both.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0  # no reset
+    assert trio.current_time() == 0
+
+
+async def test_a_goodbye_to_whom_takes_nothing(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False, streams=trio.testing.lockstep_stream_pair())
+    with trio.CancelScope() as scope:
+        async with connected(nursery, peer) as ws:
+            await ws.send(bytes(200_000))
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert trio.current_time() == 0
+    with pytest.raises(trio.ClosedResourceError):
+        await peer.theirs.send_all(b"x")
+
+
+async def test_a_goodbye_is_why_a_connection_ended(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+    with trio.CancelScope() as scope:
+        async with connected(nursery, peer) as ws:
+            scope.cancel()
+            await trio.sleep_forever()
+    with pytest.raises(ConnectionClosedError) as caught:
+        await ws.recv()
+    assert isinstance(caught.value.__cause__, ConnectionAbortedError)
+    assert str(caught.value.__cause__) == "closed without waiting for the peer"
+
+
+async def test_a_goodbye_in_which_a_violation_is_found(
+    sockets: MakeSockets,
+    nursery: trio.Nursery,
+) -> None:
+    both = sockets()
+    with trio.CancelScope() as scope:
+        async with connected(nursery, both.peer) as ws:
+            await trio.testing.wait_all_tasks_blocked()
+            both.sock.send(frame(3))
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert ws.close_code == 1006
+    # Which of the two came first is up to the scheduler; there is one goodbye.
+    assert await both.peer.read() in (
+        close_frame(1001),
+        close_frame(1002, "unknown opcode 0x3"),
+    )
+    assert await both.peer.read() is None
+
+
+async def test_a_goodbye_to_whom_has_gone(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    with trio.CancelScope() as scope:
+        async with connected(nursery, both.peer) as ws:
+            await trio.testing.wait_all_tasks_blocked()
+            both.reset()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert ws.close_code == 1006
+
+
+class TakesNoClose(trio.abc.Stream):
+    """A stream on which data goes out and a close frame alone never does."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if bytes(data).startswith(bytes([FIN | CLOSE])):
+            await trio.sleep_forever()
+        await trio.sleep(1)
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_close_frame_that_no_stream_takes_is_no_lost_data(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    peer = RawPeer(client=True, streams=(TakesNoClose(ours), theirs))
+    nursery.start_soon(peer.ask)
+    async with accept(peer.theirs, close_timeout=5) as ws:
+        await peer.skip_response()
+        await ws.send("x")
+    assert ws.close_code == 1006
+    assert await peer.read() == (FIN | TEXT, b"x")

@@ -1,0 +1,19 @@
+"""TLS contexts that trust each other, made once."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+
+import trustme
+
+
+@cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the TLS contexts of a client and of a server that it trusts."""
+    authority = trustme.CA()
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    return client, server

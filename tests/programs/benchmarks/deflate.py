@@ -1,0 +1,123 @@
+"""What compression costs and saves: bytes, memory and CPU time, for some parameters.
+
+    python tests/programs/benchmarks/deflate.py
+
+Two ends, as the factories negotiate them, send each other JSON as an application
+may: records with the same keys and changing values. Bytes are those of payloads;
+memory is what one end allocates that has sent and received; CPU time is that of
+compressing a message and decompressing it, the best of some rounds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# A script's path starts at its own folder, and a checkout may not be installed.
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.programs.benchmarks.texts import json_texts
+from trio_ws.extensions import (
+    ClientPerMessageDeflateFactory,
+    Extension,
+    Frame,
+    ServerPerMessageDeflateFactory,
+)
+
+#: What the documentation's table has a line for: the keywords of both factories.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "without context takeover": {
+        "server_no_context_takeover": True,
+        "client_no_context_takeover": True,
+    },
+    "9 bits, memLevel 1": {
+        "server_max_window_bits": 9,
+        "client_max_window_bits": 9,
+        "compress_settings": {"memLevel": 1},
+    },
+    "15 bits, memLevel 8": {
+        "server_max_window_bits": 15,
+        "client_max_window_bits": 15,
+        "compress_settings": {"memLevel": 8},
+    },
+}
+
+TEXT = 1
+
+
+class Cost(NamedTuple):
+    """What one message costs on average, and one end of a connection."""
+
+    size: float  # bytes, compressed
+    memory: float  # KiB
+    time: float  # microseconds, of both ends together
+
+
+def ends(settings: dict[str, Any]) -> tuple[Extension, Extension]:
+    """Negotiate; return the client's end and the server's."""
+    client_factory = ClientPerMessageDeflateFactory(**settings)
+    server_factory = ServerPerMessageDeflateFactory(**settings)
+    offer = client_factory.get_request_params()
+    answer, server = server_factory.process_request_params(offer, [])
+    return client_factory.process_response_params(answer, []), server
+
+
+def exchange(client: Extension, server: Extension, texts: list[bytes]) -> int:
+    """Send messages each way; return the bytes that went."""
+    size = 0
+    for text in texts:
+        for sender, receiver in (client, server), (server, client):
+            frame = sender.encode(Frame(TEXT, text))
+            size += len(frame.data)
+            if receiver.decode(frame).data != text:
+                raise AssertionError("not what was sent")
+    return size
+
+
+def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
+    """Measure one set of parameters."""
+    texts = [text.encode() for text in json_texts(200, rows=10)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        pair = ends(settings)
+        exchange(*pair, texts)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size, best = 0, float("inf")
+    for _ in range(rounds):
+        pair = ends(settings)
+        start = time.process_time()
+        size = exchange(*pair, texts)
+        best = min(best, time.process_time() - start)
+    count = 2 * len(texts)
+    return Cost(size / count, (after - before) / 2 / 1024, best / count * 1e6)
+
+
+def main() -> None:
+    """Print a table."""
+    texts = [text.encode() for text in json_texts(200, rows=10)]
+    print(
+        f"{platform.python_implementation()} {platform.python_version()},"
+        f" zlib {zlib.ZLIB_RUNTIME_VERSION}"
+    )
+    print("with ISA-L" if importlib.util.find_spec("isal") else "without ISA-L")
+    print(f"messages of {sum(map(len, texts)) / len(texts):.0f} bytes")
+    for name, settings in SETTINGS.items():
+        cost = measure(settings)
+        print(
+            f"{name:26} {cost.size:5.0f} bytes {cost.memory:5.0f} KiB"
+            f" {cost.time:5.0f} us"
+        )
+
+
+if __name__ == "__main__":
+    main()

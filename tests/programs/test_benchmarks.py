@@ -1,0 +1,129 @@
+"""The benchmark measures what it says; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import trio_ws
+from tests.programs.benchmarks import report, sampling
+from tests.programs.benchmarks.peers import RAW_TRIO, TRIO_WS, End, Options, WrongData
+from tests.programs.benchmarks.peers.trio_ws import TrioWs
+from tests.programs.benchmarks.run import Driver
+from tests.programs.benchmarks.workloads import ROUND_TRIP, SATURATED, WORKLOADS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, Any]]:
+    """What two small workloads give, in processes as always."""
+    driver = Driver([RAW_TRIO, TRIO_WS], rounds=2, seconds=0.001)
+    try:
+        found: dict[str, Any] = {ROUND_TRIP: {}, SATURATED: {}}
+        for workload in WORKLOADS:
+            if workload.group in found and not workload.case.endswith("iB"):
+                found[workload.group][workload.case] = driver.measure(workload)
+        assert driver.failures == []
+        yield {
+            "about": report.about(driver.about, 2) | {"minutes": 0},
+            "results": found,
+        }
+    finally:
+        driver.close()
+
+
+def test_each_peer_measures_each_round(results: dict[str, Any]) -> None:
+    for group, case in (ROUND_TRIP, "32 B"), (SATURATED, "32 connections, 64 B"):
+        found = results["results"][group][case]
+        assert list(found) == [RAW_TRIO, TRIO_WS]
+        for times in found.values():
+            assert times["count"] >= 1
+            assert [value > 0 for value in times["cpu"]] == [True, True]
+            assert [value > 0 for value in times["wall"]] == [True, True]
+
+
+def test_the_report_has_all_of_it(results: dict[str, Any]) -> None:
+    text = report.markdown(json.loads(json.dumps(results)))
+    assert re.search(rf"^\| {TRIO_WS} \| [\d.,]+ \([\d.,]+\) / [\d.,]+ \|$", text, re.M)
+    assert re.search(rf"round trip 32 B / {RAW_TRIO} \| at most 0.8 \| [\d.]+ \|", text)
+    assert "round trip 1 KiB" not in text
+    assert re.search(r"Not measured: \d+\.", text)
+    picture = ElementTree.fromstring(report.picture(results, ROUND_TRIP, "32 B"))
+    labels = [element.text for element in picture.iter() if element.text]
+    assert {TRIO_WS, RAW_TRIO} <= set(labels)
+
+
+class Liar(TrioWs):
+    def echo_server(self, options: Options) -> AbstractAsyncContextManager[int]:
+        async def lie(end: End) -> None:
+            await end.recv()
+            await end.send(b"trutH")
+
+        return self.server(lie, options)
+
+
+async def test_a_wrong_byte_is_a_failure() -> None:
+    async with Liar().round_trips(Options(5), [b"truth"]) as drive:
+        with pytest.raises(WrongData):
+            await drive(1)
+
+
+@pytest.mark.parametrize("from_client", [True, False])
+async def test_one_way_each_way(from_client: bool) -> None:
+    peer = TrioWs()
+    async with peer.one_way(Options(5), b"truth", from_client=from_client) as drive:
+        await drive(3)
+        await drive(2)
+
+
+def test_a_target_is_met_or_not_or_not_measured() -> None:
+    def missing(results: report.Results) -> float:
+        raise report.Missing
+
+    most = report.Target("x", 0.5, lambda results: 0.5)
+    assert most.row({}) == ["x", "at most 0.5", "0.50", "met"]
+    least = report.Target("x", 0.5, lambda results: 0.4, at_least=True)
+    assert least.row({}) == ["x", "at least 0.5", "0.40", "**not met**"]
+    assert report.Target("x", 0.5, missing).row({})[2:] == ["", ""]
+
+
+# The profiler
+
+
+def test_whose_a_line_is() -> None:
+    assert sampling.owner_of(trio_ws.__file__, 1) == "trio_ws"
+    assert sampling.owner_of(__file__, 1) == "the benchmark"
+    assert sampling.owner_of(pytest.__file__, 1) == "pytest"
+    assert sampling.owner_of(re.__file__, 1) is None
+
+
+def test_system_calls_are_told_apart() -> None:
+    path = ROOT / "trio_ws/_transports/sockets.py"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    calls = [n for n, line in enumerate(lines, 1) if re.search(r"\.(send|recv)", line)]
+    assert calls
+    for number in calls:
+        assert sampling.owner_of(str(path), number) == "system calls"
+
+
+# The page of the documentation
+
+
+def test_what_the_page_shows_was_measured() -> None:
+    text = (ROOT / "docs/performance.rst").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "docs/performance.json").read_text(encoding="utf-8"))
+    tables = report.tables(measured, brief=True)
+    shown = re.findall(r"^\.\. measured:: (.+)\n(?:   :pictures: (.+))?", text, re.M)
+    assert len(shown) > 10
+    for name, cases in shown:
+        assert name == "about" or tables[name].rows
+        for case in filter(None, cases.split("; ")):
+            ElementTree.fromstring(report.picture(measured, name, case))

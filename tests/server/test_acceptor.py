@@ -1,0 +1,283 @@
+"""Accepting: what the system does, and in which steps."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import socket
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+
+import trio_ws
+from tests.handlers import echo
+from tests.peers.in_memory import MemoryListener
+from tests.server.serving import logged
+from trio_ws import connect, open_server
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+    return caplog
+
+
+# What the system does
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS]
+)
+async def test_a_shortage_of_a_listener_passes(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture, code: int
+) -> None:
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener]):
+        for _ in range(50):
+            listener.fail(OSError(code, os.strerror(code)))
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+        assert 4 <= trio.current_time() <= 6
+        listener.fail(OSError(code, os.strerror(code)))
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    # Once for each time that it happens, not for each attempt.
+    message = f"accepting no connections for now: [Errno {code}] {os.strerror(code)}"
+    assert logged(log) == [("ERROR", message)] * 2
+
+
+class Accepting:
+    """Stands in for the sockets' accept(), which fails as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self.errors: list[OSError] = []
+        original = socket.socket.accept
+
+        def accept(sock: socket.socket) -> tuple[socket.socket, Any]:
+            self.calls += 1
+            if self.errors:
+                raise self.errors.pop()
+            return original(sock)
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+
+
+async def test_a_stream_that_is_gone_before_it_is_accepted(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    listener = MemoryListener()
+    async with open_server(echo, listeners=[listener]):
+        for _ in range(3):
+            listener.fail(OSError(errno.ECONNABORTED, "aborted"))
+        async with connect("ws://testing/", stream=listener.connect()) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert trio.current_time() == 0
+    assert logged(log) == []
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    accepting = Accepting(monkeypatch)
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        accepting.errors += [OSError(errno.ECONNABORTED, "aborted")] * 5
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert not accepting.errors
+    assert [line for line in logged(log) if "listening" not in line[1]] == []
+
+
+@pytest.mark.realtime(seconds=0.2)
+async def test_an_error_that_stays_does_not_make_it_spin(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    accepting = Accepting(monkeypatch)
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        accepting.errors += [OSError(errno.EINVAL, "not listening")] * 10_000
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        with trio.move_on_after(0.15):
+            await trio.sleep_forever()
+        assert accepting.calls < 10
+        accepting.errors.clear()
+        async with connect("ws://testing/", stream=stream) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    assert len([line for line in logged(log) if line[0] == "ERROR"]) == 1
+
+
+@pytest.mark.realtime(seconds=0.5)
+def test_a_process_without_descriptors_recovers() -> None:
+    # In a process of its own: the limit is one of the whole process.
+    code = """
+        import logging, os, resource, socket, time
+        import trio, trio.testing, trio_ws
+
+        logging.basicConfig(level=logging.INFO)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        async def echo(ws):
+            async for message in ws:
+                await ws.send(message)
+
+        async def main():
+            async with trio_ws.open_server(echo, 0, host="127.0.0.1") as server:
+                await trio.testing.wait_all_tasks_blocked()
+                hold = []
+                try:
+                    while True:
+                        hold.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    pass
+                os.close(hold.pop())  # for the client, none for the server
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                start = time.process_time()
+                await trio.sleep(0.3)
+                print("spent", time.process_time() - start < 0.15)
+                for fd in hold:
+                    os.close(fd)
+                async with trio_ws.connect("ws://x/", stream=stream) as ws:
+                    await ws.send("recovered")
+                    print(await ws.recv())
+
+        trio.run(main)
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.stdout == "spent True\nrecovered\n", process.stderr
+    assert process.stderr.count("accepting no connections for now") == 1
+    assert process.stderr.count("\n") == 2
+
+
+async def test_a_peer_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    # getsockname() fails on some systems for a connection that was reset.
+    def fails(sock: socket.socket, *_: object, **__: object) -> None:
+        sock.close()
+        raise OSError(errno.EINVAL, "gone")
+
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        with monkeypatch.context() as patched:
+            patched.setattr("trio_ws._server.acceptor.make_transport", fails)
+            async with await trio.open_tcp_stream("127.0.0.1", server.port):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+
+def descriptors() -> int:
+    """Count the open descriptors of this process, where the system tells."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+async def test_many_clients_at_once() -> None:
+    async def visit() -> None:
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+
+    before = descriptors(), trio.lowlevel.current_statistics().tasks_living
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        async with trio.open_nursery() as nursery:
+            for _ in range(150):
+                nursery.start_soon(visit)
+    assert (descriptors(), trio.lowlevel.current_statistics().tasks_living) == before
+
+
+async def check_echo(ws: trio_ws.ClientConnection) -> None:
+    await ws.send("round")
+    assert await ws.recv() == "round"
+
+
+async def connected(uri: str, **options: Any) -> None:
+    """Connect, and see that a server answers."""
+    async with trio_ws.connect(uri, **options) as ws:
+        await check_echo(ws)
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often the tasks that accept had their turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if "_accept_sockets" in task.name:
+            self.count += 1
+
+
+async def nothing(ws: trio_ws.ServerConnection) -> None:
+    pass
+
+
+# In which steps
+
+
+async def test_what_waits_is_accepted_in_batches() -> None:
+    steps = Steps()
+    async with trio_ws.open_server(nothing, 0, host="127.0.0.1") as server:
+        await trio.testing.wait_all_tasks_blocked()
+        address = ("127.0.0.1", server.port)
+        clients = [socket.create_connection(address) for _ in range(200)]
+        trio.lowlevel.add_instrument(steps)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert len(server._sessions) == 200
+        for client in clients:
+            client.close()
+    # Three full batches and the rest; one turn to wait for each.
+    assert steps.count <= 8
+
+
+@pytest.mark.realtime(seconds=0.4)
+async def test_no_descriptors_left(caplog: pytest.LogCaptureFixture) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    steps = Steps()
+    async with trio_ws.open_server(echo, 0, host="127.0.0.1") as server:
+        address = ("127.0.0.1", server.port)
+        async with trio_ws.connect("ws://{}:{}/".format(*address)) as ws:
+            waiting = [socket.create_connection(address) for _ in range(3)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                trio.lowlevel.add_instrument(steps)
+                start = trio.current_time()
+                turns = 0
+                # Those who are connected notice nothing.
+                while trio.current_time() < start + 0.35:
+                    await check_echo(ws)
+                    turns += 1
+                trio.lowlevel.remove_instrument(steps)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert turns > 10
+            assert steps.count <= 2 * (trio.current_time() - start) / 0.1 + 2
+            errors = [one for one in caplog.records if one.levelno >= logging.ERROR]
+            assert len(errors) == 1
+            assert "accepting no connections for now" in errors[0].getMessage()
+            # And who waits is served as soon as there are some.
+            for sock in waiting:
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+                await connected("ws://h/", stream=stream)

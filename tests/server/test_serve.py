@@ -1,0 +1,227 @@
+"""serve(), unix_serve() and open_server(): how a server starts."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import ssl
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+import trustme
+
+from tests.handlers import echo
+from tests.peers.in_memory import MemoryListener
+from tests.server.serving import in_memory
+from trio_ws import (
+    Server,
+    ServerConnection,
+    connect,
+    open_server,
+    serve,
+    unix_connect,
+    unix_serve,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_serve_runs_in_a_nursery(nursery: trio.Nursery) -> None:
+    server = await nursery.start(functools.partial(serve, echo, 0, host="127.0.0.1"))
+    assert isinstance(server, Server)
+    assert server.port > 0
+    assert [sock.getsockname()[1] for sock in server.sockets] == [server.port]
+    assert server.connections == set()
+    async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+        assert [c.remote_address for c in server.connections] == [ws.local_address]
+    await server.aclose()
+
+
+async def test_the_port_alone_is_enough(nursery: trio.Nursery) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    server = await nursery.start(serve, echo, port)
+    assert server.port == port
+    async with connect(f"ws://127.0.0.1:{port}/") as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+    await server.aclose()
+
+
+async def test_serve_with_tls(nursery: trio.Nursery) -> None:
+    ca = trustme.CA()
+    contexts = [ssl.create_default_context(purpose) for purpose in ssl.Purpose]
+    ca.issue_cert("127.0.0.1").configure_cert(contexts[1])
+    ca.configure_trust(contexts[0])
+    server = await nursery.start(
+        functools.partial(serve, echo, 0, host="127.0.0.1", ssl=contexts[1])
+    )
+    async with connect(f"wss://127.0.0.1:{server.port}/", ssl=contexts[0]) as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+    await server.aclose()
+
+
+@pytest.mark.parametrize("kind", ["trio", "tls", "socket"])
+async def test_listeners_of_the_users(kind: str) -> None:
+    keywords: dict[str, Any] = {}
+    listener: Any
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    uri = f"ws://127.0.0.1:{port}/"
+    if kind == "tls":
+        ca = trustme.CA()
+        contexts = [ssl.create_default_context(purpose) for purpose in ssl.Purpose]
+        ca.issue_cert("127.0.0.1").configure_cert(contexts[1])
+        ca.configure_trust(contexts[0])
+        listener = trio.SSLListener(listener, contexts[1], https_compatible=True)
+        keywords["ssl"] = contexts[0]
+        uri = uri.replace("ws:", "wss:")
+    elif kind == "socket":
+        listener = socket.socket(fileno=listener.socket.detach())
+    async with open_server(echo, listeners=[listener]) as server:
+        if kind == "tls":
+            assert server.sockets == ()
+            with pytest.raises(ValueError, match="port: expected a server with a TCP"):
+                _ = server.port
+        else:
+            assert server.port == port
+        async with connect(uri, **keywords) as ws:
+            await ws.send("x" * 100_000)
+            assert await ws.recv() == "x" * 100_000
+    with pytest.raises(ConnectionRefusedError):
+        with socket.create_connection(("127.0.0.1", port)):
+            raise AssertionError("listens")
+
+
+async def test_a_unix_socket_has_no_port(tmp_path: Any) -> None:
+    sock = trio.socket.socket(socket.AF_UNIX)
+    await sock.bind(str(tmp_path / "socket"))
+    sock.listen()
+    async with open_server(echo, listeners=[trio.SocketListener(sock)]) as server:
+        with pytest.raises(ValueError, match="port: expected a server with a TCP"):
+            _ = server.port
+
+
+async def test_a_unix_server_removes_its_file_from_anywhere(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = await nursery.start(unix_serve, echo, "socket")
+    monkeypatch.chdir("/")
+    await server.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not os.listdir(tmp_path)
+
+
+async def test_a_unix_server_removes_its_file(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    path = tmp_path / "socket"
+    server = await nursery.start(
+        functools.partial(unix_serve, echo, path, mode=0o600, backlog=5)
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with unix_connect(path) as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+    await server.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "error", "match"),
+    [
+        (("x", 0), {}, TypeError, "handler: expected an async function; got 'x'"),
+        ((echo,), {}, ValueError, "port: expected a port, or listeners; got neither"),
+        ((echo, 0), {"listeners": [MemoryListener()]}, ValueError, "no port with"),
+        (
+            (echo,),
+            {"listeners": [MemoryListener()], "host": "x"},
+            ValueError,
+            "no host",
+        ),
+        (
+            (echo,),
+            {"listeners": [MemoryListener()], "backlog": 1},
+            ValueError,
+            "backlog",
+        ),
+        ((echo,), {"listeners": []}, ValueError, "listeners: expected at least one"),
+        (
+            (echo,),
+            {"listeners": ["x"]},
+            TypeError,
+            "listeners: expected trio listeners",
+        ),
+        ((echo, 0), {"ssl": True}, TypeError, r"ssl: expected an ssl\.SSLContext"),
+        ((echo, 0), {"max_size": -1}, ValueError, "max_size: expected at least 0"),
+        ((echo, 0), {"subprotocols": ["a b"]}, ValueError, "subprotocol: expected a"),
+        (
+            (echo, 0),
+            {"additional_headers": {"Upgrade": "x"}},
+            ValueError,
+            "additional_headers: expected no header",
+        ),
+        (
+            (echo, 0),
+            {"additional_headers": {"X": "a\r\nY: b"}},
+            ValueError,
+            "additional_headers: header X: expected no control",
+        ),
+        ((echo, 0), {"server_header": "a\nb"}, ValueError, "expected no control"),
+        ((echo, 0), {"nonsense": 1}, TypeError, "nonsense"),
+    ],
+)
+async def test_wrong_arguments(
+    arguments: Any, keywords: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        await serve(*arguments, **keywords)
+    with pytest.raises(error, match=match):
+        async with open_server(*arguments, **keywords):
+            raise AssertionError("entered")
+
+
+async def test_a_port_in_use() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        with pytest.raises(OSError, match=r"[Ii]n use"):
+            await serve(echo, sock.getsockname()[1], host="127.0.0.1")
+
+
+async def test_a_connection_class_of_the_users() -> None:
+    class Mine(ServerConnection):
+        def __init__(self, *arguments: Any, extra_argument: int) -> None:
+            super().__init__(*arguments)
+            self.extra = extra_argument
+
+    async def handler(ws: ServerConnection) -> None:
+        assert isinstance(ws, Mine)
+        await ws.send(str(ws.extra))
+
+    server, client = in_memory(
+        handler, create_connection=functools.partial(Mine, extra_argument=42)
+    )
+    async with server:
+        async with client() as ws:
+            assert await ws.recv() == "42"
+
+
+async def test_open_server_is_entered_once() -> None:
+    manager = open_server(echo, 0, host="127.0.0.1")
+    async with manager:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with manager:
+                raise AssertionError("entered")

@@ -1,0 +1,333 @@
+"""Unix sockets: their files, their modes, who may connect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import trio_ws
+from tests.handlers import echo
+from tests.server.serving import content, is_socket, tls_contexts, unix_connected
+from trio_ws._server.listening import open_unix
+
+
+async def check_echo(ws: trio_ws.ClientConnection) -> None:
+    await ws.send("round")
+    assert await ws.recv() == "round"
+
+
+def exists(path: pathlib.Path) -> bool:
+    return path.exists()
+
+
+def mode_of(path: pathlib.Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+async def test_a_unix_socket(
+    path: pathlib.Path, nursery: trio.Nursery, kind: Callable[[Any], Any]
+) -> None:
+    requests = []
+
+    async def handler(ws: trio_ws.ServerConnection) -> None:
+        requests.append((ws.request.headers["Host"], ws.request.path))
+        await echo(ws)
+
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, handler, kind(path))
+    )
+    async with trio_ws.unix_connect(kind(path)) as ws:
+        assert ws.remote_address == str(path)
+        await check_echo(ws)
+    async with trio_ws.unix_connect(kind(path), "ws://name.example:1/a?b") as ws:
+        await check_echo(ws)
+    await server.aclose()
+    assert requests == [("localhost", "/"), ("name.example:1", "/a?b")]
+    assert not exists(path)
+
+
+async def test_tls_on_a_unix_socket(path: pathlib.Path, nursery: trio.Nursery) -> None:
+    server_context, client_context = tls_contexts("name.example")
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, path, ssl=server_context)
+    )
+    for uri, name in (
+        ("wss://name.example/", None),
+        ("wss://other.example/", "name.example"),
+    ):
+        async with trio_ws.unix_connect(
+            path, uri, ssl=client_context, server_hostname=name
+        ) as ws:
+            await check_echo(ws)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        async with trio_ws.unix_connect(
+            path, "wss://other.example/", ssl=client_context
+        ):
+            pytest.fail("the name was not checked")
+    await server.aclose()
+
+
+async def test_nobody_on_a_unix_socket(path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await unix_connected(path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        with pytest.raises(ConnectionRefusedError):
+            await unix_connected(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o777])
+async def test_the_mode_of_a_unix_socket(path: pathlib.Path, mode: int) -> None:
+    listener = await open_unix(str(path), mode, None)
+    async with listener:
+        assert mode_of(path) == mode
+
+
+async def test_the_mode_is_set_before_anybody_can_connect(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def chmod(*args: Any) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            refused.append(sock.connect_ex(str(path)))
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    async with await open_unix(str(path), 0o600, None):
+        assert refused == [errno.ECONNREFUSED]
+
+
+async def test_a_server_has_the_mode_it_was_given(
+    path: pathlib.Path, nursery: trio.Nursery
+) -> None:
+    before = os.umask(0o027)
+    try:
+        for mode, expected in ((None, 0o750), (0o666, 0o666)):
+            server: trio_ws.Server = await nursery.start(
+                partial(trio_ws.unix_serve, echo, path, mode=mode)
+            )
+            assert mode_of(path) == expected
+            await server.aclose()
+    finally:
+        os.umask(before)
+
+
+async def test_a_stale_socket_is_replaced(
+    path: pathlib.Path, nursery: trio.Nursery
+) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+    # A process that was killed leaves it like this.
+    assert is_socket(path)
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, path)
+    )
+    await unix_connected(path)
+    await server.aclose()
+    assert not exists(path)
+
+
+def make_file(path: pathlib.Path) -> None:
+    path.write_text("precious")
+
+
+def make_link(path: pathlib.Path) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def make_link_to_stale(path: pathlib.Path) -> None:
+    other = path.with_name("elsewhere")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(other))
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize(
+    "make", [make_file, pathlib.Path.mkdir, os.mkfifo, make_link, make_link_to_stale]
+)
+async def test_what_is_no_socket_is_left_alone(
+    path: pathlib.Path, make: Callable[[pathlib.Path], None]
+) -> None:
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(FileExistsError, match="socket") as caught:
+        await trio_ws.unix_serve(echo, path)
+    assert caught.value.filename == str(path)
+    assert os.lstat(path) == before
+
+
+async def test_a_socket_of_another_user_is_left_alone(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(FileExistsError, match="of this user's"):
+        await trio_ws.unix_serve(echo, path)
+    assert is_socket(path)
+
+
+async def test_a_socket_in_use_is_left_alone(
+    path: pathlib.Path, nursery: trio.Nursery
+) -> None:
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, path)
+    )
+    with pytest.raises(OSError, match="nobody to listen") as caught:
+        await trio_ws.unix_serve(echo, path)
+    assert caught.value.errno == errno.EADDRINUSE
+    await unix_connected(path)
+    await server.aclose()
+
+
+async def test_a_socket_whose_backlog_is_full_is_in_use(path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen(0)
+        clients = fill_backlog(path)
+        with pytest.raises(OSError, match="nobody to listen"):
+            await trio_ws.unix_serve(echo, path)
+        for client in clients:
+            client.close()
+    assert is_socket(path)
+
+
+def fill_backlog(path: pathlib.Path) -> list[socket.socket]:
+    """Connect until a listener that doesn't accept has enough."""
+    clients: list[socket.socket] = []
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        if client.connect_ex(str(path)) != 0:
+            client.close()
+            return clients
+        clients.append(client)
+
+
+async def test_the_backlog_of_a_unix_socket(path: pathlib.Path) -> None:
+    async with await open_unix(str(path), None, 3):
+        clients = fill_backlog(path)
+        for client in clients:
+            client.close()
+    assert len(clients) in (3, 4)  # Linux lets one more in
+
+
+async def test_a_unix_socket_that_cannot_be_opened_leaves_no_file(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chmod(*args: Any) -> None:
+        raise PermissionError(errno.EPERM, "not today")
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with pytest.raises(PermissionError, match="not today"):
+        await trio_ws.unix_serve(echo, path, mode=0o600)
+    assert not exists(path)
+
+
+async def test_a_unix_socket_in_no_directory(path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await trio_ws.unix_serve(echo, path / "below" / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"open_timeout": -1}, ValueError),
+        ({"no_such_option": 1}, TypeError),
+        ({"ssl": "yes"}, TypeError),
+        ({"handler": "echo"}, TypeError),
+    ],
+)
+async def test_wrong_arguments_leave_no_file(
+    path: pathlib.Path, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await trio_ws.unix_serve(**{"handler": echo, "path": path, **arguments})
+    assert not exists(path)
+
+
+async def test_a_cancelled_server_removes_its_file(path: pathlib.Path) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio_ws.unix_serve, echo, path))
+        assert is_socket(path)
+        nursery.cancel_scope.cancel()
+    assert not exists(path)
+
+
+async def test_cancelled_before_it_begins(path: pathlib.Path) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await trio_ws.unix_serve(echo, path)
+    assert scope.cancelled_caught
+    assert not exists(path)
+
+
+async def test_a_file_that_somebody_else_has_removed(
+    path: pathlib.Path, nursery: trio.Nursery
+) -> None:
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, path)
+    )
+    os.unlink(path)
+    await server.aclose()
+    assert not exists(path)
+
+
+async def test_a_file_that_was_replaced_stays(
+    path: pathlib.Path, nursery: trio.Nursery
+) -> None:
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, path)
+    )
+    os.unlink(path)
+    make_file(path)
+    await server.aclose()
+    assert content(path) == "precious"
+
+
+async def test_a_successor_starts_while_the_last_handlers_end(
+    path: pathlib.Path,
+) -> None:
+    """Its file may well get the inode that ours had."""
+    end = trio.Event()
+
+    async def slow(ws: trio_ws.ServerConnection) -> None:
+        await end.wait()
+
+    async def be_client() -> None:
+        async with trio_ws.unix_connect(path) as ws:
+            await ws.wait_closed()
+
+    async def run_first(task_status: trio.TaskStatus[trio_ws.Server]) -> None:
+        await trio_ws.unix_serve(slow, path, task_status=task_status)
+        assert is_socket(path)
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as first:
+            server: trio_ws.Server = await first.start(run_first)
+            first.start_soon(be_client)
+            while not server.connections:
+                await trio.lowlevel.checkpoint()
+            first.start_soon(partial(server.aclose, timeout=None))
+            await trio.testing.wait_all_tasks_blocked()
+            successor: trio_ws.Server = await nursery.start(
+                partial(trio_ws.unix_serve, echo, path)
+            )
+            end.set()
+        await unix_connected(path)
+        await successor.aclose()
+    assert not exists(path)

@@ -1,0 +1,285 @@
+"""SocketTransport: what it asks of the kernel, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from tests.peers.sockets import reset, tcp_pair, trio_stream
+from trio_ws._transports.base import READ_SIZE, WRITE_SIZE
+from trio_ws._transports.make import make_transport
+from trio_ws._transports.sockets import SocketTransport, take_socket
+
+Pair = tuple[SocketTransport, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = tcp_pair()
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        yield SocketTransport(ours), theirs
+
+
+def recv_exactly(sock: socket.socket, size: int) -> bytes:
+    sock.settimeout(5)
+    data = b""
+    while len(data) < size:
+        chunk = sock.recv(size - len(data))
+        assert chunk, f"stream ended after {len(data)} of {size} bytes"
+        data += chunk
+    return data
+
+
+def stuff(transport: SocketTransport) -> bytes:
+    """Write until nothing goes any more; return what went."""
+    wrote = b""
+    while True:
+        data = bytes(len(wrote) // WRITE_SIZE % 256 for _ in range(WRITE_SIZE))
+        count = transport.write([data])
+        if not count:
+            return wrote
+        wrote += data[:count]
+
+
+# -- What it is made of -----------------------------------------------------------
+
+
+async def test_takes_the_socket_over(pair: Pair) -> None:
+    transport, theirs = pair
+    assert transport.local_address == theirs.getpeername()
+    assert transport.remote_address == theirs.getsockname()
+    assert transport._sock.getblocking() is False
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [(socket.IPPROTO_TCP, "TCP_NODELAY"), (socket.SOL_SOCKET, "SO_KEEPALIVE")],
+)
+async def test_sets_options(pair: Pair, level: int, name: str) -> None:
+    assert pair[0]._sock.getsockopt(level, getattr(socket, name)) != 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_NOTSENT_LOWAT as in Linux")
+async def test_clears_the_low_mark_of_trio() -> None:
+    # With it, senders would have to wait for each 16 KiB.
+    ours, theirs = tcp_pair()
+    stream = trio_stream(ours)
+    mark = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert stream.socket.getsockopt(*mark) == 2**14  # what trio sets
+    sock = take_socket(stream)
+    SocketTransport(sock)
+    assert sock.getsockopt(*mark) > 2**30
+    sock.close()
+    theirs.close()
+
+
+async def test_does_without_the_low_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT", raising=False)
+    ours, theirs = tcp_pair()
+    transport = SocketTransport(ours)
+    assert transport.write([b"hello"]) == 5
+    await transport.aclose()
+    theirs.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+async def test_unix_socket_has_no_options_of_tcp() -> None:
+    ours, theirs = socket.socketpair()
+    transport = SocketTransport(ours)
+    theirs.sendall(b"hello")
+    assert transport.read() == b"hello"
+    assert transport.remote_address == ""
+    await transport.aclose()
+    theirs.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="getpeername() as in Linux")
+async def test_peer_that_has_gone_has_no_address() -> None:
+    ours, theirs = tcp_pair()
+    reset(theirs)
+    transport = SocketTransport(ours)
+    assert transport.remote_address is None
+    with pytest.raises(ConnectionResetError):
+        transport.read()
+    await transport.aclose()
+
+
+async def test_take_socket_leaves_a_stream_that_is_closed() -> None:
+    ours, theirs = tcp_pair()
+    stream = trio_stream(ours)
+    sock = take_socket(stream)
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.send_all(b"x")
+    await stream.aclose()  # closes nothing of ours
+    sock.sendall(b"still open")
+    assert theirs.recv(100) == b"still open"
+    sock.close()
+    theirs.close()
+
+
+async def test_make_transport_closes_a_socket_it_can_not_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone(socket.socket):
+        """A socket whose peer went away, as some systems show it."""
+
+        def getsockname(self) -> object:
+            raise OSError(22, "Invalid argument")
+
+    ours, theirs = tcp_pair()
+    gone = Gone(fileno=ours.detach())
+    with pytest.raises(OSError, match="Invalid argument"):
+        make_transport(gone, None, server_side=True)
+    assert gone.fileno() == -1
+    theirs.close()
+
+
+# -- Reading ----------------------------------------------------------------------
+
+
+async def test_read(pair: Pair) -> None:
+    transport, theirs = pair
+    assert transport.read() is None
+    theirs.sendall(b"hello")
+    assert transport.read() == b"hello"
+    assert transport.read() is None
+    theirs.shutdown(socket.SHUT_WR)
+    await transport.wait_readable()
+    assert transport.read() == b""
+    assert transport.read() == b""
+
+
+async def test_read_is_bounded(pair: Pair) -> None:
+    transport, theirs = pair
+    theirs.setblocking(False)
+    sent = theirs.send(bytes(4 * READ_SIZE))
+    total = 0
+    while total < sent:
+        await transport.wait_readable()
+        data = transport.read()
+        assert data is not None
+        assert len(data) <= READ_SIZE
+        total += len(data)
+
+
+async def test_reset_is_an_oserror(pair: Pair) -> None:
+    transport, theirs = pair
+    reset(theirs)
+    await transport.wait_readable()
+    with pytest.raises(ConnectionResetError):
+        transport.read()
+
+
+async def test_wait_readable_waits(pair: Pair) -> None:
+    transport, theirs = pair
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            await transport.wait_readable()
+            assert transport.read() == b"hello"
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        theirs.sendall(b"hello")
+
+
+# -- Writing ----------------------------------------------------------------------
+
+BUFFERS: dict[str, list[bytes | memoryview]] = {
+    "one": [b"one buffer"],
+    "a view": [memoryview(b"xxviewxx")[2:6]],
+    "small": [b"a", memoryview(b"bc"), b"def"],
+    "large first": [b"h" * WRITE_SIZE, b"tail"],
+    "large last": [b"head", b"t" * WRITE_SIZE],
+    "many": [bytes([i % 256]) * 2000 for i in range(200)],
+}
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+async def test_write_takes_buffers_in_order(pair: Pair, name: str) -> None:
+    # All fits into the kernel's buffers, yet may need more than one call.
+    transport, theirs = pair
+    transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    buffers = BUFFERS[name]
+    expected = b"".join(buffers)
+    taken = transport.write(buffers)
+    assert 0 < taken <= len(expected)
+    assert not transport.unsent
+    assert recv_exactly(theirs, taken) == expected[:taken]
+    if len(expected) <= WRITE_SIZE:
+        assert taken == len(expected)
+
+
+async def test_write_takes_nothing_where_there_is_no_room(pair: Pair) -> None:
+    transport, theirs = pair
+    wrote = stuff(transport)
+    assert transport.write([b"x"]) == 0
+    assert transport.write([b"x", b"y"]) == 0
+    assert transport.write([b"x", bytes(WRITE_SIZE)]) == 0
+    assert recv_exactly(theirs, len(wrote)) == wrote
+
+
+async def test_wait_writable_waits_for_room(pair: Pair) -> None:
+    transport, theirs = pair
+    wrote = stuff(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.wait_writable)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        assert recv_exactly(theirs, len(wrote)) == wrote
+    assert transport.write([b"more"]) == 4
+
+
+async def test_write_to_a_peer_that_is_gone(pair: Pair) -> None:
+    transport, theirs = pair
+    reset(theirs)
+    await transport.wait_readable()
+    for buffers in ([b"x"], [b"x", b"y"], [b"x", bytes(WRITE_SIZE)]):
+        with pytest.raises(ConnectionError):
+            transport.write(buffers)
+
+
+# -- The end ----------------------------------------------------------------------
+
+
+async def test_shutdown_ends_our_stream_alone(pair: Pair) -> None:
+    transport, theirs = pair
+    assert transport.shutdown() is True
+    theirs.settimeout(5)
+    assert theirs.recv(1) == b""
+    theirs.sendall(b"still heard")
+    await transport.wait_readable()
+    assert transport.read() == b"still heard"
+
+
+async def test_shutdown_of_a_socket_whose_peer_is_gone(pair: Pair) -> None:
+    transport, theirs = pair
+    reset(theirs)
+    await transport.wait_readable()
+    assert transport.shutdown() is True
+
+
+async def test_aclose_wakes_who_waits(pair: Pair) -> None:
+    transport = pair[0]
+    stuff(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.wait_readable)
+        nursery.start_soon(transport.wait_writable)
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.aclose()
+    assert transport._sock.fileno() == -1
+    await transport.aclose()  # does nothing
+
+
+async def test_waiting_on_a_transport_that_is_closed_returns(pair: Pair) -> None:
+    transport = pair[0]
+    await transport.aclose()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        transport.read()
