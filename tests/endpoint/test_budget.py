@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from types import FrameType
 
 import pytest
@@ -156,27 +156,43 @@ async def test_another_task_has_its_turns(now: list[float]) -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("line", ["self._resting = 0", "self._turn += 1"])
-def test_an_interrupt_leaves_the_counter_whole(line: str) -> None:
-    # Control-C in one of two tasks that rest in the same turn of the loop.
-    lines, first = inspect.getsourcelines(Budget.yield_)
-    number = first + next(i for i, text in enumerate(lines) if line in text)
-    interrupted = ended = False
+class InterruptAt:
+    """Traces Budget.yield_(); its ``at``-th line is interrupted by Control-C."""
 
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        nonlocal interrupted
-        if frame.f_code is Budget.yield_.__code__ and frame.f_lineno == number:
-            if event == "line" and not interrupted:
-                interrupted = True
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.interrupted = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> object:
+        if frame.f_code is Budget.yield_.__code__ and event == "line":
+            self._left -= 1
+            if self._left < 0 and not self.interrupted:
+                self.interrupted = True
                 signal.raise_signal(signal.SIGINT)
-        return trace
+        return self
+
+
+def broken_off(exc: BaseException) -> bool:
+    """Tell whether Budget.yield_() was left elsewhere than at its checkpoint."""
+    if isinstance(exc, BaseExceptionGroup):
+        return any(map(broken_off, exc.exceptions))
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(exc.__traceback__)]
+    return any(
+        code is Budget.yield_.__code__
+        and behind is not trio.lowlevel.checkpoint.__code__
+        for code, behind in itertools.pairwise([*codes, None])
+    )
+
+
+def test_an_interrupt_leaves_the_counter_whole() -> None:
+    # Control-C in one of two tasks that rest in the same turn of the loop.
+    caught: list[BaseException] = []
 
     async def rest(budget: Budget) -> None:
         for _ in range(3):
             await budget.yield_()
 
-    async def main() -> None:
-        nonlocal ended
+    async def main(trace: InterruptAt) -> None:
         budget = Budget()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rest, budget)
@@ -185,16 +201,23 @@ def test_an_interrupt_leaves_the_counter_whole(line: str) -> None:
             sys.settrace(trace)  # type: ignore[arg-type]
             try:
                 await rest(budget)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as exc:
+                caught.append(exc)
                 await rest(budget)
             finally:
                 sys.settrace(before)
-        ended = True
 
-    with suppress(KeyboardInterrupt):  # it may come when all is over
-        trio.run(main)
-    assert interrupted
-    assert ended
+    for at in itertools.count():
+        trace = InterruptAt(at)
+        try:
+            trio.run(main, trace)
+        except* KeyboardInterrupt as group:
+            caught.append(group)  # when the body is over, or all is
+        if not trace.interrupted:
+            break
+    assert len(caught) == at
+    assert at > 10  # lines, of several calls
+    assert not any(map(broken_off, caught))
 
 
 class LongestStep(trio.abc.Instrument):
