@@ -171,7 +171,7 @@ async def test_outer_loss_tells_nobody_inside_an_inner_scope(
             await outer_peer.send_eof()
             await trio.sleep_forever()
     assert trio.current_time() - start == 10
-    assert caught.value._connection is outer_ws
+    assert caught.value.connection is outer_ws
     assert isinstance(caught.value.__cause__, EOFError)
     await trio.testing.wait_all_tasks_blocked()
     assert inner_peer.close_code == 1001
@@ -191,7 +191,7 @@ async def test_both_lost_and_the_inner_raised(
             await outer_peer.send_eof()
             await inner_peer.send_eof()
             await ws.recv()
-    assert caught.value._connection is ws
+    assert caught.value.connection is ws
 
 
 # Groups (R12)

@@ -108,7 +108,7 @@ class Attempt:
         self.why = f"connection ended: {self._endpoint.ending.error()}"
         if (
             isinstance(outcome, ConnectionClosed)
-            and outcome._connection is self._connection
+            and outcome.connection is self._connection
         ):
             return True
         return finish_aexit(outcome, exc)

@@ -19,9 +19,10 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 from .._endpoint.budget import current_budget
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
+from .._endpoint.host import CLOSED
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
-from .._protocol.closing import CONNECTING, FINAL, OPEN, CloseCode, State, close_payload
+from .._protocol.closing import CONNECTING, OPEN, State, close_payload
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
 from .message_stream import MessageStream
@@ -52,7 +53,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         self._receiver = endpoint.receiver
         self._sender = endpoint.sender
         self._budget = current_budget()
-        endpoint.ending.connection = self
+        endpoint.ending.belongs_to(self)
 
     # -- Facts ---------------------------------------------------------------
 
@@ -87,7 +88,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             return State.OPEN
         if self._engine.phase is CONNECTING:
             return State.CONNECTING
-        return State.CLOSED if self._endpoint.closed else State.CLOSING
+        return State.CLOSED if self._endpoint.state is CLOSED else State.CLOSING
 
     @property
     def close_code(self) -> int | None:
@@ -96,18 +97,14 @@ class Connection(trio.abc.Channel[str | bytes]):
         That of the peer's close frame, 1005 if it had none, 1006 if no close
         frame came; None while the connection is open or about to be closed.
         """
-        if self._engine.rcvd is not None:
-            return self._engine.rcvd.code
-        if self._engine.phase in FINAL:
-            return CloseCode.ABNORMAL_CLOSURE.value
-        return None
+        close = self._engine.close_frame
+        return None if close is None else close.code
 
     @property
     def close_reason(self) -> str | None:
         """The reason in the peer's close frame, "" if none came; None before."""
-        if self._engine.rcvd is not None:
-            return self._engine.rcvd.reason
-        return "" if self._engine.phase in FINAL else None
+        close = self._engine.close_frame
+        return None if close is None else close.reason
 
     def __repr__(self) -> str:
         return (

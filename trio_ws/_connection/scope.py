@@ -21,7 +21,7 @@ from types import TracebackType
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._endpoint.ending import LossClock
+from .._endpoint.ending import LossClock, Seen
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._protocol.closing import OPEN
@@ -36,11 +36,11 @@ class ConnectionScope:
         "_clock",
         "_closed_by_exit",
         "_connection",
-        "_cut",
         "_ending",
         "_endpoint",
         "_service",
         "_user",
+        "_user_scope",
         "outermost",
         "raised_exit_error",
     )
@@ -64,13 +64,13 @@ class ConnectionScope:
         connection = self._connection
         endpoint = self._endpoint
         self._ending.body_task = trio.lowlevel.current_task()
-        self._cut = trio.CancelScope()
+        self._user_scope = trio.CancelScope()
         self._service = trio.open_nursery(strict_exception_groups=True)
         service = await self._service.__aenter__()
         self.outermost = service.cancel_scope
-        self._clock = LossClock(self._cut, service, endpoint.sender)
+        self._clock = LossClock(self._user_scope, service)
         self._ending.clock = self._clock
-        self._cut.__enter__()
+        self._user_scope.__enter__()
         self._user = trio.open_nursery(strict_exception_groups=True)
         connection.nursery = await self._user.__aenter__()
         endpoint.start(service)
@@ -85,10 +85,8 @@ class ConnectionScope:
     ) -> bool:
         connection = self._connection
         ending = self._ending
-        if ending.lost and not ending.aclosed and ending.body_told:
-            # The body has ended, its tasks have not: the clock starts again.
-            if connection.nursery.child_tasks:
-                self._clock.start(self._endpoint.options.loss_grace)
+        if connection.nursery.child_tasks:
+            ending.begin_again()
         outcome = error = None
         try:
             outcome = await self._leave(exc)
@@ -120,8 +118,8 @@ class ConnectionScope:
             error = await aexit(self._user, exc)
             try:
                 if error is None:
-                    self._cut.__exit__(None, None, None)
-                elif self._cut.__exit__(type(error), error, error.__traceback__):
+                    self._user_scope.__exit__(None, None, None)
+                elif self._user_scope.__exit__(type(error), error, error.__traceback__):
                     error = None
             except BaseException as remaining:  # noqa: BLE001 - becomes the outcome
                 error = remaining
@@ -142,7 +140,7 @@ class ConnectionScope:
         Of several in a group the first that is an error.
         """
         if isinstance(exc, ConnectionClosed):
-            return exc if exc._connection is self._connection else None
+            return exc if exc.connection is self._connection else None
         if isinstance(exc, BaseExceptionGroup):
             found = [self.loss_in(member) for member in exc.exceptions]
             if None not in found:
@@ -162,21 +160,29 @@ class ConnectionScope:
             await endpoint.goodbye(1001, "")
 
     def _exit_error(self) -> ConnectionClosed | None:
-        """Return what the scope has to raise for a loss that the user missed."""
-        ending = self._ending
-        if ending.body_told:
-            return None
-        if ending.aclosed and not self._clock.has_cut:
-            # An aclose() of a block that the clock has cut, as in a finally,
-            # comes too late to be why the connection ended.
+        """Return what the scope has to raise for a loss that the user missed.
+
+        The first line that is true decides:
+
+            the body has seen it                             nothing
+            the user closed, and the clock cancelled nobody  nothing
+            leaving closed it, and all data was written      nothing
+            leaving closed it                                the error
+            it was closed in good order                      nothing
+            a task has seen it, the clock cancelled nobody   nothing
+            otherwise                                        the error
+
+        An aclose() of a block that the clock has cancelled, as in a finally, comes too
+        late to be why the connection ended. Once all that was accepted has reached the
+        socket, how the peer takes it that the block is left is no error.
+        """
+        ending, engine = self._ending, self._endpoint.engine
+        cancelled = self._clock.has_cancelled
+        if ending.seen_by is Seen.BODY or (ending.aclosed and not cancelled):
             return None
         if self._closed_by_exit:
-            # Leaving the block closed the connection. Once all that was
-            # accepted has reached the socket, how the peer takes it is no error.
-            return ending.error() if self._endpoint.engine.lost_data else None
-        if ending.in_order:
-            return None
-        if ending.child_told and not self._clock.has_cut:
+            return ending.error() if engine.lost_data else None
+        if engine.in_order or (ending.seen_by is Seen.TASK and not cancelled):
             return None
         return ending.error()
 

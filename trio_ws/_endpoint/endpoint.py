@@ -34,6 +34,7 @@ from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Request, Response
 from .._transports.base import Transport
 from .ending import Ending
+from .host import CLOSED, CLOSING, HALF_CLOSED, NO_HOST, RUNNING, STOPPED
 from .keepalive import Keepalive
 from .log import FrameLog
 from .options import Options
@@ -41,7 +42,7 @@ from .pings import Pings
 from .reader import RECEIVER, RECEIVER_LAST, Reader
 from .receiver import Receiver
 from .sender import Sender
-from .writer import Writer
+from .writer import BROKEN, Writer
 
 # How long a connection that failed goes on discarding what the peer sends, so
 # that its close frame arrives.
@@ -60,18 +61,20 @@ _GOODBYE_DRAIN = 64  # reads
 
 
 class Endpoint:
-    """One side of a connection: an engine, its transport, and the tasks between."""
+    """One side of a connection: an engine, a transport, and what moves between them.
+
+    Reader and Writer move bytes; Receiver and Sender move messages; the endpoint owns
+    them, the tasks, the deadline of closing. What RFC 6455 says of the end is asked of
+    the engine.
+    """
 
     __slots__ = (
-        "_client",
         "_closed_event",
         "_deadline",
         "_id",
         "_log",
         "_pinger_scope",
         "_reader_scope",
-        "_shut",
-        "closed",
         "ending",
         "engine",
         "logger",
@@ -82,6 +85,7 @@ class Endpoint:
         "request",
         "response",
         "sender",
+        "state",
         "subprotocol",
         "transport",
         "writer",
@@ -102,45 +106,29 @@ class Endpoint:
         self.subprotocol: str | None = None
         self.options = options
         self.logger = logger
-        self._client = client
         self._id: uuid.UUID | None = None
         debug = logger.isEnabledFor(logging.DEBUG)
-        self._log = FrameLog(logger, self.id) if debug else None
-        self.pings = Pings(self._log.latency if self._log else None)
+        self._log = log = FrameLog(logger, self.id) if debug else None
+        self.pings = Pings(log.latency if log else None)
         self.engine = engine = Engine(
             client=client,
             max_size=options.max_size,
-            trace_received=self._log.received if self._log else None,
-            trace_sent=self._log.sent if self._log else None,
+            trace_received=log.received if log else None,
+            trace_sent=log.sent if log else None,
         )
         # Hooks have the connection before its response is written, and a frame
         # must not come before that.
         engine.phase = CONNECTING
         engine.on_pong = self.pings.acknowledge
-        self.ending = Ending(engine, options)
-        self.writer = Writer(
-            engine,
-            transport,
-            options,
-            self,
-        )
-        self.reader = Reader(
-            engine,
-            transport,
-            options,
-            self.writer,
-            self.pings,
-            self,
-        )
-        self.receiver = Receiver(
-            engine, transport, self.reader, self.writer, self.ending
-        )
-        self.sender = Sender(engine, self.reader, self.writer, self.ending, self)
+        self.ending = ending = Ending(engine, options)
+        self.writer = writer = Writer(engine, transport, options)
+        self.reader = reader = Reader(engine, transport, options, writer, self.pings)
+        self.receiver = Receiver(engine, transport, reader, writer, ending)
+        self.sender = Sender(engine, reader, writer, ending)
+        self.state = RUNNING
         self._reader_scope: trio.CancelScope | None = None
         self._deadline = inf  # of closing: then the reader ends
         self._pinger_scope: trio.CancelScope | None = None
-        self._shut = False  # our stream has been ended
-        self.closed = False  # the transport is
         self._closed_event: trio.Event | None = None
 
     @property
@@ -149,6 +137,8 @@ class Endpoint:
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
+
+    # -- The beginning -------------------------------------------------------
 
     def opened(
         self, response: Response, handshake: ClientHandshake | ServerHandshake
@@ -163,6 +153,7 @@ class Endpoint:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""
+        self.reader.host = self.writer.host = self.sender.host = self
         self.writer.start(nursery)
         keepalive = None
         if self.options.ping_interval is not None:
@@ -179,6 +170,8 @@ class Endpoint:
             keepalive = None
         # With a name that is there: trio would make one for each task.
         nursery.start_soon(self._run_reader, keepalive, name="trio_ws reader")
+
+    # -- The tasks -----------------------------------------------------------
 
     @enable_ki_protection
     async def _run_keepalive(self, keepalive: Keepalive) -> None:
@@ -197,14 +190,14 @@ class Endpoint:
         try:
             # A second task for the keepalive would be a fifth of the memory of an
             # idle connection. While closing, the deadline is that of closing.
-            while not self.reader.stopped and trio.current_time() < self._deadline:
+            while self.state < STOPPED and trio.current_time() < self._deadline:
                 due = inf if keepalive is None else keepalive.due
                 with trio.CancelScope(shield=True) as self._reader_scope:
                     self._reader_scope.deadline = (
-                        self._deadline if self.writer.ended else due
+                        due if self.state is RUNNING else self._deadline
                     )
                     await self.reader.run()
-                    if not self.writer.broken and not self.reader.stopped:
+                    if self.state < STOPPED:
                         # A peer that has ended its stream may still read.
                         await self.writer.wait_flushed()
                     break
@@ -218,23 +211,28 @@ class Endpoint:
             try:
                 await self.transport.aclose()
             finally:  # whatever a stream of the user's raises
-                self.closed = True
-                if self._closed_event is not None:
-                    self._closed_event.set()
+                self._release()
+
+    def _release(self) -> None:
+        """Be closed, and let go of by what this refers to."""
+        self.state = CLOSED
+        self.reader.host = self.writer.host = self.sender.host = NO_HOST
+        if self._closed_event is not None:
+            self._closed_event.set()
 
     async def wait_closed(self) -> None:
         """Wait until the transport is closed.
 
         **Cancellation**: changes nothing.
         """
-        if self.closed:
+        if self.state is CLOSED:
             await trio.lowlevel.checkpoint()
             return
         if self._closed_event is None:
             self._closed_event = trio.Event()
         await self._closed_event.wait()
 
-    # -- The end -------------------------------------------------------------
+    # -- What a step of the engine leads to ----------------------------------
 
     @enable_ki_protection
     def changed(self) -> None:
@@ -243,23 +241,28 @@ class Endpoint:
         reader = self.reader
         if reader.parked is not None:
             reader.wake_parked()
-        if engine.phase is not OPEN and not self.writer.ended:
-            self.writer.ended = True
-            if reader.by in (RECEIVER, RECEIVER_LAST):
-                self.transport.wake()
-            reader.wake()  # also where it has paused
-            self.writer.wake_room()
-            self._set_deadline(self.options.close_timeout)
-            self.pings.end()
-            if self._log is not None:
-                self._log.ended(engine)
-            self.ending.begin()
+        if engine.phase is not OPEN and self.state is RUNNING:
+            self._begin_end()
         if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
             self._set_deadline(_LINGER)
-        if engine.outbox.size or self.writer.ended:
+        if engine.outbox.size or self.state is not RUNNING:
             # Also where the outbox is empty: what the transport took may not be
             # on the wire yet, and our stream must not end before.
             self.writer.flush()
+
+    def _begin_end(self) -> None:
+        """Wake all who wait, and start the clocks."""
+        self.state = CLOSING
+        if self.reader.by in (RECEIVER, RECEIVER_LAST):
+            self.transport.wake()
+        self.reader.wake()  # also where it has paused
+        self.writer.wake_room()
+        self._set_deadline(self.options.close_timeout)
+        self.pings.end()
+        if self._log is not None:
+            self._log.ended(self.engine)
+        # Senders that queue are woken one by the other.
+        self.ending.begin(self.sender.waiting)
 
     def _set_deadline(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -267,26 +270,51 @@ class Endpoint:
         if self._reader_scope is not None:
             self._reader_scope.deadline = self._deadline
 
-    def _end_reading(self) -> None:
-        self.reader.stopped = True
+    def _stop_reading(self) -> None:
+        self.state = max(self.state, STOPPED)
         if self._reader_scope is not None:
             self._reader_scope.cancel()
 
+    def after_flush(self) -> None:
+        """End our stream once all is written, if it is for this side to end TCP."""
+        if self.state is CLOSING and self.engine.ends_tcp:
+            self.state = HALF_CLOSED
+            shut = self.writer.state is not BROKEN and self.transport.shutdown()
+            if not shut or not self.engine.listens_on:
+                self._stop_reading()
+
+    # -- Errors of the transport ---------------------------------------------
+
     def lost(self, exc: OSError) -> None:
-        """Take note that the transport is broken."""
-        self.writer.broken = True
+        """Act on an error of the transport, which is of no use any more."""
+        self.writer.state = BROKEN
         if self.engine.phase is CLOSE_DONE:
             # Both close frames went their way: how TCP ends is of no interest.
             self.engine.receive_eof()
         else:
             self.engine.lose(exc)
         self.changed()
-        self._end_reading()
+        self._stop_reading()
+
+    def write_failed(self, exc: OSError) -> None:
+        """Act on an error that writing met with.
+
+        What the peer said before it went, its close frame perhaps, is read first: it
+        says more than the failure to write does.
+        """
+        if self.writer.state is not BROKEN:
+            self.writer.state = BROKEN
+            if isinstance(exc, ConnectionResetError):
+                self.reader.reset = exc
+            for _ in range(_LAST_READS):
+                if self.engine.phase in FINAL or not self.reader.read_now():
+                    break
+            self.lost(exc)
 
     def _settle(self) -> None:
         """Settle the state when the reader ends, which closes the transport."""
         engine = self.engine
-        self.writer.broken = True
+        self.writer.state = BROKEN
         if engine.phase is CLOSE_DONE:
             engine.receive_eof()
         elif engine.phase not in FINAL:
@@ -299,6 +327,8 @@ class Endpoint:
             return ConnectionAbortedError("closed without waiting for the peer")
         seconds = self.options.close_timeout
         return TimeoutError(f"closing took longer than {seconds} s")
+
+    # -- Steps of this side --------------------------------------------------
 
     @enable_ki_protection
     def close(self, code: int, reason: str) -> None:
@@ -344,59 +374,29 @@ class Endpoint:
 
         **Cancellation**: none; takes turns of the loop but no time.
         """
+        writer = self.writer
         if self.engine.phase is OPEN:
             self.close(code, reason)
-        self.writer.write_some()
+        writer.write_some()
         for _ in range(_GOODBYE_TURNS):
-            if self.writer.flushed or self.writer.broken:
+            if writer.flushed or writer.state is BROKEN:
                 break
             await trio.lowlevel.cancel_shielded_checkpoint()
-        if self.writer.flushed:
+        if writer.flushed:
             self.transport.shutdown()
         for _ in range(_GOODBYE_DRAIN):
-            if self.writer.broken or not self.reader.read_now():
+            if writer.state is BROKEN or not self.reader.read_now():
                 break
-        self._end_reading()
+        self._stop_reading()
         with trio.CancelScope(shield=True):
             await self.wait_closed()
+
+    # -- Without a scope -----------------------------------------------------
 
     async def abort(self) -> None:
         """Close the transport of a connection that never got its scope."""
         await self.transport.aclose()
 
     def discard(self) -> None:
-        """Do so in a finaliser, perhaps after the end of the trio run."""
+        """Close it in a finaliser, perhaps after the end of the trio run."""
         self.transport.discard()
-
-    # -- What writing leads to -----------------------------------------------
-
-    def write_failed(self, exc: OSError) -> None:
-        # What the peer said before it went, its close frame perhaps, is read
-        # first: it says more than the failure to write does.
-        if not self.writer.broken:
-            self.writer.broken = True
-            if isinstance(exc, ConnectionResetError):
-                self.reader.reset = exc
-            for _ in range(_LAST_READS):
-                if self.engine.phase in FINAL or not self.reader.read_now():
-                    break
-            self.lost(exc)
-
-    def after_flush(self) -> None:
-        """End our stream when nothing more will be written on it."""
-        phase = self.engine.phase
-        # RFC 6455, section 7.1.1: the server is the one that closes first.
-        if not self._shut and (
-            phase is FAILED or (phase is CLOSE_DONE and not self._client)
-        ):
-            self._shut = True
-            shut = not self.writer.broken and self.transport.shutdown()
-            # Section 5.5.1: "The server MUST close the underlying TCP connection
-            # immediately". Only a peer that broke the protocol may still send,
-            # and is listened to for a while; not one given up for its silence.
-            if (
-                not shut
-                or phase is CLOSE_DONE
-                or isinstance(self.engine.cause, TimeoutError)
-            ):
-                self._end_reading()

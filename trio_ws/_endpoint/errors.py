@@ -15,7 +15,8 @@ class ConnectionClosed(WebSocketException, trio.BrokenResourceError):
 
     ``rcvd`` and ``sent`` are the close frames, with ``code`` and ``reason``,
     or None where there was none; ``rcvd_then_sent`` tells which of two was
-    first. ``__cause__`` says why: the OSError of a reset, the EOFError of a
+    first. ``connection`` is the one that is closed, None in a copy that was
+    pickled. ``__cause__`` says why: the OSError of a reset, the EOFError of a
     stream that ended, the TimeoutError of a keepalive, the ProtocolError of a
     violation.
     """
@@ -29,8 +30,7 @@ class ConnectionClosed(WebSocketException, trio.BrokenResourceError):
         self.rcvd = rcvd
         self.sent = sent
         self.rcvd_then_sent = rcvd_then_sent
-        # The connection this is about, for the scope that owns it.
-        self._connection: object = None
+        self.connection: object = None
         super().__init__(rcvd, sent, rcvd_then_sent)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -30,7 +30,7 @@ from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._transports.base import READ_SIZE, Transport
 from .budget import current_budget
-from .host import Host
+from .host import NO_HOST, STOPPED, Host
 from .options import Options
 from .pings import Pings
 from .writer import Writer
@@ -77,7 +77,6 @@ class Reader:
         "_called",
         "_delivered",
         "_engine",
-        "_host",
         "_options",
         "_parse_error",
         "_pings",
@@ -87,11 +86,11 @@ class Reader:
         "callers_read",
         "calls",
         "full",
+        "host",
         "parked",
         "read_size",
         "reads",
         "reset",
-        "stopped",
         "streaming",
     )
 
@@ -102,21 +101,19 @@ class Reader:
         options: Options,
         writer: Writer,
         pings: Pings,
-        host: Host,
     ) -> None:
         self._engine = engine
         self._transport = transport
         self._options = options
         self._writer = writer
         self._pings = pings
-        self._host = host
+        self.host: Host = NO_HOST
         self._budget = current_budget()
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
         self.reset: ConnectionResetError | None = None  # that a write met with
         self._parse_error: Exception | None = None
-        self.stopped = False  # the reader ends as soon as it can
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
         self._called: trio.Event | None = None  # wakes the keeper that waits for it
@@ -136,7 +133,7 @@ class Reader:
 
     async def run(self) -> None:
         """Read until the peer's stream ends or breaks, or nobody wants more."""
-        while not self.stopped:  # a wait that is cancelled at once costs, too
+        while self.host.state < STOPPED:  # a wait that is cancelled at once costs, too
             if self.by is PAUSED:
                 await self._pause()
             elif self.by is not TASK:
@@ -147,7 +144,7 @@ class Reader:
                 for _ in range(_ANSWER_TURNS):
                     await checkpoint()
                 self._engine.act_on_violation()
-                self._host.changed()
+                self.host.changed()
             if self.full:
                 await self._budget.yield_()
             else:
@@ -247,7 +244,7 @@ class Reader:
         count = self.read_some()
         if self._engine.violation is not None:
             self._engine.act_on_violation()
-            self._host.changed()
+            self.host.changed()
         if self.full or (self.by in (RECEIVER, RECEIVER_LAST) and self.has_input):
             # After a full read what is left may be in TLS: waiting for the socket
             # would be waiting for nothing.
@@ -268,7 +265,7 @@ class Reader:
                 with space:
                     count = self._transport.read_into(space)
         except OSError as exc:
-            self._host.lost(exc)
+            self.host.lost(exc)
             return 0
         if count:
             self.reads += 1
@@ -289,14 +286,14 @@ class Reader:
             # There is nothing to act on if all that came are messages, and the
             # receiver itself reads; what waits to go out has its flusher.
             if acts or self.parked is not None:
-                self._host.changed()
+                self.host.changed()
         elif count is not None:
             if self.reset is not None:
                 # The kernel tells of a reset once; then it says end of stream.
-                self._host.lost(self.reset)
+                self.host.lost(self.reset)
                 return 0
             engine.receive_eof()
-            self._host.changed()
+            self.host.changed()
         if self._transport.unsent:
             self._writer.flush()  # TLS has an answer of its own
         self.full = count is not None and count >= size

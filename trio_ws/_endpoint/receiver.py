@@ -13,7 +13,7 @@ from .ending import Ending
 from .errors import ConcurrencyError
 from .messages import decode_message
 from .reader import OFFERED, RECEIVER, RECEIVER_LAST, TASK, Reader
-from .writer import Writer
+from .writer import DIRECT, Writer
 
 # A receiver that reads looks again after one turn of the loop, without waiting for the
 # socket, which costs more than twice that turn. It does so as long as each look finds
@@ -194,7 +194,7 @@ class Receiver:
         **Cancellation**: nothing is lost.
         """
         engine, reader = self._engine, self._reader
-        if self._writer.flushing:
+        if self._writer.state is not DIRECT:
             # What was held back goes out at the latest when the task waits.
             self._writer.write_some()
             if not engine.idle:  # it failed

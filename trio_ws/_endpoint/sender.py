@@ -14,10 +14,10 @@ from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
 from .budget import current_budget
 from .ending import Ending
-from .host import Host
+from .host import NO_HOST, Host
 from .messages import Data, FragmentedMessage
 from .reader import Reader
-from .writer import Writer
+from .writer import DIRECT, Writer
 
 
 class _Turn:
@@ -62,7 +62,7 @@ class Sender:
     ``lock`` exists only while somebody holds or wants it.
     """
 
-    __slots__ = ("_budget", "_ending", "_engine", "_host", "_reader", "_writer", "lock")
+    __slots__ = ("_budget", "_ending", "_engine", "_reader", "_writer", "host", "lock")
 
     def __init__(
         self,
@@ -70,13 +70,12 @@ class Sender:
         reader: Reader,
         writer: Writer,
         ending: Ending,
-        host: Host,
     ) -> None:
         self._engine = engine
         self._reader = reader
         self._writer = writer
         self._ending = ending
-        self._host = host
+        self.host: Host = NO_HOST
         self._budget = current_budget()
         self.lock: trio.StrictFIFOLock | None = None
 
@@ -97,7 +96,7 @@ class Sender:
         if engine.phase is not OPEN:
             raise self._ending.closed()
         # Where nobody flushes, nothing waits.
-        if self.lock is None and (not writer.flushing or writer.has_room):
+        if self.lock is None and (writer.state is DIRECT or writer.has_room):
             writer.write(engine.data_frame(opcode, payload, True, compress))
             return True
         return False
@@ -158,7 +157,7 @@ class Sender:
                     self._commit_fragment(message, b"", fin=True, compress=compress)
             except BaseException as exc:
                 if message.begun and self._engine.phase is OPEN:
-                    self._host.fail(1011, "message was not completed", exc)
+                    self.host.fail(1011, "message was not completed", exc)
                 raise
             finally:
                 # A generator that isn't finished is finished here, not by the

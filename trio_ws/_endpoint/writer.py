@@ -8,6 +8,7 @@ synchronous and can be called from any task.
 
 from __future__ import annotations
 
+import enum
 from time import perf_counter
 
 import trio
@@ -17,19 +18,37 @@ from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._transports.base import STEP_SIZE, WRITE_SIZE, Transport
 from .budget import current_budget
-from .host import Host
+from .host import CLOSING, NO_HOST, Host
 from .options import Options
 
 # Writes that follow each other faster than this are gathered.
 _BURST = 20e-6
 
 
-class Writer:
-    """The outgoing side of a transport.
+class WriterState(enum.Enum):
+    """What becomes of a frame that is written.
 
-    ``on_error`` is told of an error of the transport, ``on_stall`` of a peer that
-    takes nothing, ``on_flushed`` when nothing waits once the connection has ended.
+    DIRECT -> GATHERING: frames follow each other quickly.
+    DIRECT, GATHERING -> FLUSHING: the transport doesn't take all that waits.
+    FLUSHING -> GATHERING: more comes while nothing waits for the transport.
+    GATHERING, FLUSHING -> DIRECT: all is written, and the flusher ends.
+    any -> BROKEN: the transport failed, or is closed.
     """
+
+    DIRECT = enum.auto()  # it goes out at once: nothing waits, no flusher runs
+    GATHERING = enum.auto()  # it waits for others: the flusher is about to write
+    FLUSHING = enum.auto()  # it waits behind others for the transport
+    BROKEN = enum.auto()  # it never goes out
+
+
+DIRECT = WriterState.DIRECT
+GATHERING = WriterState.GATHERING
+FLUSHING = WriterState.FLUSHING
+BROKEN = WriterState.BROKEN
+
+
+class Writer:
+    """The outgoing side of a transport."""
 
     __slots__ = (
         "_batch_limit",
@@ -37,7 +56,6 @@ class Writer:
         "_engine",
         "_flusher_done",
         "_flusher_scope",
-        "_host",
         "_last_write",
         "_nursery",
         "_options",
@@ -45,11 +63,10 @@ class Writer:
         "_room",
         "_transport",
         "_write_limit",
-        "broken",
-        "ended",
-        "flushing",
         "holds_data",
+        "host",
         "last_progress",
+        "state",
         "watched",
     )
 
@@ -58,21 +75,18 @@ class Writer:
         engine: Engine,
         transport: Transport,
         options: Options,
-        host: Host,
     ) -> None:
         self._engine = engine
         self._outbox = engine.outbox
         self._transport = transport
         self._options = options
-        self._host = host
+        self.host: Host = NO_HOST
+        self.state = DIRECT
         self._write_limit = options.write_limit
         self._batch_limit = min(WRITE_SIZE, options.write_limit)
         self._budget = current_budget()
         self._nursery: trio.Nursery | None = None
-        self.ended = False  # the connection is no longer open
-        self.broken = False  # nothing can be written any more
         self._flusher_scope: trio.CancelScope | None = None
-        self.flushing = False  # the flusher runs, or will on the next turn
         self._flusher_done: trio.Event | None = None
         self.holds_data = False  # what the transport took last may be data
         self._last_write = 0.0
@@ -95,13 +109,14 @@ class Writer:
     def write(self, frame: Encoded) -> None:
         """Take over a data frame: at once if nothing waits, else soon."""
         outbox = self._outbox
-        if self.flushing:
+        if self.state is not DIRECT:
             waited = outbox.size
             outbox.push(frame)
             # Where as much waited before, the socket had taken nothing more.
             if waited < WRITE_SIZE <= outbox.size:
                 self.write_some()
             elif not self._transport.unsent:
+                self.state = GATHERING
                 outbox.batch_limit = self._batch_limit
             return
         now = perf_counter()
@@ -113,7 +128,9 @@ class Writer:
         outbox.push(frame)
         if outbox.size < WRITE_SIZE:
             self._start_flusher()
-            outbox.batch_limit = self._batch_limit
+            if self.state is FLUSHING:
+                self.state = GATHERING
+                outbox.batch_limit = self._batch_limit
         else:
             self.flush()
 
@@ -131,7 +148,7 @@ class Writer:
             count = self._transport.write((frame,))
         except OSError as exc:
             outbox.push(frame)
-            self._host.write_failed(exc)
+            self.host.write_failed(exc)
             return
         if count == len(frame) and not self._transport.unsent:
             outbox.bytes_written += count
@@ -144,22 +161,24 @@ class Writer:
     @enable_ki_protection
     def flush(self) -> None:
         """Write what the transport takes now; leave the rest to the flusher."""
-        if self.broken:
+        if self.state is BROKEN:
             return
         self.write_some()
         if self.flushed:
-            if self.ended:
-                self._host.after_flush()
-        elif not self.broken:
+            if self.host.state >= CLOSING:
+                self.host.after_flush()
+        else:
             self._start_flusher()
 
     def write_some(self) -> None:
         """Write what the transport takes now."""
         outbox = self._outbox
         outbox.batch_limit = 0
+        if self.state is GATHERING:
+            self.state = FLUSHING
         left = STEP_SIZE  # a peer as fast as we are could keep us for ever
         try:
-            while left > 0 and not self.broken:
+            while left > 0 and self.state is not BROKEN:
                 if self._transport.unsent:
                     self._transport.write(())
                     if self._transport.unsent:
@@ -173,15 +192,15 @@ class Writer:
                 outbox.consume(count)
                 left -= count
         except OSError as exc:
-            self._host.write_failed(exc)
+            self.host.write_failed(exc)
         if STEP_SIZE - left > WRITE_SIZE:
             self._budget.wrote_much()
         if self._room is not None and self.has_room:
             self.wake_room()
 
     def _start_flusher(self) -> None:
-        if not self.flushing and self._nursery is not None:
-            self.flushing = True
+        if self.state is DIRECT and self._nursery is not None:
+            self.state = FLUSHING
             self._nursery.start_soon(self._run_flusher, name="trio_ws flusher")
 
     @enable_ki_protection
@@ -192,7 +211,7 @@ class Writer:
                 self.write_some()
                 if self.watched is not None and not self._holds(self.watched):
                     self.watched = None
-                if self.flushed or self.broken:
+                if self.flushed or self.state is BROKEN:
                     break
                 before = outbox.bytes_written
                 # A deadline for each wait: any byte taken starts it anew (R8).
@@ -200,22 +219,23 @@ class Writer:
                     try:
                         await self._transport.wait_writable()
                     except OSError as exc:
-                        self._host.write_failed(exc)
+                        self.host.write_failed(exc)
                 if not wait.cancelled_caught:
                     if self.watched is not None:
                         self.last_progress = trio.current_time()
                 elif outbox.bytes_written == before:
-                    self._host.fail(1011, "write timeout", self._stalled())
+                    self.host.fail(1011, "write timeout", self._stalled())
         self._flusher_scope = None
-        self.flushing = False
+        if self.state is not BROKEN:
+            self.state = DIRECT
         if self._flusher_done is not None:
             self._flusher_done.set()
-        if self.ended and self.flushed:
-            self._host.after_flush()
+        if self.host.state >= CLOSING and self.flushed:
+            self.host.after_flush()
 
     async def wait_flushed(self) -> None:
         """Wait until the flusher is done, if one runs."""
-        if self.flushing:
+        if self.state is GATHERING or self.state is FLUSHING:
             self._flusher_done = trio.Event()
             await self._flusher_done.wait()
 

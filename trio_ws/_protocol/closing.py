@@ -1,4 +1,4 @@
-"""The closing handshake of RFC 6455 (sections 5.5.1 and 7) as a table.
+"""The closing handshake of RFC 6455 (sections 5.5.1 and 7): a table, rules, codes.
 
 The table doesn't know which side it plays: both do the same. What stands in it
 is allowed and says what the state becomes; a missing entry is an error of
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from .errors import ProtocolError
 from .escaping import escape
 from .opcodes import MAX_CONTROL_PAYLOAD
 
@@ -119,11 +120,9 @@ _EXPLANATIONS = {
     1015: "TLS handshake failure [internal]",
 }
 
-
 # What a close frame may carry (RFC 6455, section 7.4.1): 1005, 1006 and 1015
 # only ever stand for what was not on the wire; 3000 and up is the users'.
 _SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-
 
 # A peer that closed with one of these did so in good order.
 OK_CODES = frozenset({1000, 1001, 1005})
@@ -152,6 +151,58 @@ class Close:
         return f"{text} {escape(self.reason)}" if self.reason else text
 
 
+# -- What section 7.1 asks of the end of a connection -------------------------
+
+
+def in_order(rcvd: Close | None, sent: Close | None) -> bool:
+    """Whether both close frames say that all is well.
+
+    Section 7.1.4 calls a connection "closed cleanly" once both frames went their
+    way; whether it was closed for a good reason is for their codes to say.
+    """
+    return (
+        rcvd is not None
+        and sent is not None
+        and rcvd.code in OK_CODES
+        and sent.code in OK_CODES
+    )
+
+
+def ends_tcp(phase: Phase, *, client: bool) -> bool:
+    """Whether this side ends its stream once all is written.
+
+    Section 7.1.1: "The underlying TCP connection, in most normal cases, SHOULD be
+    closed first by the server, so that it holds the TIME_WAIT state and not the
+    client". Section 7.1.7: whoever fails the connection closes it.
+    """
+    return phase is FAILED or (phase is CLOSE_DONE and not client)
+
+
+def listens_on(phase: Phase, cause: BaseException | None) -> bool:
+    """Whether there is reason to read on after this side has ended its stream.
+
+    Section 5.5.1: after both close frames "the server MUST close the underlying TCP
+    connection immediately". Only a peer that broke the protocol may still send, and
+    is listened to for a while, so that no reset destroys the close frame that tells
+    it why; not one given up for its silence.
+    """
+    return phase is FAILED and not isinstance(cause, TimeoutError)
+
+
+def connection_close(phase: Phase, rcvd: Close | None) -> Close | None:
+    """Return the close code and reason of the connection; None while it is open.
+
+    Sections 7.1.5 and 7.1.6: those of the peer's close frame, 1005 if it had no code,
+    1006 if none came.
+    """
+    if rcvd is None and phase in FINAL:
+        return Close(CloseCode.ABNORMAL_CLOSURE.value)
+    return rcvd
+
+
+# -- Close frames -------------------------------------------------------------
+
+
 def close_payload(code: int, reason: str) -> bytes:
     """Make the payload of a close frame.
 
@@ -177,3 +228,27 @@ def close_payload(code: int, reason: str) -> bytes:
             f"UTF-8; got {len(data)}"
         )
     return code.to_bytes(2, "big") + data
+
+
+def parse_close(payload: bytes) -> Close:
+    """Parse the payload of a close frame (RFC 6455, section 5.5.1).
+
+    Raises ProtocolError for what no close frame may carry.
+    """
+    if not payload:
+        return Close(CloseCode.NO_STATUS_RCVD)
+    if len(payload) == 1:
+        raise ProtocolError(
+            "CLOSE frame: expected a payload of 0 or at least 2 bytes; got 1"
+        )
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        # Section 7.4
+        raise ProtocolError(f"CLOSE frame: code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError as exc:
+        raise ProtocolError(
+            f"CLOSE frame: invalid UTF-8 in the reason: {exc.reason}",
+            CloseCode.INVALID_DATA,
+        ) from exc

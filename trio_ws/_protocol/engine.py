@@ -19,11 +19,14 @@ from .closing import (
     OPEN,
     TABLE,
     Close,
-    CloseCode,
     Event,
     Phase,
     close_payload,
-    is_sendable,
+    connection_close,
+    ends_tcp,
+    in_order,
+    listens_on,
+    parse_close,
 )
 from .errors import ProtocolError
 from .extensions.base import Extension, Frame
@@ -115,6 +118,28 @@ class Engine:
                 f"{event.name} isn't possible in state {self.phase.name}"
             ) from None
 
+    # -- The end -------------------------------------------------------------
+
+    @property
+    def in_order(self) -> bool:
+        """Whether both close frames say that all is well."""
+        return in_order(self.rcvd, self.sent)
+
+    @property
+    def ends_tcp(self) -> bool:
+        """Whether it is for this side to end its stream once all is written."""
+        return ends_tcp(self.phase, client=self.client)
+
+    @property
+    def listens_on(self) -> bool:
+        """Whether there is reason to read on after that."""
+        return listens_on(self.phase, self.cause)
+
+    @property
+    def close_frame(self) -> Close | None:
+        """The close code and reason of the connection; None while it is open."""
+        return connection_close(self.phase, self.rcvd)
+
     # -- Receiving -----------------------------------------------------------
 
     @property
@@ -200,7 +225,7 @@ class Engine:
                 self.on_pong(payload)
         else:
             try:
-                self.rcvd = _parse_close(payload)
+                self.rcvd = parse_close(payload)
             except ProtocolError as exc:
                 self.violation = exc
                 return
@@ -400,24 +425,3 @@ class Engine:
         )
         assert type(frame) is bytes  # a control frame is never large
         return frame
-
-
-def _parse_close(payload: bytes) -> Close:
-    """Parse the payload of a close frame (section 5.5.1)."""
-    if not payload:
-        return Close(CloseCode.NO_STATUS_RCVD)
-    if len(payload) == 1:
-        raise ProtocolError(
-            "CLOSE frame: expected a payload of 0 or at least 2 bytes; got 1"
-        )
-    code = int.from_bytes(payload[:2], "big")
-    if not is_sendable(code):
-        # Section 7.4
-        raise ProtocolError(f"CLOSE frame: code {code} must not be sent")
-    try:
-        return Close(code, payload[2:].decode())
-    except UnicodeDecodeError as exc:
-        raise ProtocolError(
-            f"CLOSE frame: invalid UTF-8 in the reason: {exc.reason}",
-            CloseCode.INVALID_DATA,
-        ) from exc
