@@ -8,6 +8,7 @@ from math import inf
 import trio
 
 from .._connection.connection import ClientConnection
+from .._connection.groups import raise_as_is
 from .._connection.opener import Opened, make_connection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.log import log_request, log_response
@@ -44,6 +45,8 @@ async def open_client(
     except InvalidStatus as exc:
         log_response(logger, "<", exc.response)
         raise
+    finally:
+        del broken  # no cycle with its traceback
     log_response(logger, "<", response)
     endpoint = Endpoint(transport, handshake.request, options, logger, client=True)
     connection = make_connection(endpoint, ClientConnection)
@@ -66,7 +69,7 @@ async def _read_response(
             try:
                 data = transport.read() if broken else await read_some(transport)
                 if not data and broken:
-                    raise broken
+                    raise_as_is(broken)
                 if not data:
                     break
                 response = handshake.receive(data)

@@ -105,3 +105,16 @@ def raise_as_is(exc: BaseException) -> NoReturn:
     finally:
         exc.__context__ = context
         del exc, context  # likewise
+
+
+def wrong_task(what: str, entered_in: trio.lowlevel.Task | None) -> RuntimeError:
+    """Make the error for a block that isn't left by the task that has entered it."""
+    if entered_in is None:
+        return RuntimeError(f"{what} was left already, or never entered")
+    return RuntimeError(
+        f"{what} was entered in the task {entered_in.name} and left in the task "
+        f"{trio.lowlevel.current_task().name}; expected the same one. An async "
+        f"generator that is dropped is finished in a task of trio's own: loop over it "
+        f"within contextlib.aclosing(), or decorate it with trio.as_safe_channel. "
+        f"What the block had opened is closed."
+    )

@@ -11,6 +11,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._endpoint.endpoint import Endpoint
 from .connection import Connection
+from .groups import wrong_task
 from .scope import ConnectionScope
 
 ConnectionT = TypeVar("ConnectionT", bound=Connection)
@@ -67,6 +68,18 @@ class Opener(abc.ABC, Generic[ConnectionT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:  # bool would tell type checkers that errors end here
-        scope = next(one for one in reversed(self._scopes) if one.is_of_this_task())
-        self._scopes.remove(scope)
-        return await scope.__aexit__(exc_type, exc, traceback)
+        try:
+            if not self._scopes:
+                raise wrong_task(f"{type(self).__name__}()", None) from exc
+            scope = self._scope_to_leave()
+            self._scopes.remove(scope)
+            return await scope.__aexit__(exc_type, exc, traceback)
+        finally:
+            del exc, traceback  # no cycle with the traceback of what is raised
+
+    def _scope_to_leave(self) -> ConnectionScope:
+        """Return the latest scope of this task, or else the latest of any."""
+        for scope in reversed(self._scopes):
+            if scope.is_of_this_task():
+                return scope
+        return self._scopes[-1]

@@ -26,7 +26,7 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._protocol.closing import OPEN
 from .connection import Connection
-from .groups import aexit, collapse, finish_aexit
+from .groups import aexit, collapse, finish_aexit, wrong_task
 
 
 class ConnectionScope:
@@ -85,6 +85,12 @@ class ConnectionScope:
     ) -> bool:
         connection = self._connection
         ending = self._ending
+        if not self.is_of_this_task():
+            try:
+                await self._close_elsewhere()
+                raise wrong_task("the block of a connection", ending.body_task) from exc
+            finally:
+                del exc, traceback
         if connection.nursery.child_tasks:
             ending.begin_again()
         outcome = error = None
@@ -109,7 +115,14 @@ class ConnectionScope:
             return finish_aexit(outcome, exc)
         finally:
             # No cycle by way of a traceback: its frames hold this one, too.
-            del outcome, error, exc
+            del outcome, error, exc, traceback
+            ending.leave()
+
+    async def _close_elsewhere(self) -> None:
+        """Close the connection, not its nurseries, which another task has opened."""
+        self._ending.leaving = True  # no clock may cancel that task
+        if self._ending.body_task is not None:
+            await self._endpoint.goodbye(1001, "")
 
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
         """Leave the user's side; return what remains of what was raised there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import weakref
 from math import inf
@@ -164,8 +165,27 @@ class Ending:
         if self.clock is not None:
             self.clock.stop()
 
+    def leave(self) -> None:
+        """Let go, once the scope is left, of what may refer to the connection.
+
+        So a connection that nobody holds is freed at once. The traceback of a cause
+        has frames that hold the connection; what raised it, perhaps a user's iterable,
+        needs it whole, so a copy goes without.
+        """
+        self.clock = self.body_task = None
+        cause = self._engine.cause
+        if cause is not None and cause.__traceback__ is not None:
+            self._engine.cause = _without_traceback(cause)
+
     def raise_for_lost_data(self) -> None:
         """Tell who closes of data that was accepted and is lost, once."""
         if self._engine.lost_data and not self._lost_data_seen:
             self._lost_data_seen = True
             raise self.error()
+
+
+def _without_traceback(exc: BaseException) -> BaseException:
+    try:
+        return copy.copy(exc)
+    except Exception:  # noqa: BLE001 - whatever the constructor of a user's says
+        return RuntimeError(f"{type(exc).__name__}: {exc}")

@@ -163,7 +163,7 @@ class Endpoint:
                 self.writer,
                 self.pings,
                 self.options,
-                self.fail,
+                self,
             )
         if keepalive is not None and not self.transport.callers_read:
             nursery.start_soon(self._run_keepalive, keepalive)

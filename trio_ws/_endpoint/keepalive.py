@@ -1,23 +1,20 @@
-"""Pings: those that wait for their pong, and the keepalive that sends them (R9)."""
+"""The keepalive: pings, and what becomes of a connection without life (R9)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._protocol.closing import OPEN
+from .._protocol.engine import Engine
+from .host import Host
+from .options import Options
 from .pings import Pings, PingWaiter
-
-if TYPE_CHECKING:
-    from .._protocol.engine import Engine
-    from .options import Options
-    from .reader import Reader
-    from .writer import Writer
-
+from .reader import Reader
+from .writer import Writer
 
 # Pings of the keepalive whose pong, however late, is still measured.
 _REMEMBERED = 16
@@ -35,8 +32,8 @@ class Keepalive:
 
     __slots__ = (
         "_engine",
-        "_fail",
         "_held",
+        "_host",
         "_next_ping",
         "_options",
         "_pings",
@@ -55,12 +52,12 @@ class Keepalive:
         writer: Writer,
         pings: Pings,
         options: Options,
-        fail: Callable[[int, str, BaseException | None], None],
+        host: Host,
     ) -> None:
         self._engine = engine
         self._reader = reader
         self._writer = writer
-        self._fail = fail
+        self._host = host
         self._pings = pings
         self._options = options
         assert options.ping_interval is not None
@@ -97,7 +94,7 @@ class Keepalive:
             # The answer may be here, and the clock only have been first.
             reader.read_now()
             if reader.reads == self._reads and engine.phase is OPEN:
-                self._fail(1011, "keepalive ping timeout", _timeout(options))
+                self._host.fail(1011, "keepalive ping timeout", _timeout(options))
                 return
             self._silent_since = inf
         if now >= self._next_ping and engine.phase is OPEN:

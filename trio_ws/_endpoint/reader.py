@@ -1,18 +1,24 @@
 """Reads what the peer sends: in the reader's task, or in that of a receive call.
 
-Who reads is a state, of which one task at a time is the owner:
+Who reads is a state. Reader and Receiver change it, and these are all the changes:
 
-* TASK: the reader waits for the socket; receive calls sleep till it wakes them.
-* PAUSED: nobody reads, since enough waits for the application (R10).
-* OFFERED: nobody reads. The application has just been given a message and is
-  expected back; should it not come, the reader goes on after a nap.
-* RECEIVER: a receive call waits for the socket and reads in its own task, which
-  saves the switch from the reader's; where messages come one after the other, it
-  looks for the next before it waits. The reader naps.
-* RECEIVER_LAST: the same, but then the reader goes on.
+    state          what happens                                     next
+    TASK           the task wakes a receiver, twice within _QUICK   OFFERED
+    TASK           enough waits for the application (R10)           PAUSED
+    PAUSED         the application has taken enough                 TASK
+    OFFERED        a receive call comes and waits                   RECEIVER
+    OFFERED        no call comes within a nap                       TASK
+    RECEIVER       the call has its message, or is cancelled        OFFERED
+    RECEIVER       the call waits for a whole nap; or a pong, or
+                   room to write, is waited for                     RECEIVER_LAST
+    RECEIVER_LAST  the call has its message, or is cancelled        TASK
+    any            the connection ends; what was read raises        TASK
 
-So the reader is never evicted. It steps aside of its own accord, when it has
-woken a receiver twice within _QUICK seconds: slow traffic gains nothing by it.
+A call that reads in its own task saves the switch from the reader's; where messages
+come one after the other, it looks for the next before it waits. Slow traffic gains
+nothing by it, so the reader's task steps aside only for calls that come quickly, and
+naps meanwhile.
+
 Reading itself is one synchronous step, so whoever does it, cancelled or not,
 nothing is lost between the socket and the queue.
 """
@@ -53,13 +59,13 @@ _PARTIAL_LIMIT = 2**16
 
 
 class Reading(enum.Enum):
-    """Whose turn it is to read."""
+    """Who reads."""
 
-    TASK = enum.auto()
-    PAUSED = enum.auto()
-    OFFERED = enum.auto()
-    RECEIVER = enum.auto()
-    RECEIVER_LAST = enum.auto()
+    TASK = enum.auto()  # the reader's task; receive calls sleep till it wakes them
+    PAUSED = enum.auto()  # nobody, since enough waits for the application
+    OFFERED = enum.auto()  # nobody; a receive call is expected soon
+    RECEIVER = enum.auto()  # a receive call, in its own task
+    RECEIVER_LAST = enum.auto()  # a receive call, and then the reader's task again
 
 
 TASK = Reading.TASK
@@ -74,22 +80,22 @@ class Reader:
 
     __slots__ = (
         "_budget",
-        "_called",
         "_delivered",
         "_engine",
         "_options",
         "_parse_error",
         "_pings",
         "_transport",
+        "_wake_task",
         "_writer",
         "by",
         "callers_read",
-        "calls",
         "full",
         "host",
         "parked",
         "read_size",
         "reads",
+        "receiver_reads",
         "reset",
         "streaming",
     )
@@ -116,9 +122,11 @@ class Reader:
         self._parse_error: Exception | None = None
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
-        self._called: trio.Event | None = None  # wakes the keeper that waits for it
-        self._delivered = -inf  # when the keeper last brought a receiver something
-        self.calls = 0  # how many reads of callers found something
+        self._wake_task: trio.Event | None = (
+            None  # wakes the task where it naps or pauses
+        )
+        self._delivered = -inf  # when the task last brought a receiver something
+        self.receiver_reads = 0  # how many reads of receive calls found something
         self.read_size = READ_SIZE
         self.full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
@@ -176,14 +184,14 @@ class Reader:
 
     async def _stand_by(self) -> None:
         """Sleep while receivers read, until they don't any more, or not quickly."""
-        self._called = trio.Event()
+        self._wake_task = trio.Event()
         wait = _NAP
         while self.by is not TASK:
-            calls = self.calls
+            before = self.receiver_reads
             with trio.move_on_after(wait):
-                await self._called.wait()
+                await self._wake_task.wait()
                 break
-            if self.calls != calls:
+            if self.receiver_reads != before:
                 continue
             if self.by is OFFERED:
                 break
@@ -192,13 +200,13 @@ class Reader:
             self.by = RECEIVER_LAST
             wait = inf
         self.by = TASK
-        self._called = None
+        self._wake_task = None
 
     async def _pause(self) -> None:
         self.by = PAUSED
-        self._called = trio.Event()
-        await self._called.wait()
-        self._called = None
+        self._wake_task = trio.Event()
+        await self._wake_task.wait()
+        self._wake_task = None
 
     @enable_ki_protection
     def keep_reading(self) -> None:
@@ -211,8 +219,8 @@ class Reader:
     def wake(self) -> None:
         """Have the reader's task read on."""
         self.by = TASK
-        if self._called is not None:
-            self._called.set()
+        if self._wake_task is not None:
+            self._wake_task.set()
 
     def _should_pause(self) -> bool:
         engine = self._engine

@@ -222,7 +222,7 @@ class Receiver:
                 if reader.by is TASK:  # it was woken for the connection's end
                     return
                 found = reader.read_some(reader.read_size) is not None
-                reader.calls += found
+                reader.receiver_reads += found
                 if looks:
                     more = min(2 * self._vain_waits + 1, _MOST_WAITS)
                     self._waits = self._vain_waits = 0 if found else more

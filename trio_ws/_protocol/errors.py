@@ -6,10 +6,7 @@ They live here, below everything that does I/O, and are re-exported by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .http.messages import Response
+from .http.messages import Response
 
 
 class WebSocketException(Exception):

@@ -57,7 +57,10 @@ async def answer(
     except Exception:
         connection.logger.exception("%s failed", hook)
         return plain_response(500, FAILED), None
-    return response, problem
+    try:
+        return response, problem
+    finally:
+        del problem  # no cycle with its traceback
 
 
 def _check_response(response: Response, accepted: bool) -> None:

@@ -93,7 +93,10 @@ async def _open(
         response = refuse() or response
     if response.status_code != 101:
         await _respond(transport, response, logger)
-        raise problem or Rejected(f"HTTP {response.status_code}")
+        try:
+            raise problem or Rejected(f"HTTP {response.status_code}")
+        finally:
+            del problem  # no cycle with its traceback
     log_response(logger, ">", response)
     await write_all(transport, response.serialize())
     endpoint.opened(response, handshake)

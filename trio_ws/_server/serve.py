@@ -12,13 +12,13 @@ from typing import Unpack
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.groups import aexit, collapse, finish_aexit
+from .._connection.groups import aexit, collapse, finish_aexit, wrong_task
 from .._endpoint.options import make_options
 from .._transports.make import check_context
 from .acceptor import AnyListener
 from .listening import ListenSpec, identity, open_unix, remove_unix
 from .options import ServerOptions, ServerOptionsDict
-from .server import Server, run_server
+from .server import Server, abandon_server, run_server
 from .sessions import Handler
 
 
@@ -145,6 +145,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         if self._entered:
             raise RuntimeError("open_server() can be entered once; call it again")
         self._entered = True
+        self._task = trio.lowlevel.current_task()
         self._server = await _make_server(*self._arguments)
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()
@@ -158,6 +159,9 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        if trio.lowlevel.current_task() is not self._task:
+            abandon_server(self._server)
+            raise wrong_task("the block of open_server()", self._task) from exc
         outcome = exc
         if exc is None:
             try:

@@ -128,6 +128,12 @@ async def run_server(
         raise_as_is(collapse(error, None))
 
 
+def abandon_server(server: Server) -> None:
+    """Close the listeners and cancel the sessions; wait for nothing."""
+    server._acceptor.stop()
+    server._sessions.cancel_all()
+
+
 def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:
     for sock in sockets:
         name = sock.getsockname()

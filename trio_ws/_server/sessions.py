@@ -147,7 +147,6 @@ class Sessions:
     ) -> Opened[ServerConnection] | None:
         """Do the opening handshake; log what goes wrong and return None."""
         options = self._options
-        problem: Exception
         try:
             transport = make()
             with trio.move_on_after(options.open_seconds) as opening:
@@ -162,20 +161,18 @@ class Sessions:
                     reading=session.reading,
                     refuse=self._refuse,
                 )
-            if session.cancelled:
-                return None
-            problem = options.open_timed_out()
+            if not session.cancelled:
+                self._log_failed(options.open_timed_out())
         except Rejected as exc:
             self._logger.info("connection rejected: %s", exc)
-            return None
         except (InvalidHandshake, OSError) as exc:
-            problem = exc
+            self._log_failed(exc)
         finally:
             session.reading = None
-        self._logger.info(
-            "opening handshake failed: %s: %s", type(problem).__name__, problem
-        )
         return None
+
+    def _log_failed(self, exc: Exception) -> None:
+        self._logger.info("opening handshake failed: %s: %s", type(exc).__name__, exc)
 
     def _refuse(self) -> Response | None:
         if not self._closing:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from ..errors import (
     InvalidHeader,
@@ -15,9 +16,10 @@ from ..errors import (
     SecurityError,
 )
 from ..escaping import escape
+from ..extensions.base import ClientExtensionFactory, Extension
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response
-from ..uri import build_host
+from ..uri import WebSocketURI, build_host
 from .common import (
     OWN_HEADERS,
     accept_key,
@@ -37,12 +39,6 @@ from .fields import (
     validate_subprotocols,
 )
 from .response_parser import ResponseParser
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..extensions.base import ClientExtensionFactory, Extension
-    from ..uri import WebSocketURI
 
 # RFC 9110, section 15.2: a client must take interim responses it didn't ask for.
 # Each costs the peer some twenty bytes; more than a few make no sense.

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import InvalidHeader, InvalidUpgrade
 from ..escaping import escape
 from ..http.headers import Headers, HeadersLike
 from .fields import parse_connection, parse_upgrade
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _T = TypeVar("_T")
 

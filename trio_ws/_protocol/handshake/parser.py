@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import abc
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import HeaderLineTooLong, InvalidHandshake, InvalidMessage, TooManyHeaders
 from ..escaping import excerpt
 from ..http.headers import Headers, is_token
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 # Lengths are in bytes and leave out the CRLF.
 MAX_LINE_LENGTH = 8192  # of a request line, a status line, a header line
@@ -45,7 +42,8 @@ class Parser(abc.ABC):
     """Parses incrementally: lines, headers, and steps.
 
     ``_step`` is the state: a method that takes what it can from the buffer and
-    tells whether it finished its part, having set the next step.
+    tells whether it finished its part, having set the next step. Not a bound one,
+    which would refer to what refers to it.
     """
 
     def __init__(self, what: str) -> None:
@@ -58,11 +56,11 @@ class Parser(abc.ABC):
         self._items: list[tuple[str, str]] = []
         self._headers_size = 0
         self._received = 0
-        self._step: Callable[[], bool] = self._header_line
+        self._step: Callable[[Any], bool] = Parser._header_line
 
     @property
     def _complete(self) -> bool:
-        return self._step == self._end
+        return self._step is Parser._end
 
     @property
     def leftover(self) -> bytes:
@@ -88,7 +86,7 @@ class Parser(abc.ABC):
             raise RuntimeError(f"the HTTP {self._what} is complete already")
         self._received += len(data)
         self._buffer += data
-        while self._step():
+        while self._step(self):
             pass
 
     def _end(self) -> bool:

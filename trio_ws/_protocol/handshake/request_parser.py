@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ..errors import (
     InvalidHandshake,
@@ -13,13 +13,9 @@ from ..errors import (
     RequestLineTooLong,
 )
 from ..escaping import excerpt
+from ..http.headers import Headers
 from ..http.messages import Request
 from .parser import MAX_LINE_LENGTH, Parser
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..http.headers import Headers
 
 _find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
 _find_no_tchar = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
@@ -36,7 +32,7 @@ class RequestParser(Parser):
         super().__init__("request")
         self._request: Request | None = None
         self._method = self._path = ""
-        self._step = self._method_part
+        self._step = RequestParser._method_part
 
     def receive(self, data: bytes) -> Request | None:
         """Take bytes; return the request once complete, None before.
@@ -52,7 +48,7 @@ class RequestParser(Parser):
         if method is None:
             return False
         self._method = method
-        self._step = self._path_part
+        self._step = RequestParser._path_part
         return True
 
     def _path_part(self) -> bool:
@@ -60,7 +56,7 @@ class RequestParser(Parser):
         if path is None:
             return False
         self._path = path
-        self._step = self._version_part
+        self._step = RequestParser._version_part
         return True
 
     def _part(
@@ -119,7 +115,7 @@ class RequestParser(Parser):
             raise InvalidProtocol(version)
         if self._method != "GET":
             raise InvalidMethod(self._method)
-        self._step = self._header_line
+        self._step = Parser._header_line
         return True
 
     def _line_too_long(self) -> InvalidHandshake:
@@ -129,4 +125,4 @@ class RequestParser(Parser):
 
     def _head_complete(self, headers: Headers) -> None:
         self._request = Request(self._path, headers)
-        self._step = self._end
+        self._step = Parser._end

@@ -50,7 +50,7 @@ class ResponseParser(Parser):
         super().__init__("response")
         self._response = Response(0, "", Headers())  # filled as it comes
         self._body = bytearray()
-        self._step = self._status_line
+        self._step = ResponseParser._status_line
         self._remaining = 0  # bytes of the body, or of the chunk, that must come
 
     def receive(self, data: bytes) -> Response | None:
@@ -70,7 +70,7 @@ class ResponseParser(Parser):
     @property
     def head_complete(self) -> bool:
         """Whether the status and all headers have come."""
-        return self._step not in (self._status_line, self._header_line)
+        return self._step not in (ResponseParser._status_line, Parser._header_line)
 
     def receive_eof(self) -> Response:
         """Take the end of the stream; return the response, whose body it ends.
@@ -96,7 +96,7 @@ class ResponseParser(Parser):
         if match["version"] != "HTTP/1.1" and not refused:
             raise InvalidProtocol(match["version"])
         self._response.reason_phrase = match["reason"] or ""
-        self._step = self._header_line
+        self._step = Parser._header_line
         return True
 
     def _line_too_long(self) -> InvalidHandshake:
@@ -108,7 +108,7 @@ class ResponseParser(Parser):
         self._response.headers = headers
         status_code = self._response.status_code
         # Also where its framing turns out to be wrong: the status counts.
-        self._step = self._body_until_eof
+        self._step = ResponseParser._body_until_eof
         # RFC 9112, section 6.3, in its order. The answer is to a GET.
         if status_code < 200 or status_code in (204, 304):
             self._finish()
@@ -119,14 +119,14 @@ class ResponseParser(Parser):
                     f"expected no transfer coding other than chunked; "
                     f"got {excerpt(', '.join(codings))}"
                 )
-            self._step = self._chunk_line
+            self._step = ResponseParser._chunk_line
         elif "Content-Length" in headers:
             self._remaining = _content_length(headers)
-            self._step = self._body_by_length
+            self._step = ResponseParser._body_by_length
 
     def _finish(self) -> None:
         self._response.body = bytes(self._body)
-        self._step = self._end
+        self._step = Parser._end
 
     def _take_body(self, size: int) -> int:
         """Move up to ``size`` bytes to the body; return how many they were."""
@@ -162,7 +162,11 @@ class ResponseParser(Parser):
         if match is None:
             raise InvalidMessage(f"expected the size of a chunk; got {excerpt(line)}")
         self._remaining = int(match[1], 16)
-        self._step = self._chunk_data if self._remaining else self._trailer_line
+        self._step = (
+            ResponseParser._chunk_data
+            if self._remaining
+            else ResponseParser._trailer_line
+        )
         if not self._remaining:
             self._items = []
             self._headers_size = 0
@@ -179,14 +183,14 @@ class ResponseParser(Parser):
             return True
         if self._remaining:
             return False
-        self._step = self._chunk_end
+        self._step = ResponseParser._chunk_end
         return True
 
     def _chunk_end(self) -> bool:
         line = self._line(0, self._chunk_end_missing)
         if line is None:
             return False
-        self._step = self._chunk_line
+        self._step = ResponseParser._chunk_line
         return True
 
     def _chunk_end_missing(self) -> InvalidHandshake:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http
 import re
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from ..errors import (
     HeaderLineTooLong,
@@ -21,6 +22,7 @@ from ..errors import (
     TooManyHeaders,
 )
 from ..escaping import escape
+from ..extensions.base import Extension, ServerExtensionFactory
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response, plain_response
 from .common import (
@@ -39,12 +41,6 @@ from .fields import (
     validate_subprotocols,
 )
 from .request_parser import RequestParser
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..extensions.base import Extension, ServerExtensionFactory
-
 
 # The peer's own words that a rejection quotes end here.
 _MAX_EXPLANATION = 500
