@@ -36,8 +36,7 @@ class Connection(trio.abc.Channel[str | bytes]):
     RuntimeError there, and there is no ``nursery``.
 
     ``nursery`` is for tasks that use the connection: leaving the scope waits
-    for them. ``request`` is that of the opening handshake. The addresses, as
-    socket.getsockname() gives them, are None where the stream isn't a socket.
+    for them. ``request`` is that of the opening handshake.
     """
 
     nursery: trio.Nursery
@@ -45,8 +44,6 @@ class Connection(trio.abc.Channel[str | bytes]):
     def __init__(self, endpoint: Endpoint) -> None:
         self.request = endpoint.request
         self.logger = endpoint.logger
-        self.local_address: Any = endpoint.transport.local_address
-        self.remote_address: Any = endpoint.transport.remote_address
         self._endpoint = endpoint
         self._engine = endpoint.engine
         self._reader = endpoint.reader
@@ -61,6 +58,16 @@ class Connection(trio.abc.Channel[str | bytes]):
     def id(self) -> uuid.UUID:
         """A unique name of the connection, for logs."""
         return self._endpoint.id
+
+    @property
+    def local_address(self) -> Any:
+        """The address of this side, as of socket.getsockname(); None if it has none."""
+        return self._endpoint.transport.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The address of the peer, as of socket.getpeername(); None if it has none."""
+        return self._endpoint.transport.remote_address
 
     @property
     def response(self) -> Response | None:

@@ -113,6 +113,7 @@ class Endpoint:
         self.engine = engine = Engine(
             client=client,
             max_size=options.max_size,
+            max_waiting=options.max_waiting,
             trace_received=log.received if log else None,
             trace_sent=log.sent if log else None,
         )

@@ -25,6 +25,10 @@ USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__
 STALL_TIMEOUT = 40.0
 
 
+# R10: how many bytes of messages may wait where messages may have any size.
+_MAX_WAITING = 2**20
+
+
 class OptionsDict(TypedDict, total=False):
     """Keywords that clients and servers have in common; see ``Options``."""
 
@@ -127,6 +131,13 @@ class Options:
         return OpenTimeoutError(
             f"connection not open after {self.open_timeout} s (open_timeout)"
         )
+
+    @property
+    def max_waiting(self) -> int | None:
+        """How many bytes of messages may wait to be received (R10)."""
+        if self.max_size is None and self.max_queue is not None:
+            return _MAX_WAITING
+        return self.max_size
 
     @property
     def stall_timeout(self) -> float:

@@ -47,8 +47,11 @@ from .writer import Writer
 _QUICK = 0.02
 _NAP = 0.05
 
-# What is parsed in one step, however long it takes; READ_SIZE is the most.
-_LEAST_READ = 4096
+# A read of fewer bytes is parsed in one step. Of a larger one, so many frames at first,
+# then as many as a fair share of time allows, at most so many.
+_MUCH = 4096
+_FRAMES = 64
+_MOST_FRAMES = 4096
 
 # When the peer breaks the protocol, messages that came before in the same read
 # can be answered in these turns of the loop: one may come before the receiver's.
@@ -82,6 +85,7 @@ class Reader:
         "_budget",
         "_delivered",
         "_engine",
+        "_frame_limit",
         "_options",
         "_parse_error",
         "_pings",
@@ -93,7 +97,6 @@ class Reader:
         "full",
         "host",
         "parked",
-        "read_size",
         "reads",
         "receiver_reads",
         "reset",
@@ -127,7 +130,7 @@ class Reader:
         )
         self._delivered = -inf  # when the task last brought a receiver something
         self.receiver_reads = 0  # how many reads of receive calls found something
-        self.read_size = READ_SIZE
+        self._frame_limit = _FRAMES
         self.full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.reads = 0  # how many brought something
@@ -161,7 +164,7 @@ class Reader:
             if self._should_pause():
                 await self._pause()
             receiver = self.parked
-            if self.read_some(self.read_size) == 0:
+            if self.read_some() == 0:
                 return
             if receiver is not None and self.parked is None:
                 self._offer()
@@ -229,7 +232,7 @@ class Reader:
         options = self._options
         return (
             (options.max_queue is not None and len(engine.messages) > options.max_queue)
-            or (options.max_size is not None and engine.queued > options.max_size)
+            or engine.queued > engine.max_waiting
             or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
         )
 
@@ -241,7 +244,7 @@ class Reader:
         # Not at the very limit: each pause costs two switches of tasks.
         if (
             options.max_queue is None or len(engine.messages) <= options.max_queue // 4
-        ) and (options.max_size is None or engine.queued <= options.max_size // 4):
+        ) and engine.queued <= engine.max_waiting // 4:
             self.wake()
 
     def read_now(self) -> int | None:
@@ -260,30 +263,41 @@ class Reader:
         return count
 
     @enable_ki_protection
-    def read_some(self, size: int = READ_SIZE) -> int | None:
+    def read_some(self) -> int | None:
+        """Read once and parse, in one step: no more than is fair, nor than has room.
+
+        Return the size, 0 at the end of the stream, None if nothing was there. What
+        was read before and not parsed comes first.
+        """
         engine = self._engine
-        space = engine.space()
         data: bytes | None = None
-        try:
-            if space is None:
-                data = self._transport.read(size)
-                count = None if data is None else len(data)
-            else:
-                size = len(space)
-                with space:
-                    count = self._transport.read_into(space)
-        except OSError as exc:
-            self.host.lost(exc)
-            return 0
-        if count:
-            self.reads += 1
+        count: int | None
+        size = READ_SIZE
+        backlog = engine.backlog
+        if backlog:
+            count = 1
+        else:
+            space = engine.space()
             try:
-                if data is None:
-                    acts = engine.filled(count)
-                elif count < _LEAST_READ:
-                    acts = engine.receive(data)
+                if space is None:
+                    data = self._transport.read()
+                    count = None if data is None else len(data)
                 else:
-                    acts = self._receive_much(data)
+                    size = len(space)
+                    with space:
+                        count = self._transport.read_into(space)
+            except OSError as exc:
+                self.host.lost(exc)
+                return 0
+        if count:
+            self.reads += not backlog
+            try:
+                if backlog or (data is not None and count >= _MUCH):
+                    acts = self._parse_much(data)
+                elif data is None:
+                    acts = engine.filled(count)
+                else:
+                    acts = engine.receive(data)
             except Exception as exc:  # noqa: BLE001 - the reader raises it
                 # Of a user's extension, perhaps. Whoever read, the reader ends by
                 # it, and the connection with the reader.
@@ -304,22 +318,23 @@ class Reader:
             self.host.changed()
         if self._transport.unsent:
             self._writer.flush()  # TLS has an answer of its own
-        self.full = count is not None and count >= size
+        self.full = engine.backlog or (count is not None and count >= size)
         return count
 
-    def _receive_much(self, data: bytes) -> bool:
-        """Take in a large read, and let the next be as large as is fair.
+    def _parse_much(self, data: bytes | None) -> bool:
+        """Parse a large read, or more of one, and learn how many frames are fair.
 
-        A read full of tiny frames can take a hundred times as long as one of a
-        large message. What is not read waits in the kernel.
+        A frame can take a tenth of a microsecond, or, compressed, milliseconds.
         """
+        engine, decoder = self._engine, self._engine.decoder
+        decoder.frame_limit = limit = self._frame_limit
         start = perf_counter()
-        acts = self._engine.receive(data)
-        taken = perf_counter() - start
-        fair = self._budget.seconds
-        self.read_size = READ_SIZE
-        if taken * READ_SIZE > fair * len(data):
-            self.read_size = max(_LEAST_READ, int(len(data) * fair / taken))
+        acts = engine.go_on() if data is None else engine.receive(data)
+        if decoder.stopped:
+            taken = perf_counter() - start
+            if decoder.room >= 0 or taken > self._budget.seconds:
+                fair = int(limit * self._budget.seconds / max(taken, 1e-6))
+                self._frame_limit = min(max(fair, 1), _MOST_FRAMES)
         return acts
 
     def wake_parked(self) -> None:

@@ -111,9 +111,11 @@ class Receiver:
     def look(self) -> None:
         """See that a message is there, or raise WouldBlock or ConnectionClosed."""
         self.leave_stream()
-        if not self._engine.messages and self._reader.by is OFFERED:
-            # A receiver is expected back, who hasn't come.
-            self._reader.read_some(self._reader.read_size)
+        if not self._engine.messages and (
+            self._reader.by is OFFERED or self._engine.backlog
+        ):
+            # A receiver is expected back, who hasn't come; or more is here.
+            self._reader.read_some()
             if self._engine.violation is not None:
                 self._reader.wake()  # what follows is the reader's
         if not self._engine.messages:
@@ -125,7 +127,7 @@ class Receiver:
     def take(self, decode: bool | None) -> str | bytes:
         """Take the message that is there."""
         # Converted before it is taken: what can't be decoded isn't lost.
-        message = decode_message(self._engine.messages[0], decode)
+        message = decode_message(self._engine.peek(), decode)
         self._engine.pop()
         self._reader.resume_if_low()
         return message
@@ -150,7 +152,7 @@ class Receiver:
         engine = self._engine
         while True:
             if engine.messages:
-                return engine.messages[0], True
+                return engine.peek(), True
             # After a loss only what belongs to a message that was begun before.
             if engine.decoder.in_message and (token.begun or engine.phase is OPEN):
                 taken = engine.decoder.take_partial()
@@ -221,7 +223,7 @@ class Receiver:
                     self._budget.renew()
                 if reader.by is TASK:  # it was woken for the connection's end
                     return
-                found = reader.read_some(reader.read_size) is not None
+                found = reader.read_some() is not None
                 reader.receiver_reads += found
                 if looks:
                     more = min(2 * self._vain_waits + 1, _MOST_WAITS)

@@ -1,5 +1,6 @@
 cimport cython
 
+from .frames cimport text
 from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
@@ -11,6 +12,7 @@ cdef class Engine:
     cdef readonly bint client
     cdef object _close_frame
     cdef readonly object _extensions
+    cdef readonly long long max_waiting
     cdef object _trace_sent
     cdef public object cause
     cdef public Decoder decoder
@@ -36,7 +38,9 @@ cdef class Engine:
     @cython.locals(size="long long")
     cdef bint _take_in(self, list items) except -1
 
-    cdef _receive_others(self, list items)
+    cpdef bint go_on(self) except -1
+
+    cdef bint _receive_others(self, list items) except -1
 
     cpdef receive_eof(self)
 
@@ -45,6 +49,8 @@ cdef class Engine:
     cpdef act_on_violation(self)
 
     cpdef pop(self)
+
+    cpdef peek(self)
 
     cpdef discard_messages(self)
 

@@ -31,8 +31,10 @@ from .closing import (
 from .errors import ProtocolError
 from .extensions.base import Extension, Frame
 from .extensions.deflate import PerMessageDeflate
+from .frames import text
 from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
+from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
 from .opcodes import (
     BINARY,
@@ -60,6 +62,7 @@ class Engine:
         "client",
         "decoder",
         "lost_data",
+        "max_waiting",
         "messages",
         "on_pong",
         "outbox",
@@ -76,12 +79,15 @@ class Engine:
         *,
         client: bool,
         max_size: int | None,
+        max_waiting: int | None = None,
         trace_received: Trace | None = None,
         trace_sent: Trace | None = None,
     ) -> None:
         self.client = client
         self._extensions: Sequence[Extension] = ()
         self._trace_sent = trace_sent
+        # Parsing stops once messages that wait have taken more than so many bytes.
+        self.max_waiting = MAX_LENGTH if max_waiting is None else max_waiting
         self.phase: Phase = OPEN
         self.decoder = Decoder(
             masked=not client,
@@ -89,8 +95,7 @@ class Engine:
             trace=trace_received,
         )
         self.outbox = Outbox()
-        # Whole messages that came and weren't taken, and their size: bytes, or
-        # characters, whose number is known without encoding them again.
+        # Whole messages that came and weren't taken, and their size in memory.
         self.messages: deque[str | bytes] = _NOTHING
         self.queued = 0
         self.on_pong: Callable[[bytes], None] | None = None
@@ -150,13 +155,27 @@ class Engine:
     def receive(self, data: bytes) -> bool:
         """Take in bytes of the peer: queue messages, answer control frames.
 
-        Return whether anything else than messages came, which is to be acted on.
+        Return whether anything else than messages came, which is to be acted on. Not
+        all is taken in where ``backlog`` is true then.
         """
         if self.phase is not OPEN and self.phase in DEAF:
             return False
         if self.violation is not None:
             return False
+        self.decoder.room = self.max_waiting - self.queued
         return self._take_in(self.decoder.feed(data))
+
+    @property
+    def backlog(self) -> bool:
+        """Whether go_on() has something to take in."""
+        return (
+            self.decoder.stopped and self.violation is None and self.phase not in DEAF
+        )
+
+    def go_on(self) -> bool:
+        """Take in more of what receive() was given; return what it returns."""
+        self.decoder.room = self.max_waiting - self.queued
+        return self._take_in(self.decoder.go_on())
 
     def space(self) -> memoryview | None:
         """Return where bytes of the peer can be put in place of being received.
@@ -173,9 +192,8 @@ class Engine:
         size = 0
         for item in items:
             if type(item) is not str and type(item) is not bytes:
-                self._receive_others(items)
-                return True
-            size += len(item)
+                return self._receive_others(items)
+            size += text.memory_size(item)
         # After our own close frame nobody waits for messages.
         if self.phase is OPEN and items:
             if self.messages:
@@ -185,20 +203,24 @@ class Engine:
             self.queued += size
         return False
 
-    def _receive_others(self, items: list[Item]) -> None:
-        """Take in items that aren't all messages."""
+    def _receive_others(self, items: list[Item]) -> bool:
+        """Take in items that aren't all messages, or are wide text."""
+        acts = False
         for item in items:
-            if type(item) is str or type(item) is bytes:
+            if isinstance(item, (str, bytes)):
                 if self.phase is OPEN:
                     if not self.messages:
                         self.messages = deque()
                     self.messages.append(item)
-                    self.queued += len(item)
+                    self.queued += text.memory_size(item)
             elif type(item) is tuple:
                 self._receive_control(item)
+                acts = True
             else:
                 assert isinstance(item, ProtocolError)
                 self.violation = item
+                acts = True
+        return acts
 
     def receive_eof(self) -> None:
         """Take note that the peer's stream has ended."""
@@ -254,10 +276,15 @@ class Engine:
     def pop(self) -> str | bytes:
         """Take the oldest message."""
         message = self.messages.popleft()
-        self.queued -= len(message)
+        self.queued -= text.memory_size(message)
         if not self.messages:
             self.messages = _NOTHING
-        return message
+        return message.decode() if type(message) is text.WideText else message
+
+    def peek(self) -> str | bytes:
+        """Return the oldest message, which stays where it is."""
+        message = self.messages[0]
+        return message.decode() if type(message) is text.WideText else message
 
     def discard_messages(self) -> None:
         """Forget what nobody will ask for any more."""

@@ -91,7 +91,7 @@ def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
 
 
 def parse_uri(uri: str) -> WebSocketURI:
-    """Parse a ws or a wss URI, or an IRI, which is decode_message to a URI.
+    """Parse a ws or a wss URI, or an IRI, which is converted to a URI.
 
     Raises InvalidURI, whose text shows the URI without any user information;
     TypeError for other types than str.

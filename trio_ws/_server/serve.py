@@ -84,7 +84,7 @@ async def unix_serve(
     """
     path = os.fspath(path)
     listener = await open_unix(path, mode, backlog)
-    # ListenSpecver the process goes.
+    # Wherever the process goes.
     path = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
     known = identity(path)
     try:

@@ -5,10 +5,11 @@ from . cimport masking
 from .header cimport check_header, extended_length
 from .partial cimport PartialMessage
 
-cdef int CLOSE, CONT, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT, TEXT, TRACED, _LARGE
+cdef int CLOSE, CONT, MESSAGE_OVERHEAD, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT, TEXT, TRACED, _LARGE
 cdef long long MAX_LENGTH
 
 cdef class Decoder:
+    cdef Py_ssize_t _at
     cdef object _extensions
     cdef bint _fin
     cdef uint32_t _key
@@ -26,10 +27,17 @@ cdef class Decoder:
     cdef object _trace
     cdef bint _transform
     cdef public object deflate
+    cdef public long long frame_limit
+    cdef public long long room
+    cdef public bint stopped
 
     cpdef extend(self, extensions)
 
     cpdef list feed(self, data)
+
+    cpdef list go_on(self)
+
+    cdef list _feed(self, bytes data, Py_ssize_t position)
 
     @cython.locals(
         masked=bint,
@@ -39,6 +47,7 @@ cdef class Decoder:
         start=Py_ssize_t,
         length="long long",
         transform=bint,
+        frames="long long",
     )
     cdef _parse(self, bytes data, Py_ssize_t position, list items)
 

@@ -30,6 +30,9 @@ from .partial import PartialMessage, invalid_utf8
 # The trace of a frame that comes in pieces shows this many bytes of it.
 TRACED: Final = 100
 
+# What a message takes besides its bytes: the header of an object, a place in a queue.
+MESSAGE_OVERHEAD: Final = 64
+
 # A payload of at least so much is received where it will stay.
 _LARGE: Final = 32 * 1024
 
@@ -48,6 +51,7 @@ class Decoder:
     """
 
     __slots__ = (
+        "_at",
         "_extensions",
         "_fin",
         "_key",
@@ -65,6 +69,9 @@ class Decoder:
         "_trace",
         "_transform",
         "deflate",
+        "frame_limit",
+        "room",
+        "stopped",
     )
 
     def __init__(
@@ -80,7 +87,15 @@ class Decoder:
         self._trace = trace
         self._extensions: Sequence[Extension] = ()
         self.deflate: PerMessageDeflate | None = None
-        self._left = b""  # the beginning of a header or of a control frame
+        # What is left to be parsed, from _at on: the beginning of a header or of a
+        # control frame; or more, where parsing has stopped before the end.
+        self._left = b""
+        self._at = 0
+        self.stopped = False
+        # After so many frames it stops, or once messages have taken more than so many
+        # bytes.
+        self.frame_limit = MAX_LENGTH
+        self.room = MAX_LENGTH
         # The frame whose payload is incomplete.
         self._missing = 0  # bytes of it that haven't come
         self._length = 0
@@ -108,17 +123,28 @@ class Decoder:
         A message is a str or bytes, a control frame an (opcode, payload) pair.
         A close frame or a ProtocolError is the last item: nothing after it is
         looked at, and nothing more may be fed.
+
+        Parsing stops, where ``stopped`` is true then, after ``frame_limit`` frames or
+        once messages have taken up ``room``: go_on() parses what is left.
         """
-        items: list[Item] = []
         if type(data) is not bytes:  # a stream of the user's may have others
             data = bytes(data)
         if self._left:
-            data = self._left + data
+            data = self._left[self._at :] + data
             self._left = b""
-        position = 0
+        return self._feed(data, 0)
+
+    def go_on(self) -> list[Item]:
+        """Parse more of what was fed, as feed() does."""
+        data, self._left = self._left, b""
+        return self._feed(data, self._at)
+
+    def _feed(self, data: bytes, position: int) -> list[Item]:
+        items: list[Item] = []
+        self.stopped = False
         try:
             if self._missing:
-                position = self._add_payload(data, 0, items)
+                position = self._add_payload(data, position, items)
             if not self._missing:
                 self._parse(data, position, items)
         except ProtocolError as exc:
@@ -132,7 +158,12 @@ class Decoder:
         #  masking key (0 or 32)  payload
         masked = self._masked
         end = len(data)
+        frames = self.frame_limit
         while end - position >= 2:
+            if not frames or self.room < 0:
+                self.stopped = True
+                break
+            frames -= 1
             first = data[position]
             second = data[position + 1]
             # Data frames without reserved bits need no closer look.
@@ -180,6 +211,7 @@ class Decoder:
                 continue
             # A whole message in one frame.
             position = start + length
+            self.room -= length + MESSAGE_OVERHEAD
             if self._trace is not None:
                 payload = masking.masked(data, start, position, self._key)
                 self._trace(first & 0x0F, payload, length, True)
@@ -196,7 +228,9 @@ class Decoder:
             except UnicodeDecodeError as exc:
                 raise invalid_utf8(exc, 0) from exc
         if position < end:
-            self._left = data[position:]
+            # Of what is parsed soon no copy is made.
+            self._at = position if self.stopped else 0
+            self._left = data if self.stopped else data[position:]
 
     def _is_for_extensions(self, first: int) -> bool:
         """Tell whether a data frame with this first byte concerns extensions."""
@@ -369,7 +403,8 @@ class Decoder:
         message, self._message = self._message, None
         assert message is not None
         if not message.discarded:
-            items.append(message.take())
+            self.room -= message.size + MESSAGE_OVERHEAD
+            items.append(message.finish())
 
     def _add_control(
         self, data: bytes, start: int, first: int, length: int, items: list[Item]
@@ -422,6 +457,8 @@ class Decoder:
                 f"after {self._length - self._missing} of the {self._length} bytes "
                 f"of a frame's payload"
             )
+        if self.stopped:
+            return f"with {len(self._left) - self._at} bytes more than were looked at"
         if self._left:
             return (
                 f"after {len(self._left)} of the {expected(self._left, self._masked)}"

@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 
 from . cimport masking
 
-cdef Py_ssize_t _LARGEST_ROOM, _AT_ONCE, _SMALL_PART
+cdef Py_ssize_t _LARGEST_ROOM, _AT_ONCE, _JOINED, _SMALL_PART
 
 cdef class PartialMessage:
     cdef object _buffer
@@ -42,5 +42,7 @@ cdef class PartialMessage:
 
     @cython.locals(parts=list)
     cdef take(self)
+
+    cdef finish(self)
 
     cdef discard(self)

@@ -9,15 +9,16 @@ from typing import Final
 
 from ..closing import CloseCode
 from ..errors import ProtocolError
-from . import masking
+from . import masking, text
 
 # Room is made for so much of a large payload, since the peer alone says that it will
 # come, and given out a bit at a time.
 _LARGEST_ROOM: Final = 16 * 1024 * 1024
 _AT_ONCE: Final = 256 * 1024
 
-# Parts that are shorter are joined as they come.
+# Parts that are shorter are joined as they come, up to so much at a time.
 _SMALL_PART: Final = 1024
+_JOINED: Final = 64 * 1024
 
 
 def invalid_utf8(exc: UnicodeDecodeError, offset: int) -> ProtocolError:
@@ -57,6 +58,7 @@ class PartialMessage:
         self.size = 0  # of what its frames held so far, in bytes
         self.short_fragments = 0
         self.waiting = 0  # how much of it wasn't taken, in bytes:
+        # Of text, those that are wide are bytes.
         self._parts: list[str | bytes] = []
         self._small_parts: io.StringIO | io.BytesIO | None = None  # behind those
         self._pending = b""  # behind those, the beginning of a character
@@ -93,20 +95,30 @@ class PartialMessage:
         self.size += len(piece)
         if self.discarded:
             return
-        if len(part) < _SMALL_PART:
+        if len(part) >= _SMALL_PART:
+            self._join_small_parts()
+            if type(part) is str and text.is_wide(part, used):
+                part = piece[:used]
+            self._parts.append(part)
+        else:
             if self._small_parts is None:
                 self._small_parts = (
                     io.StringIO(newline="") if self.is_text else io.BytesIO()
                 )
             self._small_parts.write(part)  # type: ignore[arg-type]  # of its kind
-        else:
-            self._join_small_parts()
-            self._parts.append(part)
+            if self._small_parts.tell() >= _JOINED:
+                self._join_small_parts()
 
     def _join_small_parts(self) -> None:
-        if self._small_parts is not None:
-            self._parts.append(self._small_parts.getvalue())
-            self._small_parts = None
+        if self._small_parts is None:
+            return
+        part = self._small_parts.getvalue()
+        self._small_parts = None
+        if type(part) is str and not part.isascii():
+            encoded = part.encode()
+            if text.is_wide(part, len(encoded)):
+                part = encoded
+        self._parts.append(part)
 
     # -- Into room -----------------------------------------------------------
 
@@ -183,8 +195,23 @@ class PartialMessage:
             parts.append(bytes(self._room[: self._filled]))
             self._leave_room()
         if self.is_text:
-            return "".join(parts)  # type: ignore[arg-type]  # of its kind
+            return "".join(
+                part if type(part) is str else part.decode()  # type: ignore[union-attr]
+                for part in parts
+            )
         return b"".join(parts)  # type: ignore[arg-type]  # of its kind
+
+    def finish(self) -> str | bytes:
+        """Take the message, which is complete; text that is wide as WideText."""
+        if self.is_text and any(type(part) is bytes for part in self._parts):
+            self._join_small_parts()
+            return text.WideText(
+                b"".join(
+                    part if type(part) is bytes else part.encode()  # type: ignore[union-attr]
+                    for part in self._parts
+                )
+            )
+        return self.take()
 
     def discard(self) -> None:
         """Forget what came, and what is still to come."""
