@@ -2,6 +2,10 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.programs.benchmarks
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -36,15 +40,38 @@ html_copy_source = False
 html_show_copyright = False
 
 
-def _show_public_names() -> None:
-    """Let types appear by the names that users import them by."""
-    for name in trio_ws.__all__:
-        thing = getattr(trio_ws, name)
-        if getattr(thing, "__module__", "").startswith("trio_ws."):
-            thing.__module__ = "trio_ws"
-    for name in trio_ws.extensions.__all__:
-        if name != "ExtensionParameter":  # an alias, of a tuple
-            getattr(trio_ws.extensions, name).__module__ = "trio_ws.extensions"
+def find_definitions(module: ModuleType) -> None:
+    """Show autodoc the files that define the public names of a module.
+
+    Those names say that they live in ``module``, whose source has neither the order of
+    their members nor what stands below an attribute.
+    """
+    shown = ModuleAnalyzer.for_module(module.__name__)
+    shown.analyze()
+    for name in [name for name in sys.modules if name.startswith("trio_ws._")]:
+        if not str(sys.modules[name].__file__).endswith(".py"):
+            continue  # compiled: nothing public is defined there
+        defining = ModuleAnalyzer.for_module(name)
+        defining.analyze()
+        public = {one for one in module.__all__ if one in defining.tags}
+        for tag, order in defining.tagorder.items():
+            if tag.partition(".")[0] in public:
+                shown.tagorder[tag] = order
+        for key, text in defining.attr_docs.items():
+            if key[0].partition(".")[0] in public:
+                shown.attr_docs[key] = text
 
 
-_show_public_names()
+def leave_out_types(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Leave out the docstring of a datum, which is that of its type."""
+    if what == "data":
+        lines.clear()
+
+
+def setup(app: Sphinx) -> None:
+    """Register what autodoc is to call."""
+    for module in (trio_ws, trio_ws.extensions):
+        find_definitions(module)
+    app.connect("autodoc-process-docstring", leave_out_types)
