@@ -124,19 +124,7 @@ dist: $(READY_BUILD) ## build sdist and wheels, then install and try each
 	done
 	rm -rf build/dist-check
 
-CHECK_DIST = build/dist-check/bin/python -I -c 'import importlib.metadata, pathlib, sys; \
-	import trio_ws, trio_ws._version as v; \
-	here = pathlib.Path(trio_ws.__file__); \
-	assert here.is_relative_to(sys.prefix), here; \
-	assert here.with_name("py.typed").is_file(), "no py.typed"; \
-	assert len(list(here.parent.rglob("*.pxd"))) == $(words $(TYPES)), "no types of the codec"; \
-	assert not list(here.parent.rglob("*.c")), "generated files"; \
-	assert importlib.metadata.version("trio_ws") == v.__version__; \
-	assert trio_ws.codec() == sys.argv[2], trio_ws.codec(); \
-	frame = trio_ws._protocol.frames.encoder.encode(1, b"hi", True, True); \
-	decoder = trio_ws._protocol.frames.decoder.Decoder(masked=True, max_size=None); \
-	assert decoder.feed(frame) == ["hi"]; \
-	print("trio_ws", v.__version__, "imported from", *sys.argv[1:])'
+CHECK_DIST = build/dist-check/bin/python -I tests/programs/check_dist.py
 
 clean: ## remove the environments and all that was built
 	rm -rf .venv* $(VENV) build dist htmlcov *.egg-info
