@@ -28,8 +28,6 @@ PIP = python -m pip install --quiet --disable-pip-version-check
 # What has to be compiled again when it changes.
 TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
 CODEC = $(TYPES) $(TYPES:.pxd=.py)
-FUZZ_TARGETS = $(filter-out %/conftest.py $(wildcard tests/programs/fuzz/test_*.py), \
-	$(wildcard tests/programs/fuzz/[!_]*.py))
 
 # The stamp's name holds what the environment was made from.
 KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))
@@ -87,14 +85,7 @@ conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2
 	$(VENV)/bin/python tests/programs/conformance/run.py $(if $(CASES),--cases '$(CASES)')
 
 fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
-	@$(if $(strip $(FUZZ_TARGETS)),,echo "tests/programs/fuzz has no targets" >&2; exit 1)
-	@set -e; for target in $(FUZZ_TARGETS); do \
-		work=build/fuzz/$$(basename $$target .py); \
-		mkdir -p $$work/corpus; \
-		echo "$$target, $(SECONDS) s"; \
-		$(VENV_FUZZ)/bin/python $$target -max_total_time=$(SECONDS) -timeout=30 \
-			-artifact_prefix=$$work/ $$work/corpus; \
-	done
+	$(VENV_FUZZ)/bin/python tests/programs/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 soak: $(READY) ## two ends that send and are cancelled at random, for SECONDS seconds
 	$(VENV)/bin/python tests/programs/soak.py --seconds $(SECONDS) $(ARGS)

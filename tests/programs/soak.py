@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio_ws
 from tests.peers.certificates import contexts
+from tests.programs.progress import Progress
 from trio_ws._endpoint.options import OptionsDict
 
 SENDERS = 3
@@ -213,13 +214,17 @@ def main() -> None:
     given = parser.parse_args()
     chance = random.Random(given.seed)
     print(f"trio_ws {trio_ws.codec()}, seed {given.seed}", flush=True)
-    end = time.perf_counter() + given.seconds
+    start = time.perf_counter()
+    passed = 0.0
     rounds = messages = cut = 0
-    while rounds == 0 or time.perf_counter() < end:
-        found = trio.run(one_round, chance, rounds % 3 == 2)
-        rounds += 1
-        messages += found[0]
-        cut += found[1]
+    with Progress(given.seconds, "seconds") as progress:
+        while rounds == 0 or passed < given.seconds:
+            found = trio.run(one_round, chance, rounds % 3 == 2)
+            rounds += 1
+            messages += found[0]
+            cut += found[1]
+            passed = time.perf_counter() - start
+            progress.at(passed, f"{rounds} connections, {messages} messages")
     print(f"{rounds} connections, {messages} messages, {cut} calls cut: all is well")
 
 

@@ -21,6 +21,7 @@ from tests.programs.benchmarks.peers import RAW_TRIO, TRIO_WS, End, Options, Wro
 from tests.programs.benchmarks.peers.trio_ws import TrioWs
 from tests.programs.benchmarks.run import Driver
 from tests.programs.benchmarks.workloads import ROUND_TRIP, SATURATED, WORKLOADS
+from tests.programs.progress import Progress
 from trio_ws._transports.base import STEP_SIZE
 from trio_ws._transports.sockets import SocketTransport
 
@@ -30,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def results() -> Iterator[dict[str, Any]]:
     """What two small workloads give, in processes as always."""
-    driver = Driver([RAW_TRIO, TRIO_WS], rounds=2, seconds=0.001)
+    progress = Progress(1, "workloads")
+    driver = Driver([RAW_TRIO, TRIO_WS], rounds=2, seconds=0.001, progress=progress)
     try:
         found: dict[str, Any] = {ROUND_TRIP: {}, SATURATED: {}}
         for workload in WORKLOADS:

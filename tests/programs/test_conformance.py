@@ -78,3 +78,5 @@ def test_planned_cases() -> None:
     log = "Using spec\nCases = [u'1.1.1', '10.1.1']\nmore\n"
     assert run.planned_cases(log) == ["1.1.1", "10.1.1"]
     assert run.planned_cases("Traceback") == []
+    log += "Running test case ID 1.1.1 for agent trio_ws from peer tcp4:127.0.0.1:1\n"
+    assert run.begun_cases(log) == ["1.1.1"]

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from tests.programs.benchmarks.peers import (
     WEBSOCKETS_TRIO,
 )
 from tests.programs.benchmarks.workloads import WORKLOADS, Workload
+from tests.programs.progress import Progress
 
 QUICK_PEERS = (
     RAW_SOCKETS,
@@ -116,7 +117,10 @@ class Worker:
 class Driver:
     """Asks the workers in turn; collects what they measured."""
 
-    def __init__(self, peers: Iterable[str], rounds: int, seconds: float) -> None:
+    def __init__(
+        self, peers: Iterable[str], rounds: int, seconds: float, progress: Progress
+    ) -> None:
+        self._progress = progress
         self._workers: dict[str, Worker] = {}
         self._rounds = rounds
         self._seconds = seconds
@@ -126,7 +130,7 @@ class Driver:
         for name in peers:
             worker = self._worker(name)
             if "missing" in worker.greeting:
-                progress(f"without {name}: {worker.greeting['missing']}")
+                progress.say(f"without {name}: {worker.greeting['missing']}")
             else:
                 self.peers.append(name)
                 self.about[name] = worker.greeting["about"]
@@ -150,7 +154,7 @@ class Driver:
 
     def _failed(self, what: str, name: str) -> None:
         self.failures.append(f"{what}: {name}")
-        progress(f"FAILED, {what}: {name}")
+        self._progress.say(f"FAILED, {what}: {name}")
         if name in self._workers:
             self._workers.pop(name).kill()
 
@@ -210,6 +214,7 @@ class Driver:
 
     def once(self, name: str, what: str, **arguments: object) -> Any:
         """Ask a process of its own."""
+        self._progress.at(self._progress.done, f"{what}, {name}")
         with self._fresh(name) as worker:
             try:
                 worker.ask(what, **arguments)
@@ -217,14 +222,6 @@ class Driver:
             except Failed:
                 self._failed(f"{what}, {arguments}", name)
                 return None
-
-
-BEGAN = time.perf_counter()
-
-
-def progress(text: str) -> None:
-    seconds = time.perf_counter() - BEGAN
-    print(f"[{seconds:3.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 # What isn't measured in turns ----------------------------------------------------
@@ -345,27 +342,33 @@ def run(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     groups = chosen(given.group, QUICK_GROUPS if quick else every)
     if given.profile:
         groups = [report.PROFILES]
+    todo: list[Workload | str] = [
+        workload
+        for workload in WORKLOADS
+        if workload.group in groups and chosen(given.case, [workload.case])
+    ]
+    todo += [group for group in report.EXTRA if group in groups]
+    extra: dict[str, Callable[[Driver], Any]] = {
+        report.MEMORY: lambda driver: memory(driver, 500 if quick else 1500),
+        report.FAIRNESS: lambda driver: fairness(driver, 1.0),
+        report.PROFILES: lambda driver: profiles(driver, 3.0),
+    }
     started = time.perf_counter()
-    driver = Driver(peers, rounds, 0.02 if quick else 0.04)
-    results: dict[str, Any] = {"about": report.about(driver.about, rounds)}
-    measured = results["results"] = {}
-    try:
-        for workload in WORKLOADS:
-            if workload.group in groups and chosen(given.case, [workload.case]):
-                progress(f"{workload.group}, {workload.case}")
-                found = driver.measure(workload)
-                measured.setdefault(workload.group, {})[workload.case] = found
-        if report.MEMORY in groups:
-            progress(report.MEMORY)
-            results[report.MEMORY] = memory(driver, 500 if quick else 1500)
-        if report.FAIRNESS in groups:
-            progress(report.FAIRNESS)
-            results[report.FAIRNESS] = fairness(driver, 1.0)
-        if report.PROFILES in groups:
-            progress(report.PROFILES)
-            results[report.PROFILES] = profiles(driver, 3.0)
-    finally:
-        driver.close()
+    with Progress(len(todo), "workloads") as progress:
+        driver = Driver(peers, rounds, 0.02 if quick else 0.04, progress)
+        results: dict[str, Any] = {"about": report.about(driver.about, rounds)}
+        measured = results["results"] = {}
+        try:
+            for done, one in enumerate(todo):
+                if isinstance(one, str):
+                    progress.at(done, one)
+                    results[one] = extra[one](driver)
+                    continue
+                progress.at(done, f"{one.group}, {one.case}")
+                found = driver.measure(one)
+                measured.setdefault(one.group, {})[one.case] = found
+        finally:
+            driver.close()
     results["about"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
     return results, driver.failures
 

@@ -32,6 +32,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+# A script's path starts at its own folder, and a checkout may not be installed.
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.programs.progress import Progress
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 CONSTRAINTS = HERE / "constraints.txt"
@@ -179,13 +184,23 @@ def wait_until_listening(
     raise SetupError(f"nothing listens on port {port}:\n{tail(log)}")
 
 
-def wait_for(process: subprocess.Popen[bytes], name: str, timeout: float) -> list[str]:
+def wait_for(
+    process: subprocess.Popen[bytes], name: str, timeout: float, suite_log: Path
+) -> list[str]:
     """Wait until the process ends; return what was wrong with that."""
-    try:
-        code = process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return [f"{name} did not end within {timeout:g} s"]
-    return [f"{name} ended with exit code {code}"] if code else []
+    end = time.monotonic() + timeout
+    with Progress(0, "cases") as progress:
+        while time.monotonic() < end:
+            try:
+                code = process.wait(1)
+            except subprocess.TimeoutExpired:
+                log = suite_log.read_text(errors="replace")
+                progress.total = len(planned_cases(log))
+                begun = begun_cases(log)
+                progress.at(max(len(begun) - 1, 0), begun[-1] if begun else "none yet")
+            else:
+                return [f"{name} ended with exit code {code}"] if code else []
+    return [f"{name} did not end within {timeout:g} s"]
 
 
 # A run
@@ -242,14 +257,14 @@ def run_role(
         with running(words, peer_log) as server:
             wait_until_listening(server, port, peer_log)
             with running(suite, suite_log, **env) as fuzzer:
-                problems = wait_for(fuzzer, "the suite", timeout)
+                problems = wait_for(fuzzer, "the suite", timeout, suite_log)
             if server.poll() is not None:
                 problems.append(f"the server ended with exit code {server.returncode}")
     else:
         with running(suite, suite_log, **env) as fuzzer:
             wait_until_listening(fuzzer, port, suite_log)
             with running(words, peer_log) as client:
-                problems = wait_for(client, "the client", timeout)
+                problems = wait_for(client, "the client", timeout, suite_log)
             if fuzzer.poll() is not None:
                 problems.append(f"the suite ended with exit code {fuzzer.returncode}")
     if problems:
@@ -267,6 +282,10 @@ def by_number(case: str) -> list[int]:
 def planned_cases(log: str) -> list[str]:
     found = re.search(r"^Cases = (\[.*\])$", log, re.MULTILINE)
     return [str(case) for case in ast.literal_eval(found[1])] if found else []
+
+
+def begun_cases(log: str) -> list[str]:
+    return re.findall(r"^Running test case ID (\S+)", log, re.MULTILINE)
 
 
 def differences(

@@ -16,7 +16,7 @@ import logging
 import platform
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import trio
 # A script's path starts at its own folder, and a checkout may not be installed.
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from tests.programs.progress import Progress
 from tests.programs.rivals import endings, load
 from tests.programs.rivals.adapters import LIBRARIES, Library
 from tests.programs.rivals.harness import verdict
@@ -57,6 +58,18 @@ def run_apart(name: str, key: str) -> tuple[bool, str]:
         return False, f"broke: {errors[-1] if errors else child.returncode}"
     answer = json.loads(child.stdout)
     return answer["ok"], answer["text"]
+
+
+def run_all(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[bool, str]]:
+    """Run each scenario with each library, some at once; return the verdicts."""
+    answers: dict[tuple[str, str], tuple[bool, str]] = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool, Progress(len(pairs), "runs") as progress:
+        runs = {pool.submit(run_apart, *pair): pair for pair in pairs}
+        for run in as_completed(runs):
+            name, key = runs[run]
+            answers[name, key] = run.result()
+            progress.step(f"{key}, {name}")
+    return answers
 
 
 def installed(name: str) -> Library | None:
@@ -92,11 +105,7 @@ def main() -> int:
 
     libraries = {name: installed(name) for name in names}
     present = [name for name, library in libraries.items() if library is not None]
-    pairs = [(name, key) for key in keys for name in present]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = dict(
-            zip(pairs, pool.map(run_apart, *zip(*pairs, strict=True)), strict=True)
-        )
+    answers = run_all([(name, key) for key in keys for name in present])
 
     versions = [
         f"{name} {library.version if library else 'not installed'}"
