@@ -582,6 +582,6 @@ async def test_wrong_values_of_slow(slow: Any) -> None:
         assert received(clients[0]) == []
 
 
-def test_what_is_no_connection() -> None:
+async def test_what_is_no_connection() -> None:
     with pytest.raises(TypeError, match="expected connections; got 1"):
         broadcast([1], "x")  # type: ignore[list-item]

@@ -103,9 +103,9 @@ async def test_a_violation_is_answered_and_the_messages_before_it_are_too(
             await ws.send("x")
 
 
-async def test_close_frames_that_cross_lose_nothing(nursery: trio.Nursery) -> None:
-    # The server's stream may not end before what it has accepted is written,
-    # although both close frames are there.
+async def test_close_frames_that_cross_tear_nothing(nursery: trio.Nursery) -> None:
+    # A peer that closes in good order reads no more: what waits then is dropped, but
+    # never a part of a frame, nor the close frame behind it; and it is no error.
     for turns in range(8):
         peer = RawPeer(client=True)
         await peer.ask()
@@ -118,10 +118,11 @@ async def test_close_frames_that_cross_lose_nothing(nursery: trio.Nursery) -> No
                 await trio.lowlevel.checkpoint()
             if ws.close_code is None:
                 await ws.aclose()
-        for i in range(5):
-            assert await peer.read() == (FIN | BINARY, b"%d" % i * 30_000)
-        assert await peer.read() == close_frame(1000)
-        assert await peer.read() is None
+        messages = [(FIN | BINARY, b"%d" % i * 30_000) for i in range(5)]
+        came = []
+        while (frame := await peer.read()) is not None:
+            came.append(frame)
+        assert came == [*messages[: len(came) - 1], close_frame(1000)]
 
 
 async def test_a_peer_that_has_ended_its_stream_still_reads(

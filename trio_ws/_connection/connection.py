@@ -11,20 +11,22 @@ from collections.abc import (
     AsyncIterable,
     Iterable,
 )
+from types import TracebackType
 from typing import Any, Literal, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from .._endpoint.budget import current_budget
+from .._endpoint.budget import check_run, current_budget
 from .._endpoint.endpoint import Endpoint
-from .._endpoint.errors import ConnectionClosedOK
+from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
+from .groups import exit_code
 from .message_stream import MessageStream
 
 
@@ -183,6 +185,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         Raises trio.WouldBlock if none is; otherwise as recv().
         """
+        check_run(self._budget, "recv_nowait")
         receiver = self._receiver
         receiver.begin()
         try:
@@ -270,6 +273,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         Raises trio.WouldBlock if ``write_limit`` bytes wait for the socket or
         another task is sending; nothing is sent then. Otherwise as send().
         """
+        check_run(self._budget, "send_nowait")
         opcode, payload = encode_message(message, text)
         if not self._sender.accept_nowait(opcode, payload, compress):
             raise trio.WouldBlock("write_limit is reached, or another task is sending")
@@ -337,12 +341,27 @@ class Connection(trio.abc.Channel[str | bytes]):
         as far as that needs no waiting, and the connection is closed.
         """
         close_payload(code, reason)  # raises for wrong arguments
+        check_run(self._budget, "aclose")
         if self._engine.phase is CONNECTING:
             raise self._endpoint.ending.closed()
         ending = self._endpoint.ending
         ending.aclose()
         await self._endpoint.aclose(code, reason)
         ending.raise_for_lost_data()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close, with the code that leaving the connection's own block has.
+
+        1000, or 1011 after an exception, or 1001 when cancelled.
+        **Cancellation**: as of aclose().
+        """
+        is_loss = isinstance(exc, ConnectionClosed) and exc.connection is self
+        await self.aclose(exit_code(exc, is_loss=is_loss))
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, by whomever.

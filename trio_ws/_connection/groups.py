@@ -60,6 +60,16 @@ def collapse(
     return next((exc for exc in candidates if exc is body), candidates[0])
 
 
+def exit_code(exc: BaseException | None, *, is_loss: bool) -> int:
+    """Return the close code that tells the peer how a block was left (R11).
+
+    ``is_loss`` says that ``exc`` is the connection's own ConnectionClosed.
+    """
+    if exc is None or is_loss:
+        return 1000
+    return 1011 if isinstance(exc, Exception) else 1001
+
+
 def _is_copy(exc: BaseException, original: BaseException) -> bool:
     """Tell whether ``exc`` is ``original`` or holds the same as it."""
     if not isinstance(exc, BaseExceptionGroup):

@@ -16,6 +16,7 @@ a task that failed.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 
 import trio
@@ -26,7 +27,7 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._protocol.closing import OPEN
 from .connection import Connection
-from .groups import aexit, collapse, finish_aexit, wrong_task
+from .groups import aexit, collapse, exit_code, finish_aexit, wrong_task
 
 
 class ConnectionScope:
@@ -61,20 +62,39 @@ class ConnectionScope:
 
     @enable_ki_protection
     async def __aenter__(self) -> None:
-        connection = self._connection
-        endpoint = self._endpoint
         self._ending.body_task = trio.lowlevel.current_task()
-        self._user_scope = trio.CancelScope()
         self._service = trio.open_nursery(strict_exception_groups=True)
-        service = await self._service.__aenter__()
+        try:
+            service = await self._service.__aenter__()
+        except BaseException:
+            await self._endpoint.abort()
+            raise
         self.outermost = service.cancel_scope
+        try:
+            await self._enter_user_side(service)
+        except BaseException as exc:
+            # For want of memory, perhaps: what is open is left in good order.
+            self._ending.leaving = True
+            self.outermost.cancel()
+            await self._endpoint.abort()
+            await aexit(self._service, exc)
+            raise
+
+    async def _enter_user_side(self, service: trio.Nursery) -> None:
+        self._user_scope = trio.CancelScope()
         self._clock = LossClock(self._user_scope, service)
         self._ending.clock = self._clock
-        self._user_scope.__enter__()
-        self._user = trio.open_nursery(strict_exception_groups=True)
-        connection.nursery = await self._user.__aenter__()
-        endpoint.start(service)
-        endpoint.changed()
+        with ExitStack() as stack:
+            stack.enter_context(self._user_scope)
+            self._user = trio.open_nursery(strict_exception_groups=True)
+            self._connection.nursery = await self._user.__aenter__()
+            try:
+                self._endpoint.start(service)
+                self._endpoint.changed()
+            except BaseException as exc:
+                await aexit(self._user, exc)
+                raise
+            stack.pop_all()
 
     @enable_ki_protection
     async def __aexit__(
@@ -165,12 +185,12 @@ class ConnectionScope:
         endpoint = self._endpoint
         self._ending.leaving = True
         self._closed_by_exit = endpoint.engine.phase is OPEN
-        if outcome is None or self.loss_in(outcome) is not None:
-            await endpoint.aclose(1000, "")
-        elif isinstance(outcome, Exception):
-            await endpoint.aclose(1011, "")
+        is_loss = outcome is not None and self.loss_in(outcome) is not None
+        code = exit_code(outcome, is_loss=is_loss)
+        if outcome is None or isinstance(outcome, Exception):
+            await endpoint.aclose(code, "")
         else:
-            await endpoint.goodbye(1001, "")
+            await endpoint.goodbye(code, "")
 
     def _exit_error(self) -> ConnectionClosed | None:
         """Return what the scope has to raise for a loss that the user missed.

@@ -78,6 +78,22 @@ def current_budget() -> Budget:
         return budget
 
 
+def check_run(budget: Budget | None, call: str) -> None:
+    """Raise RuntimeError unless this is the trio run of ``budget``; of any if None.
+
+    From another thread a call works by luck, until the socket is full.
+    """
+    try:
+        if current_budget() is budget or budget is None:
+            return
+    except RuntimeError:
+        pass
+    raise RuntimeError(
+        f"{call}() was called outside the trio run of the connection; in another "
+        f"thread, call it by trio.from_thread.run() or trio.from_thread.run_sync()"
+    ) from None
+
+
 def set_limit(limit: int) -> int:
     """Set how many calls make a schedule point; return what it was."""
     budget = current_budget()

@@ -48,6 +48,11 @@ from .writer import BROKEN, Writer
 # that its close frame arrives.
 _LINGER = 1.0
 
+# How long a client waits for the server to end TCP, once both close frames are out.
+# RFC 6455, section 7.1.1: "in abnormal cases (such as not having received a TCP Close
+# from the server after a reasonable time period) a client MAY initiate the TCP Close".
+_PATIENCE = 2.0
+
 # A stream of the user's may need turns of the loop, though no time, to write.
 _GOODBYE_TURNS = 16
 
@@ -204,15 +209,23 @@ class Endpoint:
                     break
                 if keepalive is not None and self.engine.phase is OPEN:
                     keepalive.step()
+            if self.reader.parse_error is not None:
+                raise self.reader.parse_error
+        except MemoryError as exc:
+            self.died(exc)
         finally:
-            self._settle()
-            if self._pinger_scope is not None:
-                self._pinger_scope.cancel()
-            self.writer.stop()
+            # Whatever code of the user's raises that is called here, each of these
+            # steps is taken.
             try:
-                await self.transport.aclose()
-            finally:  # whatever a stream of the user's raises
-                self._release()
+                self._settle()
+            finally:
+                if self._pinger_scope is not None:
+                    self._pinger_scope.cancel()
+                self.writer.stop()
+                try:
+                    await self.transport.aclose()
+                finally:
+                    self._release()
 
     def _release(self) -> None:
         """Be closed, and let go of by what this refers to."""
@@ -278,11 +291,15 @@ class Endpoint:
 
     def after_flush(self) -> None:
         """End our stream once all is written, if it is for this side to end TCP."""
-        if self.state is CLOSING and self.engine.ends_tcp:
+        if self.state is not CLOSING:
+            return
+        if self.engine.ends_tcp:
             self.state = HALF_CLOSED
             shut = self.writer.state is not BROKEN and self.transport.shutdown()
             if not shut or not self.engine.listens_on:
                 self._stop_reading()
+        elif self.engine.phase is CLOSE_DONE:
+            self._set_deadline(_PATIENCE)
 
     # -- Errors of the transport ---------------------------------------------
 
@@ -343,6 +360,18 @@ class Endpoint:
         self.engine.fail(code, reason, cause)
         self.changed()
 
+    def died(self, exc: Exception) -> None:
+        """Give the connection up for what raised in a task of ours.
+
+        A bug in code of the user's that is called there, or a want of memory.
+        """
+        if self.writer.state is BROKEN:
+            self.engine.lose(exc)
+            self.changed()
+            self._stop_reading()
+        else:
+            self.fail(1011, "", exc)
+
     @enable_ki_protection
     def ping(self, payload: bytes) -> None:
         """Queue a ping, and see that its pong is read."""
@@ -363,6 +392,8 @@ class Endpoint:
         """
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self.sender.in_message:
+                await self._finish_message()
             if self.engine.phase is OPEN:
                 self.close(code, reason)
             await self.wait_closed()
@@ -370,14 +401,37 @@ class Endpoint:
             await self.goodbye(code, reason)
             raise
 
+    async def _finish_message(self) -> None:
+        """Give another task's fragmented message close_timeout to be completed (R6)."""
+        seconds = self.options.close_timeout
+        until = inf if seconds is None else trio.current_time() + seconds
+        with trio.move_on_at(until):
+            await self.sender.wait_message_end()
+        if self.sender.in_message and self.engine.phase is OPEN:
+            text = f"message was not completed within {seconds} s of closing"
+            self.fail(1011, "message was not completed", TimeoutError(text))
+        # What follows has the time that is left (R8).
+        self._deadline = min(self._deadline, until)
+
     async def goodbye(self, code: int, reason: str) -> None:
         """Say and close what can be said and closed without waiting (R11).
 
         **Cancellation**: none; takes turns of the loop but no time.
         """
+        try:
+            await self._say_goodbye(code, reason)
+        finally:  # whatever an extension of the user's raises
+            self._stop_reading()
+            with trio.CancelScope(shield=True):
+                await self.wait_closed()
+
+    async def _say_goodbye(self, code: int, reason: str) -> None:
         writer = self.writer
         if self.engine.phase is OPEN:
-            self.close(code, reason)
+            if self.sender.in_message:
+                self.fail(1011, "message was not completed", None)
+            else:
+                self.close(code, reason)
         writer.write_some()
         for _ in range(_GOODBYE_TURNS):
             if writer.flushed or writer.state is BROKEN:
@@ -388,9 +442,6 @@ class Endpoint:
         for _ in range(_GOODBYE_DRAIN):
             if writer.state is BROKEN or not self.reader.read_now():
                 break
-        self._stop_reading()
-        with trio.CancelScope(shield=True):
-            await self.wait_closed()
 
     # -- Without a scope -----------------------------------------------------
 

@@ -50,6 +50,9 @@ class Host(Protocol):
     def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
         """Give the connection up."""
 
+    def died(self, exc: Exception) -> None:
+        """Give the connection up for what raised in a task of ours."""
+
 
 class NoHost:
     """What stands in a part before its endpoint runs and after it is closed.
@@ -73,6 +76,9 @@ class NoHost:
         """Do nothing."""
 
     def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
+        """Do nothing."""
+
+    def died(self, exc: Exception) -> None:
         """Do nothing."""
 
 

@@ -101,9 +101,10 @@ class Keepalive:
             assert options.ping_interval is not None
             self._next_ping = now + options.ping_interval
             payload, waiter = self._pings.add(None)
-            if len(self._recent) == _REMEMBERED:
-                self._pings.forget(*self._recent[0])
-            self._recent = (*self._recent, (payload, waiter))[-_REMEMBERED:]
+            late = tuple(ping for ping in self._recent if not ping[1].done.is_set())
+            if len(late) == _REMEMBERED:
+                self._pings.forget(*late[0])
+            self._recent = (*late, (payload, waiter))[-_REMEMBERED:]
             ping = engine.send_ping(payload)
             writer.flush()
             reader.keep_reading()

@@ -39,7 +39,7 @@ from .budget import current_budget
 from .host import NO_HOST, STOPPED, Host
 from .options import Options
 from .pings import Pings
-from .writer import Writer
+from .writer import FLUSHING, Writer
 
 # Receive calls that follow each other faster than this, in seconds, read. Meanwhile
 # the reader naps for _NAP at a time: when they stop, it may notice what comes next
@@ -56,6 +56,9 @@ _MOST_FRAMES = 4096
 # When the peer breaks the protocol, messages that came before in the same read
 # can be answered in these turns of the loop: one may come before the receiver's.
 _ANSWER_TURNS = 2
+
+# While pongs can't leave, each read waits so many seconds.
+_PONGS_WAIT = 0.02
 
 # Who reads a message piece by piece and stops has this much, in bytes, waiting.
 _PARTIAL_LIMIT = 2**16
@@ -87,7 +90,6 @@ class Reader:
         "_engine",
         "_frame_limit",
         "_options",
-        "_parse_error",
         "_pings",
         "_transport",
         "_wake_task",
@@ -97,6 +99,7 @@ class Reader:
         "full",
         "host",
         "parked",
+        "parse_error",
         "reads",
         "receiver_reads",
         "reset",
@@ -122,7 +125,7 @@ class Reader:
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
         self.reset: ConnectionResetError | None = None  # that a write met with
-        self._parse_error: Exception | None = None
+        self.parse_error: Exception | None = None
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
         self._wake_task: trio.Event | None = (
@@ -149,8 +152,6 @@ class Reader:
                 await self._pause()
             elif self.by is not TASK:
                 await self._stand_by()
-            if self._parse_error is not None:
-                raise self._parse_error
             if self._engine.violation is not None:
                 for _ in range(_ANSWER_TURNS):
                     await checkpoint()
@@ -160,7 +161,13 @@ class Reader:
                 await self._budget.yield_()
             else:
                 # After a short read, reading again would find nothing.
-                await self._transport.wait_readable()
+                try:
+                    await self._transport.wait_readable()
+                except OSError as exc:
+                    self.host.lost(exc)
+                    return
+            if self._engine.outbox.pongs_full:
+                await self.slow_down()
             if self._should_pause():
                 await self._pause()
             receiver = self.parked
@@ -168,6 +175,14 @@ class Reader:
                 return
             if receiver is not None and self.parked is None:
                 self._offer()
+
+    async def slow_down(self) -> None:
+        """Read less quickly of a peer that sends pings and takes no pongs.
+
+        Not "not at all": two peers of that kind would wait for each other (R7).
+        """
+        if self._writer.state is FLUSHING:
+            await trio.sleep(_PONGS_WAIT)
 
     def _offer(self) -> None:
         """Let receivers read for themselves if they come quickly, one by one."""
@@ -299,11 +314,11 @@ class Reader:
                 else:
                     acts = engine.receive(data)
             except Exception as exc:  # noqa: BLE001 - the reader raises it
-                # Of a user's extension, perhaps. Whoever read, the reader ends by
-                # it, and the connection with the reader.
-                self._parse_error = exc
-                self.wake()
-                self._transport.wake()
+                # Of a user's extension, perhaps. Whoever read, the connection ends by
+                # it, and the reader raises it in the end.
+                if not isinstance(exc, MemoryError):
+                    self.parse_error = exc
+                self.host.died(exc)
                 return None
             # There is nothing to act on if all that came are messages, and the
             # receiver itself reads; what waits to go out has its flusher.

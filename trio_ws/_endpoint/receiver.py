@@ -220,6 +220,8 @@ class Receiver:
                     else:
                         self._waits -= 1
                         await self._transport.wait_readable()
+                    if engine.outbox.pongs_full:
+                        await reader.slow_down()
                     self._budget.renew()
                 if reader.by is TASK:  # it was woken for the connection's end
                     return
@@ -232,6 +234,8 @@ class Receiver:
                     reader.by = RECEIVER_LAST  # what follows is the reader's
                 if reader.by is not RECEIVER or reader.has_input:
                     return
+        except OSError as exc:
+            reader.host.lost(exc)
         finally:
             if reader.by is RECEIVER:
                 reader.by = OFFERED

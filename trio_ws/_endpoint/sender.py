@@ -62,7 +62,17 @@ class Sender:
     ``lock`` exists only while somebody holds or wants it.
     """
 
-    __slots__ = ("_budget", "_ending", "_engine", "_reader", "_writer", "host", "lock")
+    __slots__ = (
+        "_budget",
+        "_ending",
+        "_engine",
+        "_message_end",
+        "_reader",
+        "_writer",
+        "host",
+        "in_message",
+        "lock",
+    )
 
     def __init__(
         self,
@@ -78,6 +88,8 @@ class Sender:
         self.host: Host = NO_HOST
         self._budget = current_budget()
         self.lock: trio.StrictFIFOLock | None = None
+        self.in_message = False  # a fragmented message has begun and not ended
+        self._message_end: trio.Event | None = None
 
     @property
     def waiting(self) -> int:
@@ -133,7 +145,7 @@ class Sender:
         """Accept a fragment, and know at the same time that it was."""
         opcode = CONT if message.begun else message.opcode
         self._commit(opcode, payload, fin=fin, compress=compress)
-        message.begun = not fin
+        message.begun = self.in_message = not fin
 
     async def accept_fragments(
         self, fragments: AsyncIterable[Data], text: bool | None, compress: bool
@@ -160,12 +172,24 @@ class Sender:
                     self.host.fail(1011, "message was not completed", exc)
                 raise
             finally:
+                self.in_message = False
+                if self._message_end is not None:
+                    self._message_end.set()
                 # A generator that isn't finished is finished here, not by the
                 # garbage collector. Anything else remains the caller's.
                 if isinstance(iterator, AsyncGenerator):
                     with trio.CancelScope(shield=True) as scope:
                         scope.cancel()
                         await iterator.aclose()
+
+    async def wait_message_end(self) -> None:
+        """Wait for the end of a fragmented message, however it ends.
+
+        **Cancellation**: changes nothing.
+        """
+        if self.in_message:
+            self._message_end = trio.Event()
+            await self._message_end.wait()
 
     async def _wait_room(self) -> None:
         """Wait until a message is accepted or the connection ends.

@@ -125,14 +125,14 @@ class Writer:
         if not burst:
             self.write_now(frame)
             return
+        # First, since it may raise, and a message that isn't sent must not wait.
+        self._start_flusher()
         outbox.push(frame)
-        if outbox.size < WRITE_SIZE:
-            self._start_flusher()
-            if self.state is FLUSHING:
-                self.state = GATHERING
-                outbox.batch_limit = self._batch_limit
-        else:
-            self.flush()
+        if outbox.size >= WRITE_SIZE:
+            self.write_some()
+        elif self.state is FLUSHING:
+            self.state = GATHERING
+            outbox.batch_limit = self._batch_limit
 
     @enable_ki_protection
     def write_now(self, frame: Encoded) -> None:
@@ -154,9 +154,15 @@ class Writer:
             outbox.bytes_written += count
             self.holds_data = False
             return
-        outbox.push(frame)
-        outbox.consume(count)
-        self._start_flusher()
+        try:
+            outbox.push(frame)
+            outbox.consume(count)
+            self._start_flusher()
+        except Exception as exc:
+            # A part of the frame is out, so nothing may follow.
+            self.state = BROKEN
+            self.host.died(exc)
+            raise
 
     @enable_ki_protection
     def flush(self) -> None:
@@ -189,7 +195,7 @@ class Writer:
                 count = self._transport.write(outbox.next_buffers(WRITE_SIZE))
                 if not count:
                     break
-                outbox.consume(count)
+                self._consume(count)
                 left -= count
         except OSError as exc:
             self.host.write_failed(exc)
@@ -198,40 +204,56 @@ class Writer:
         if self._room is not None and self.has_room:
             self.wake_room()
 
+    def _consume(self, count: int) -> None:
+        try:
+            self._outbox.consume(count)
+        except BaseException:
+            self.state = BROKEN  # nobody knows any more what is to follow
+            raise
+
     def _start_flusher(self) -> None:
         if self.state is DIRECT and self._nursery is not None:
-            self.state = FLUSHING
             self._nursery.start_soon(self._run_flusher, name="trio_ws flusher")
+            self.state = FLUSHING
 
     @enable_ki_protection
     async def _run_flusher(self) -> None:
-        outbox = self._outbox
-        with trio.CancelScope(shield=True) as self._flusher_scope:
-            while True:
-                self.write_some()
-                if self.watched is not None and not self._holds(self.watched):
-                    self.watched = None
-                if self.flushed or self.state is BROKEN:
-                    break
-                before = outbox.bytes_written
-                # A deadline for each wait: any byte taken starts it anew (R8).
-                with trio.move_on_after(self._options.stall_timeout) as wait:
-                    try:
-                        await self._transport.wait_writable()
-                    except OSError as exc:
-                        self.host.write_failed(exc)
-                if not wait.cancelled_caught:
-                    if self.watched is not None:
-                        self.last_progress = trio.current_time()
-                elif outbox.bytes_written == before:
-                    self.host.fail(1011, "write timeout", self._stalled())
-        self._flusher_scope = None
-        if self.state is not BROKEN:
-            self.state = DIRECT
-        if self._flusher_done is not None:
-            self._flusher_done.set()
+        try:
+            with trio.CancelScope(shield=True) as self._flusher_scope:
+                await self._flush_all()
+        except Exception as exc:
+            self.host.died(exc)
+            if not isinstance(exc, MemoryError):
+                raise
+        finally:
+            self._flusher_scope = None
+            if self.state is not BROKEN:
+                self.state = DIRECT
+            if self._flusher_done is not None:
+                self._flusher_done.set()
         if self.host.state >= CLOSING and self.flushed:
             self.host.after_flush()
+
+    async def _flush_all(self) -> None:
+        outbox = self._outbox
+        while True:
+            self.write_some()
+            if self.watched is not None and not self._holds(self.watched):
+                self.watched = None
+            if self.flushed or self.state is BROKEN:
+                break
+            before = outbox.bytes_written
+            # A deadline for each wait: any byte taken starts it anew (R8).
+            with trio.move_on_after(self._options.stall_timeout) as wait:
+                try:
+                    await self._transport.wait_writable()
+                except OSError as exc:
+                    self.host.write_failed(exc)
+            if not wait.cancelled_caught:
+                if self.watched is not None:
+                    self.last_progress = trio.current_time()
+            elif outbox.bytes_written == before:
+                self.host.fail(1011, "write timeout", self._stalled())
 
     async def wait_flushed(self) -> None:
         """Wait until the flusher is done, if one runs."""

@@ -6,7 +6,7 @@ from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
 
 cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_CONTROL_PAYLOAD, MAX_HEADER
-cdef object CLOSE_RECEIVED, DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
+cdef object DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
 
 cdef class Engine:
     cdef readonly bint client
@@ -73,8 +73,12 @@ cdef class Engine:
 
     cpdef lose(self, cause)
 
-    cdef _drop(self)
+    cdef _receive_close(self, payload)
 
-    cdef _send_close(self, payload, close)
+    cdef _note_lost(self, cause)
+
+    cdef _drop(self, cause)
+
+    cdef _send_close(self, bytes frame, close)
 
     cdef bytes _control(self, int opcode, payload)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .closing import (
-    CLOSE_RECEIVED,
     DEAF,
     FINAL,
+    OK_CODES,
     OPEN,
     TABLE,
     Close,
@@ -230,7 +230,7 @@ class Engine:
         if self.phase not in DEAF:
             self.cause = EOFError(f"stream ended {self.decoder.where()}")
         if self.phase is OPEN:
-            self._drop()
+            self._drop(self.cause)
         # After a close frame of ours a peer that has ended its stream may still
         # read, so what waits may still go out.
         self._step(Event.EOF)
@@ -238,27 +238,45 @@ class Engine:
     def _receive_control(self, item: Control) -> None:
         opcode, payload = item
         if opcode == PING:
+            # Section 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong
+            # frame in response, unless it already received a Close frame". So also
+            # behind a close frame of ours, which may wait behind data still.
             self._step(Event.RECV_CONTROL)
-            if self.phase is OPEN:
-                self.outbox.put_pong(self._control(PONG, payload))
+            self.outbox.put_pong(self._control(PONG, payload))
         elif opcode == PONG:
             self._step(Event.RECV_CONTROL)
             if self.on_pong is not None:
                 self.on_pong(payload)
         else:
-            try:
-                self.rcvd = parse_close(payload)
-            except ProtocolError as exc:
-                self.violation = exc
-                return
-            self._step(Event.RECV_CLOSE)
-            if self.phase is CLOSE_RECEIVED:
-                # Section 5.5.1: "When sending a Close frame in response, the
-                # endpoint typically echos the status code it received".
-                self._step(Event.SEND_CLOSE)
-                self._send_close(payload, self.rcvd)
-            else:
-                self.rcvd_then_sent = False
+            self._receive_close(payload)
+
+    def _receive_close(self, payload: bytes) -> None:
+        """Take in a close frame, and answer it.
+
+        Section 5.5.1 lets an endpoint finish the message under way before it answers.
+        A peer that has closed reads no more, so what waits is dropped.
+        """
+        try:
+            rcvd = parse_close(payload)
+        except ProtocolError as exc:
+            self.violation = exc
+            return
+        # "When sending a Close frame in response, the endpoint typically echos the
+        # status code it received".
+        answer = self._control(CLOSE, payload) if self.sent is None else None
+        self.rcvd = rcvd
+        self._step(Event.RECV_CLOSE)
+        waits = self._close_frame is not None and self.outbox.waits(self._close_frame)
+        self._note_lost(None)
+        self.outbox.drop_data()
+        if answer is not None:
+            self._step(Event.SEND_CLOSE)
+            self._send_close(answer, rcvd)
+        else:
+            self.rcvd_then_sent = False
+            if waits:
+                assert self._close_frame is not None
+                self.outbox.push(self._close_frame)
 
     def act_on_violation(self) -> None:
         """Fail the connection for what the peer sent, if it broke the protocol.
@@ -392,22 +410,22 @@ class Engine:
         What the peer sent and nobody took, and what it still sends before its
         own close frame, is discarded.
         """
-        payload = close_payload(code, reason)
+        frame = self._control(CLOSE, close_payload(code, reason))
         self._step(Event.SEND_CLOSE)
-        self._send_close(payload, Close(code, reason))
+        self._send_close(frame, Close(code, reason))
         self.discard_messages()
 
     def fail(self, code: int, reason: str, cause: BaseException | None) -> None:
         """Give the connection up: a close frame right away, the rest is dropped."""
         if self.phase in FINAL:
             return
-        payload = close_payload(code, reason)
+        frame = self._control(CLOSE, close_payload(code, reason))
         self._step(Event.FAIL)
         self.cause = cause
         close_waits = self._close_frame and self.outbox.waits(self._close_frame)
-        self._drop()
+        self._drop(cause)
         if self.sent is None or close_waits:
-            self._send_close(payload, Close(code, reason))
+            self._send_close(frame, Close(code, reason))
 
     def lose(self, cause: BaseException) -> None:
         """Take note that the stream is broken: nothing can be sent any more."""
@@ -415,15 +433,15 @@ class Engine:
             return
         self._step(Event.FAIL)
         self.cause = self.violation or cause
-        self._drop()
+        self._drop(self.cause)
 
     def abandon(self, *, flushed: bool) -> None:
         """Take note that nothing more can be sent.
 
         ``flushed`` tells whether what was taken from the outbox went out.
         """
-        self._drop()
-        if not flushed:
+        self._drop(self.cause)
+        if not flushed and not self._was_left:
             self.lost_data = True
 
     @property
@@ -431,13 +449,26 @@ class Engine:
         """Whether data waits in the outbox, besides the close frame behind it."""
         return self.outbox.holds_data(self._close_frame)
 
-    def _drop(self) -> None:
-        self.lost_data = self.lost_data or self.data_waits
+    @property
+    def _was_left(self) -> bool:
+        """Whether the peer has closed in good order, and so reads no more."""
+        return self.rcvd is not None and self.rcvd.code in OK_CODES
+
+    def _note_lost(self, cause: BaseException | None) -> None:
+        """Note whether data is about to be lost; ``cause`` says how much."""
+        if self.data_waits and not self._was_left:
+            self.lost_data = True
+            if isinstance(cause, (OSError, EOFError)):
+                cause.add_note(f"{self.outbox.size} bytes that waited were never sent")
+
+    def _drop(self, cause: BaseException | None) -> None:
+        """Forget what waits, but for the frame under way."""
+        self._note_lost(cause)
         self.outbox.drop()
 
-    def _send_close(self, payload: bytes, close: Close) -> None:
-        self._close_frame = self._control(CLOSE, payload)
-        self.outbox.push(self._close_frame)
+    def _send_close(self, frame: bytes, close: Close) -> None:
+        self._close_frame = frame
+        self.outbox.push(frame)
         self.sent = close
         if self.rcvd is not None:
             self.rcvd_then_sent = True

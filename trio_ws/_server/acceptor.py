@@ -14,6 +14,7 @@ from typing import Any
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._connection.groups import aexit, collapse, raise_as_is
 from .._transports.base import Transport
 from .._transports.make import make_transport, transport_of
 
@@ -76,6 +77,7 @@ class Acceptor:
         """Accept nothing more."""
         self._scope.cancel()
 
+    @enable_ki_protection
     async def run(self, on_accept: OnAccept, on_start: Callable[[], None]) -> None:
         """Accept until stopped; close the listeners then.
 
@@ -87,25 +89,36 @@ class Acceptor:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    for listener in self._listeners:
-                        if isinstance(listener, trio.SocketListener):
-                            nursery.start_soon(
-                                self._accept_sockets, listener, on_accept
-                            )
-                        else:
-                            nursery.start_soon(
-                                self._accept_streams, listener, on_accept
-                            )
-                    for sock in self.sockets:
-                        self._logger.info("listening on %s", sock.getsockname())
-                    on_start()
+                await self._accept_all(on_accept, on_start)
         finally:
             self.stopped.set()
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
 
+    async def _accept_all(
+        self, on_accept: OnAccept, on_start: Callable[[], None]
+    ) -> None:
+        manager = trio.open_nursery(strict_exception_groups=True)
+        nursery = await manager.__aenter__()
+        error: BaseException | None = None
+        try:
+            for listener in self._listeners:
+                if isinstance(listener, trio.SocketListener):
+                    nursery.start_soon(self._accept_sockets, listener, on_accept)
+                else:
+                    nursery.start_soon(self._accept_streams, listener, on_accept)
+            for sock in self.sockets:
+                self._logger.info("listening on %s", sock.getsockname())
+            on_start()
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            error = exc
+        outcome = await aexit(manager, error)
+        if outcome is not None:
+            # One exception where one is enough, as of a KeyboardInterrupt.
+            raise_as_is(collapse(outcome, error))
+
+    @enable_ki_protection
     async def _accept_sockets(
         self, listener: trio.SocketListener, on_accept: OnAccept
     ) -> None:
@@ -137,6 +150,7 @@ class Acceptor:
         self._short = False
         return True
 
+    @enable_ki_protection
     async def _accept_streams(self, listener: AnyListener, on_accept: OnAccept) -> None:
         while True:
             try:

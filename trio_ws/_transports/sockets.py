@@ -13,6 +13,12 @@ from .base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Buffer, Transport, bounded
 _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 
 
+# How much the kernel may hold of what the peer has no window for. trio sets 16 KiB, for
+# senders that wait until all is written; ours would be switched to the flusher every
+# 16 KiB. Without a limit, of megabytes, a pong waits behind all of that.
+_UNSENT = 768 * 1024
+
+
 class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
@@ -36,10 +42,7 @@ class SocketTransport(Transport):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             with suppress(OSError):
-                # trio sets 16 KiB on its streams, for senders that wait until
-                # all is written. Ours do not: a low mark would mean a switch
-                # to the flusher every 16 KiB.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def read(self, size: int = READ_SIZE) -> bytes | None:
         try:

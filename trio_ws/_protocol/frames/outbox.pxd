@@ -24,6 +24,7 @@ cdef class Outbox:
     cpdef put_pong(self, bytes frame)
     cpdef bint holds_data(self, close_frame)
     cpdef drop(self)
+    cpdef drop_data(self)
     @cython.locals(buffers=list, total=Py_ssize_t, size=Py_ssize_t)
     cpdef list next_buffers(self, Py_ssize_t limit)
     @cython.locals(parts=list)

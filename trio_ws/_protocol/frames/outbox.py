@@ -88,6 +88,11 @@ class Outbox:
         self._pongs.append(frame)
         self.size += len(frame)
 
+    @property
+    def pongs_full(self) -> bool:
+        """Whether further pongs take the place of those that wait."""
+        return len(self._pongs) == MAX_PONGS
+
     def waits(self, frame: bytes) -> bool:
         """Tell whether no byte of this control frame has gone out yet."""
         if any(frame is other for other in self._control):
@@ -107,8 +112,13 @@ class Outbox:
         """Forget all but the frame under way."""
         self._control.clear()
         self._pongs.clear()
+        self.drop_data()
+
+    def drop_data(self) -> None:
+        """Forget all data but that of the frame under way."""
         self._data = _NOTHING
         self.size = sum(map(len, self._under_way))
+        self.size += sum(map(len, self._control)) + sum(map(len, self._pongs))
         if self._rest is not None:
             self.size += len(self._rest[0]) - self._rest[1]
 
