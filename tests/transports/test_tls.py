@@ -691,7 +691,8 @@ async def test_garbage_behind_a_message_does_not_destroy_it(read: Read) -> None:
     with trio.fail_after(1):
         await other.wait_readable()
     for _ in range(2):
-        with pytest.raises(ssl.SSLError, match="WRONG_VERSION"):
+        # The words of OpenSSL 3.0, those of 3.6.
+        with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version|record.layer"):
             read(other)
     await one.aclose()
     await other.aclose()
