@@ -16,9 +16,11 @@ from trio_ws import ServerConnection, open_server
 
 COUNT = 100
 
-# In bytes, as Python's allocators count them: 12,900 plain and 13,100 with
-# compression, on CPython 3.11 to 3.13. Resident are some percent more.
-LIMIT = 14_000
+# In bytes, as Python's allocators count them: 13,800 plain and 14,100 with
+# compression, on CPython 3.11 to 3.13; 14,200 and 14,400 on 3.14, where a coroutine
+# takes a word more and a nested function of trio's one more for its annotations
+# (PEP 649). Resident are some percent more.
+LIMIT = 15_000
 
 # Where coverage traces, every coroutine that waits has a frame object besides.
 TRACED = 3_000
