@@ -6,6 +6,8 @@ Where the one in use isn't compiled, this compares Python with Python.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -35,6 +37,29 @@ def test_which_is_in_use() -> None:
     # All three or none.
     kinds = {type(each) for each in (Engine.pop, Decoder.feed)}
     assert len(kinds) == 1
+
+
+# As Python 3.13 and later are asked; no free-threaded build is at hand everywhere.
+WITHOUT_GIL = """
+import pathlib
+import sys
+
+sys._is_gil_enabled = lambda: False
+import trio_ws
+
+ours = [module for name, module in sys.modules.items() if name.startswith("trio_ws.")]
+print(trio_ws.codec(), *{pathlib.Path(module.__file__).suffix for module in ours})
+"""
+
+
+def test_nothing_compiled_is_imported_where_it_would_turn_the_gil_on() -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_GIL],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["python", ".py"]
 
 
 # Steps that come between those in which the peer's bytes come.
