@@ -13,6 +13,10 @@ Property tests: hypothesis runs the same examples each time in CI, and wherever
 all is required; new ones elsewhere. ``HYPOTHESIS_PROFILE`` names another
 profile: ``dev``, ``ci`` or ``thorough``.
 
+Sweeps: a test that runs the same code at each of its moments carries
+``@pytest.mark.sweep``. Coverage, which makes it three times as long, doesn't look:
+a line that is run nowhere else has no test that says what it does.
+
 The codec: compiled or not, whichever is imported. Compiled from sources that have
 changed since, it isn't tested at all.
 """
@@ -117,6 +121,21 @@ def pytest_make_collect_report() -> Generator[
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+# Sweeps
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("sweep") is None:
+        return (yield)
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 # Real time

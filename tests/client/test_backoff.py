@@ -33,7 +33,7 @@ def test_backoff() -> None:
         assert 0.4 * limit < sum(column) / len(column) < 0.6 * limit
 
 
-CLIENTS = 5000
+CLIENTS = 2000
 TICK = 0.02
 WINDOW = 0.1
 

@@ -482,7 +482,7 @@ async def test_stuck_clients_slow_nobody(
 
 
 async def test_memory_is_bounded_by_the_stuck_ones() -> None:
-    count, stuck = 200, 20
+    count, stuck = 100, 20
     limit = 2**16
     messages = [noise(30_000, number) for number in range(12)]
     async with pairs(

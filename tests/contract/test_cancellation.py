@@ -16,6 +16,8 @@ from tests.contract.operations import RECEIVING, ROWS, Row, run_operation
 from tests.contract.scopes import BLOCKS, Block
 from trio_ws.testing import full_checkpoints
 
+pytestmark = pytest.mark.sweep
+
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 
 
@@ -51,6 +53,7 @@ def test_operation_on_sockets(row: Row, transport: str, client: bool) -> None:
     assert sweep(scenario, mock_clock=False) > 1
 
 
+@pytest.mark.usefixtures("all_is_quick")
 @SIDES
 @pytest.mark.parametrize(
     ("row", "transport"),

@@ -19,6 +19,8 @@ from trio_ws import (
 )
 from trio_ws.testing import full_checkpoints
 
+pytestmark = pytest.mark.sweep
+
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 
 

@@ -267,6 +267,7 @@ async def connected() -> AsyncIterator[ClientConnection]:
 
 
 PONGS = frame(PONG, bytes(125))
+MESSAGES = frame(BINARY, bytes(20_000))  # three in a read, which are parsed soon
 
 
 async def test_the_reader(turns: Turns, floods: dict[object, Flood]) -> None:
@@ -283,7 +284,7 @@ async def test_readers_of_many_connections(
     async with AsyncExitStack() as stack:
         for _ in range(10):
             ws = await stack.enter_async_context(connected())
-            floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
+            floods[ws._endpoint.transport] = Flood(turns, b"", MESSAGES)
             await ws.send("wake up")
         await turns.pass_by(20)
         assert 10 <= turns.most <= 20

@@ -70,8 +70,8 @@ def compressed(data: bytes) -> bytes:
 
 
 FRAGMENTS = b"".join(
-    [frame(BINARY, bytes(16), fin=False, masked=True)]
-    + [frame(CONT, bytes(16), fin=False, masked=True)] * 60_000
+    [frame(BINARY, bytes(100), fin=False, masked=True)]
+    + [frame(CONT, bytes(100), fin=False, masked=True)] * 10_000
 )
 COMPRESSED = compressed(bytes(MIB))  # to no less, since nothing counts but its size
 
@@ -83,7 +83,7 @@ COMPRESSED = compressed(bytes(MIB))  # to no less, since nothing counts but its 
         (frame(TEXT, b"x" * MIB, masked=True), 1),
         (frame(TEXT, "é".encode() * (MIB // 2), masked=True), 1),
         (FRAGMENTS, 1),
-        (FRAGMENTS, 22),
+        (FRAGMENTS, 106),
         (wire.frame(BINARY, COMPRESSED, rsv=4, key=wire.KEY), 1),
     ],
     ids=["binary", "text", "not ASCII", "fragments by byte", "fragments", "compressed"],

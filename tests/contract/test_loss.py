@@ -138,6 +138,7 @@ async def test_peer_whose_stream_breaks_under_our_opening_handshake(
 # -- Frames ----------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @by_way
 @pytest.mark.parametrize("name", SCRIPTS)
 @by_role

@@ -68,6 +68,8 @@ async def hurry(ws: Connection, role: Role, theirs: socket.socket) -> None:
             theirs.sendall(frame(TEXT, b"quick", key=key_of(role)))
 
 
+@pytest.mark.sweep
+@pytest.mark.usefixtures("all_is_quick")
 @pytest.mark.parametrize("quick", [False, True], ids=["", "receivers-read"])
 @pytest.mark.parametrize("name", ["text", "16-bit", "fragments", "ping", "close"])
 @pytest.mark.parametrize("way", ["end", "reset"])

@@ -242,7 +242,7 @@ async def test_a_firehose_gives_way_every_64_calls(
 ) -> None:
     # Over sockets, and enough that the reader, receivers and writers all take part.
     steps = LongestStep()
-    count = 40_000 // connections
+    count = 20_000 // connections
     ended = 0
 
     async def pour(ws: ServerConnection) -> None:

@@ -46,7 +46,7 @@ from trio_ws import (
 
 ROOT = Path(__file__).parents[2]
 
-MANY = 1000
+MANY = 500
 SOME = 200  # where more would show nothing more
 
 Handler = Callable[[ServerConnection], Awaitable[object]]
