@@ -1,8 +1,8 @@
 """Cost grows with what comes: what is there already is neither copied nor counted.
 
-Nothing here depends on time. A step that copies all that has come before is known by
-what it allocates; what one message takes among few and among many, by the number of
-calls that Python makes.
+Nothing here depends on time: the package's own clock stands still. A step that copies
+all that has come before is known by what it allocates; what one message takes among
+few and among many, by the number of calls that Python makes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import trio
 from tests.peers import wire
 from tests.peers.certificates import contexts
 from tests.peers.in_memory import BINARY, CONT, REQUEST, TEXT, frame
+from trio_ws._endpoint import counter, reader, writer
 from trio_ws._endpoint.pings import Pings
 from trio_ws._protocol.engine import Engine
 from trio_ws._protocol.extensions.deflate import PerMessageDeflate
@@ -36,6 +37,12 @@ from trio_ws.testing import open_pair
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (counter, reader, writer):
+        monkeypatch.setattr(module, "perf_counter", lambda: 1000.0)
 
 
 def copies(steps: Iterable[Callable[[], object]], size: int) -> int:

@@ -60,7 +60,7 @@ async def test_a_health_check_and_a_page_on_the_port_of_the_websockets(
     kind: Callable[[Hook], Hook],
 ) -> None:
     def get(url: str) -> tuple[int, str | None, bytes]:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read()
 
     def get_status(url: str) -> int:

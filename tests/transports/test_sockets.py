@@ -27,7 +27,7 @@ def pair() -> Iterator[Pair]:
 
 
 def recv_exactly(sock: socket.socket, size: int) -> bytes:
-    sock.settimeout(5)
+    sock.settimeout(60)
     data = b""
     while len(data) < size:
         chunk = sock.recv(size - len(data))
@@ -252,7 +252,7 @@ async def test_write_to_a_peer_that_is_gone(pair: Pair) -> None:
 async def test_shutdown_ends_our_stream_alone(pair: Pair) -> None:
     transport, theirs = pair
     assert transport.shutdown() is True
-    theirs.settimeout(5)
+    theirs.settimeout(60)
     assert theirs.recv(1) == b""
     theirs.sendall(b"still heard")
     await transport.wait_readable()

@@ -283,7 +283,7 @@ def vanish_after(
     limit: int, way: str, sock: socket.socket, context: ssl.SSLContext, server: bool
 ) -> None:
     """Do the peer's side of a TLS handshake, up to so many bytes sent."""
-    sock.settimeout(5)
+    sock.settimeout(60)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server, None if server else "localhost")
     while limit:
@@ -341,7 +341,7 @@ async def test_peer_vanishes_in_the_middle_of_a_handshake(
 
 def tls_server(sock: socket.socket, *, ragged: bool = True) -> ssl.SSLSocket:
     """Be a server up to the end of the opening handshake, blocking."""
-    sock.settimeout(5)
+    sock.settimeout(60)
     tls = server_context().wrap_socket(
         sock, server_side=True, suppress_ragged_eofs=ragged
     )
@@ -382,7 +382,7 @@ async def test_server_sends_close_notify_behind_its_close_frame() -> None:
     got = []
 
     def call() -> None:
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         tls = client_context().wrap_socket(
             theirs, server_hostname="localhost", suppress_ragged_eofs=False
         )

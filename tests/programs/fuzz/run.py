@@ -9,6 +9,7 @@ fails, are beside it. Exits with 1 if a target failed, whose last words are show
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -26,8 +27,7 @@ ONE_INPUT = 30  # seconds it may take
 
 def state(log: Path) -> str:
     """Return the newest line of libFuzzer's that counts inputs."""
-    lines = log.read_text(errors="replace").splitlines()
-    counts = [line for line in lines if line.startswith("#")]
+    counts = re.findall(r"^#\d.*", log.read_text(errors="replace"), re.MULTILINE)
     return " ".join(counts[-1].split()) if counts else ""
 
 
