@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 
+class _Escapes(dict[int, str]):
+    """What stands for a character: an escape sequence or itself."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if not char.isprintable():
+            char = char.encode("unicode_escape").decode()
+        if code < 0x100:  # all that a header has; a close reason can have any
+            self[code] = char
+        return char
+
+
+_escapes = _Escapes()
+
+
 def escape(text: str) -> str:
     """Make a peer's text safe for a log or an exception: no control characters."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return text.translate(_escapes)
 
 
 _SHOWN = 60  # bytes of a bad line that an error shows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,60 @@ def test_parsing_takes_linear_time(
             parse(start + more * size)
 
     assert not grows_with_the_square(call, 512)
+
+
+# How much
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t , ,"])
+@pytest.mark.parametrize("parse", [parse_connection, parse_upgrade, parse_subprotocols])
+def test_a_list_is_bounded(parse: Callable[[str], Any], empty: str) -> None:
+    items = [f"a{number}" for number in range(101)]
+    few = items[:50] + [empty] * 10
+    assert parse(",".join(few)) == items[:50]
+    assert parse(",".join(items[:100])) == items[:100]
+    for value, position in (
+        (",".join(items), 390),  # where the first too many begins
+        ("a" + "," * 30_000, 101),
+        ("," * 30_000 + "a", 100),
+    ):
+        with pytest.raises(InvalidHeaderFormat) as caught:
+            parse(value)
+        assert f"expected at most 100 elements at {position} in " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "tokens"),
+    [
+        ("a", ";b", 1),
+        ("a", ",b", 1),
+        ("a", ";b=c", 2),
+        ("a", ';b="c"', 1),
+        ("a", ", b;c", 2),
+    ],
+)
+def test_extensions_are_bounded(start: str, more: str, tokens: int) -> None:
+    most = start + more * (99 // tokens)
+    assert parse_extensions(most)
+    for value in (most + more, most + more * 5000):
+        with pytest.raises(InvalidHeaderFormat) as caught:
+            parse_extensions(value)
+        position = re.search(
+            r"at most 100 names and values at (\d+)", str(caught.value)
+        )
+        assert position is not None
+        assert len(most) <= int(position[1]) <= len(most + more)
+    # Empty elements cost nothing.
+    assert parse_extensions("," * 30_000 + start) == [(start, [])]
+
+
+def test_quoted_values_are_unescaped() -> None:
+    assert parse_extensions(r'a; b="\c\d"; e="f\g"') == [
+        ("a", [("b", "cd"), ("e", "fg")])
+    ]
+    for value in (r'"\\"', r'"a\\"', r'"\\\a"', r'"\"a"', '""'):
+        with pytest.raises(InvalidHeaderFormat, match="token in quoted string"):
+            parse_extensions(f"a; b={value}")
 
 
 # What is built
