@@ -40,7 +40,7 @@ from trio_ws._protocol.handshake.common import accept_key
 from trio_ws.testing import open_pair
 
 HEADER = "Sec-WebSocket-Extensions"
-AGREED = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+AGREED = "permessage-deflate; client_max_window_bits=12"
 
 
 # -- Keywords ------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
 Two ends, as the factories negotiate them, send each other JSON as an application
 may: records with the same keys and changing values. Bytes are those of payloads;
-memory is what one end allocates that has sent and received; CPU time is that of
+memory is what an end allocates that has sent and received; CPU time is that of
 compressing a message and decompressing it, the best of some rounds.
 """
 
@@ -56,7 +56,8 @@ class Cost(NamedTuple):
     """What one message costs on average, and one end of a connection."""
 
     size: float  # bytes, compressed
-    memory: float  # KiB
+    client_memory: float  # KiB
+    server_memory: float
     time: float  # microseconds, of both ends together
 
 
@@ -81,17 +82,25 @@ def exchange(client: Extension, server: Extension, texts: list[bytes]) -> int:
     return size
 
 
-def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
-    """Measure one set of parameters."""
-    texts = [text.encode() for text in json_texts(200, rows=10)]
+def memory(settings: dict[str, Any], text: bytes, *, client: bool) -> float:
+    """Return how many KiB one end allocates."""
+    ours, theirs = (0, 1) if client else (1, 0)
+    received = ends(settings)[theirs].encode(Frame(TEXT, text))
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        pair = ends(settings)
-        exchange(*pair, texts)
+        end = ends(settings)[ours]
+        end.encode(Frame(TEXT, text))
+        end.decode(received)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    return (after - before) / 1024
+
+
+def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
+    """Measure one set of parameters."""
+    texts = [text.encode() for text in json_texts(200, rows=10)]
     size, best = 0, float("inf")
     for _ in range(rounds):
         pair = ends(settings)
@@ -99,7 +108,12 @@ def measure(settings: dict[str, Any], *, rounds: int = 5) -> Cost:
         size = exchange(*pair, texts)
         best = min(best, time.process_time() - start)
     count = 2 * len(texts)
-    return Cost(size / count, (after - before) / 2 / 1024, best / count * 1e6)
+    return Cost(
+        size / count,
+        memory(settings, texts[0], client=True),
+        memory(settings, texts[0], client=False),
+        best / count * 1e6,
+    )
 
 
 def main() -> None:
@@ -114,8 +128,8 @@ def main() -> None:
     for name, settings in SETTINGS.items():
         cost = measure(settings)
         print(
-            f"{name:26} {cost.size:5.0f} bytes {cost.memory:5.0f} KiB"
-            f" {cost.time:5.0f} us"
+            f"{name:26} {cost.size:5.0f} bytes {cost.client_memory:5.0f} KiB"
+            f" {cost.server_memory:5.0f} KiB {cost.time:5.0f} us"
         )
 
 

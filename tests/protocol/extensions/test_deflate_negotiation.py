@@ -139,14 +139,13 @@ def test_defaults() -> None:
     assert client.get_request_params() == [("client_max_window_bits", None)]
     server = ServerPerMessageDeflateFactory()
     answer, theirs = server.process_request_params(client.get_request_params(), [])
-    assert answer == [
-        ("server_max_window_bits", "12"),
-        ("client_max_window_bits", "12"),
-    ]
+    # A client that names no window of the server's isn't told of it either.
+    assert answer == [("client_max_window_bits", "12")]
     ours = client.process_response_params(answer, [])
-    for side in (ours, theirs):
+    for side, remote_bits in ((ours, 15), (theirs, 12)):
         assert isinstance(side, PerMessageDeflate)
-        assert side._local_bits == side._remote_bits == WINDOW_BITS == 12
+        assert side._local_bits == WINDOW_BITS == 12
+        assert side._remote_bits == remote_bits
     # A server that says nothing may use any window; ours stays small.
     silent = client.process_response_params([], [])
     assert isinstance(silent, PerMessageDeflate)
@@ -160,7 +159,7 @@ def test_defaults() -> None:
     assert (silent._local_no_takeover, silent._local_bits) == (True, 10)
     # A client that doesn't know the parameter isn't told it.
     answer, theirs = server.process_request_params([], [])
-    assert answer == [("server_max_window_bits", "12")]
+    assert answer == []
     assert isinstance(theirs, PerMessageDeflate)
     assert (theirs._local_bits, theirs._remote_bits) == (12, 15)
 
@@ -212,15 +211,9 @@ ANSWERS: list[tuple[dict[str, Any], Params, str]] = [
     ),
     (
         {"server_max_window_bits": 9},
-        [],
-        "expected server_max_window_bits up to 9",
-    ),
-    (
-        {"server_max_window_bits": 9},
         [("server_max_window_bits", "10")],
         "expected server_max_window_bits up to 9",
     ),
-    ({"server_max_window_bits": 15}, [], "expected server_max_window_bits up to 15"),
     ({"server_no_context_takeover": True}, [], "expected server_no_context_takeover"),
 ]
 
@@ -232,6 +225,44 @@ def test_answers_that_do_not_fit_the_offer(
     factory = ClientPerMessageDeflateFactory(**offer)
     with pytest.raises(NegotiationError, match=text):
         factory.process_response_params(answer, [])
+
+
+@pytest.mark.parametrize("wish", ALL_BITS)
+def test_a_server_names_its_window_only_to_who_asked(wish: int | None) -> None:
+    server = ServerPerMessageDeflateFactory(server_max_window_bits=wish)
+    for offer in ALL_BITS:
+        params = [] if offer is None else [("server_max_window_bits", str(offer))]
+        answer, extension = server.process_request_params(params, [])
+        bits = min(offer or 15, wish or 15)
+        asked = [("server_max_window_bits", str(bits))]
+        assert answer == ([] if offer is None else asked)
+        # It is kept to in any case.
+        assert isinstance(extension, PerMessageDeflate)
+        assert extension._local_bits == bits
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_a_window_that_is_not_named_is_kept_to(bits: int) -> None:
+    server = ServerPerMessageDeflateFactory(server_max_window_bits=bits)
+    answer, ours = server.process_request_params([], [])
+    assert answer == []
+    largest = deflate()
+    smallest = deflate(remote_bits=bits)
+    for data in PROBES:
+        frame = ours.encode(Frame(BINARY, data))
+        for theirs in (largest, smallest):
+            assert theirs.decode(frame).data == data
+
+
+@pytest.mark.parametrize("limit", range(8, 16))
+def test_an_answer_without_the_window_that_was_asked_for(limit: int) -> None:
+    client = ClientPerMessageDeflateFactory(server_max_window_bits=limit)
+    ours = client.process_response_params([], [])
+    assert isinstance(ours, PerMessageDeflate)
+    assert ours._remote_bits == 15
+    theirs = deflate()
+    for data in PROBES:
+        assert ours.decode(theirs.encode(Frame(BINARY, data))).data == data
 
 
 def test_compression_twice() -> None:

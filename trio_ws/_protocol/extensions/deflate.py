@@ -335,11 +335,9 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         offer = self._offer
         if offer.server_no_context_takeover and not answer.server_no_context_takeover:
             raise NegotiationError("expected server_no_context_takeover")
-        limit = offer.server_max_window_bits
-        if limit is not None and (
-            answer.server_max_window_bits is None
-            or answer.server_max_window_bits > limit
-        ):
+        # Some servers leave out what they don't know: theirs is the largest window.
+        bits, limit = answer.server_max_window_bits, offer.server_max_window_bits
+        if bits is not None and bits > _bits_or_most(limit):
             raise NegotiationError(f"expected server_max_window_bits up to {limit}")
         if answer.client_max_window_bits is not None:
             limit = offer.client_max_window_bits
@@ -351,7 +349,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
             remote_no_context_takeover=answer.server_no_context_takeover,
             local_no_context_takeover=answer.client_no_context_takeover
             or offer.client_no_context_takeover,
-            remote_max_window_bits=_bits_or_most(answer.server_max_window_bits),
+            remote_max_window_bits=_bits_or_most(bits),
             local_max_window_bits=min(
                 _bits_or_most(answer.client_max_window_bits),
                 _own_bits(offer.client_max_window_bits),
@@ -416,10 +414,10 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         answer = Parameters(
             offer.server_no_context_takeover or wish.server_no_context_takeover,
             offer.client_no_context_takeover or wish.client_no_context_takeover,
-            # An offer with a limit is accepted by naming one (section 7.1.2.1).
-            None
-            if server_bits == _MAX_BITS and offer.server_max_window_bits is None
-            else server_bits,
+            # An offer with a limit is accepted by naming one (section 7.1.2.1). To
+            # name one unasked is allowed there, but some clients refuse it, and all
+            # can read what was compressed with less than the largest window.
+            None if offer.server_max_window_bits is None else server_bits,
             None if client_bits == _MAX_BITS else client_bits,
         )
         extension = PerMessageDeflate(
