@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -274,3 +275,71 @@ def test_extensions_that_cannot_be_offered() -> None:
 
     with pytest.raises(ValueError, match="expected a token"):
         connect("ws://localhost/", extensions=[Wrong()])
+
+
+# -- What other stacks send and expect -------------------------------------------
+
+
+async def test_a_client_that_names_no_window_is_named_none() -> None:
+    peer = RawPeer(client=True)
+    async with trio.open_nursery() as nursery:
+
+        async def talk() -> None:
+            async with accept(peer.theirs) as ws:
+                await ws.send(noise(700))
+                await ws.send(noise(700))
+                # An empty message in a frame without a byte is one.
+                assert [await ws.recv() for _ in "123"] == ["", "Hello", b""]
+                assert await ws.recv() == "Hello"
+
+        nursery.start_soon(talk)
+        await peer.stream.send_all(OFFER)
+        head = await peer.skip_response()
+        assert b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" in head + b"\r\n"
+        context = zlib.decompressobj(wbits=-12)
+        for _ in range(2):
+            frame = await peer.read()
+            assert frame is not None
+            assert frame[0] == 0xC2
+            assert context.decompress(frame[1] + b"\x00\x00\xff\xff") == noise(700)
+        hello = bytes.fromhex("f2 48 cd c9 c9 07 00")
+        again = bytes.fromhex("f2 00 11 00 00")  # refers to it
+        for opcode, payload in (
+            (TEXT, b""),
+            (TEXT, hello),
+            (BINARY, b""),
+            (TEXT, again),
+        ):
+            data = wire.frame(opcode, payload, rsv=4, key=bytes(4))
+            await peer.stream.send_all(data)
+        await peer.close()
+
+
+async def test_a_server_that_leaves_out_the_window_it_was_asked_for() -> None:
+    peer = RawPeer(client=False)
+
+    async def answer() -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await peer.stream.receive_some()
+        assert b"server_max_window_bits=10" in data
+        key = data.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0].decode()
+        context = zlib.compressobj(wbits=-15)
+        await peer.stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+            + accept_key(key).encode()
+            + b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        )
+        for _ in range(2):
+            payload = context.compress(noise(20_000))
+            payload += context.flush(zlib.Z_SYNC_FLUSH)
+            await peer.stream.send_all(wire.frame(BINARY, payload[:-4], rsv=4))
+        await peer.close()
+
+    factory = ClientPerMessageDeflateFactory(server_max_window_bits=10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        uri = "ws://localhost/"
+        async with connect(uri, stream=peer.theirs, extensions=[factory]) as ws:
+            assert [await ws.recv() for _ in "12"] == [noise(20_000)] * 2

@@ -87,6 +87,12 @@ def compressed(data: bytes, *, level: int = 6, bits: int = 15) -> bytes:
     return made[:-4]
 
 
+def final(data: bytes) -> bytes:
+    """Compress to a stream that ends, as some peers make one of each message."""
+    context = zlib.compressobj(wbits=-15)
+    return context.compress(data) + context.flush()
+
+
 def check_failed(side: Engine, code: int, text: str) -> None:
     assert side.violation is not None
     assert side.violation.close_code == code

@@ -265,6 +265,17 @@ def test_final_blocks_without_end(counted: Counted) -> None:
         assert side.pop() == b""
 
 
+def test_many_ends_of_streams_in_fragments() -> None:
+    # They count wherever they are, also where nothing follows in the fragment.
+    side = engine(max_size=MiB)
+    fragment = b"\x03\x00" * 64
+    for number in range(65):
+        opcode, rsv = (CONT, 0) if number else (BINARY, RSV1)
+        assert side.violation is None
+        side.receive(incoming(side, opcode, fragment, fin=False, rsv=rsv))
+    check_failed(side, 1009, "more than 4096 deflate streams end")
+
+
 def test_a_compressed_frame_is_refused_by_its_header() -> None:
     # More than any compressor makes of a message that is allowed.
     side = engine(client=False, max_size=10_000)

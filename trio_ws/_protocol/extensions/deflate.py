@@ -140,6 +140,7 @@ class PerMessageDeflate(Extension):
         "_deflater",
         "_encoding",
         "_ends",
+        "_fed",
         "_inflater",
         "_local_bits",
         "_local_no_takeover",
@@ -169,6 +170,7 @@ class PerMessageDeflate(Extension):
         self._deflater: Any = None
         self.decoding = False  # in the middle of a compressed message
         self._ends = 0  # of deflate streams in that message
+        self._fed = False  # with bytes of it since it began, or since such an end
         self._encoding = False
 
     # -- Receiving -----------------------------------------------------------
@@ -179,20 +181,26 @@ class PerMessageDeflate(Extension):
             return frame
         if frame.opcode != CONT:
             self._ends = 0
+            self._fed = False
             self.decoding = frame.rsv1
-            if self.decoding and self._inflater is None:
-                self._inflater = (_fast or zlib).decompressobj(wbits=-self._remote_bits)
         elif frame.rsv1:
             # Section 6.1: only the first fragment has the bit.
             raise ProtocolError("reserved bit 1 is set in a continuation frame")
         if not self.decoding:
             return frame
-        data = frame.data + _TAIL if frame.fin else frame.data
-        data = self._inflate(data, max_size)
+        data = frame.data
+        if data:
+            self._fed = True
         if frame.fin:
             self.decoding = False
-            if self._remote_no_takeover:
-                self._inflater = None
+            # It ends what has begun. An empty message is one byte (section 7.2.3.6),
+            # but some send none, and the tail alone would begin a block.
+            if self._fed:
+                data = data + _TAIL
+        if data:
+            data = self._inflate(data, max_size)
+        if frame.fin and self._remote_no_takeover:
+            self._inflater = None
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
 
     def _inflate(self, data: bytes, max_size: int | None) -> bytes:
@@ -200,6 +208,8 @@ class PerMessageDeflate(Extension):
         # that just fits; zlib makes no more than it is told to.
         limit = 0 if max_size is None else max_size + 1
         try:
+            if self._inflater is None:
+                self._inflater = self._new_inflater()
             inflated: bytes = self._inflater.decompress(data, limit)
             if self._inflater.eof:
                 # Section 7.2.3.4: the last block of a stream may come anywhere.
@@ -219,8 +229,11 @@ class PerMessageDeflate(Extension):
         parts = [inflated]
         size = len(inflated)
         rest = self._inflater.unused_data
+        end = len(rest) if self.decoding else len(rest) - len(_TAIL)
         position = 0
-        while position < len(rest) and not (limit and size >= limit):
+        while self._inflater.eof or position < len(rest):
+            if limit and size >= limit:
+                break
             if self._inflater.eof:
                 self._ends += 1
                 if self._ends > _MAX_ENDS:
@@ -228,13 +241,19 @@ class PerMessageDeflate(Extension):
                         f"message in which more than {_MAX_ENDS} deflate streams end",
                         CloseCode.MESSAGE_TOO_BIG,
                     )
-                self._inflater = (_fast or zlib).decompressobj(wbits=-self._remote_bits)
+                self._inflater = self._new_inflater()
+                self._fed = position < end
+                if not self._fed:
+                    break
             piece = rest[position : position + _PIECE]
             part = self._inflater.decompress(piece, limit - size if limit else 0)
             parts.append(part)
             size += len(part)
             position += len(piece) - len(self._inflater.unused_data)
         return b"".join(parts)
+
+    def _new_inflater(self) -> Any:
+        return (_fast or zlib).decompressobj(wbits=-self._remote_bits)
 
     # -- Sending -------------------------------------------------------------
 
