@@ -60,6 +60,22 @@ async def test_a_reset_while_writing(
             await ws.recv()
 
 
+async def test_the_error_of_a_write_keeps_nothing_of_what_was_sent(
+    sockets: MakeSockets, nursery: trio.Nursery
+) -> None:
+    both = sockets()
+    async with connected(nursery, both.peer) as ws:
+        both.reset()
+        ws.send_nowait(bytes(1000))
+        with pytest.raises(ConnectionClosedError) as caught:
+            ws.send_nowait("x")
+        cause = caught.value.__cause__
+        assert isinstance(cause, ConnectionResetError)
+        # A frame that it had passed through would hold the message.
+        assert cause.__traceback__ is None
+        assert cause.__context__ is None
+
+
 async def test_a_close_frame_is_found_though_writing_fails(
     sockets: MakeSockets, nursery: trio.Nursery
 ) -> None:

@@ -655,6 +655,29 @@ async def test_an_extension_that_breaks_ends_the_connection_whoever_reads(
     assert len(told) == 1
 
 
+async def test_what_comes_behind_a_bug_in_parsing_is_not_parsed(
+    link: Link, mock_clock: MockClock
+) -> None:
+    # Before the reader had its turn, a write that fails reads what is there. The
+    # decoder is in the middle of a message that will never be complete.
+    with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012 - raised as it is left
+        async with link.connected() as ws:
+            endpoint = ws._endpoint
+            endpoint.engine.extend([Fragile()])
+            link.sock.send(frame(TEXT, b"break") + frame(TEXT, b"lost"))
+            assert endpoint.reader.read_some() is None
+            link.sock.send(frame(TEXT, b"behind"))
+            assert endpoint.reader.read_now() == len(frame(TEXT, b"behind"))
+            assert not endpoint.engine.messages
+            assert endpoint.engine.violation is None
+            with pytest.raises(ConnectionClosedError) as told:
+                await ws.recv()
+            assert told.value.__cause__ is endpoint.engine.cause
+    assert told.value.__cause__ is caught.value
+    # A bug is the user's to find: it has its traceback.
+    assert caught.traceback[-1].name == "decode"
+
+
 # Pauses
 
 

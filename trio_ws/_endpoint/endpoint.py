@@ -310,7 +310,8 @@ class Endpoint:
             # Both close frames went their way: how TCP ends is of no interest.
             self.engine.receive_eof()
         else:
-            self.engine.lose(exc)
+            # The frames of a write that failed hold what it was to write.
+            self.engine.lose(exc.with_traceback(None))
         self.changed()
         self._stop_reading()
 

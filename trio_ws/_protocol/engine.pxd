@@ -46,6 +46,8 @@ cdef class Engine:
 
     cdef _receive_control(self, tuple item)
 
+    cdef _violate(self, exc)
+
     cpdef act_on_violation(self)
 
     cpdef pop(self)

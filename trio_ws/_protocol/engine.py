@@ -218,7 +218,7 @@ class Engine:
                 acts = True
             else:
                 assert isinstance(item, ProtocolError)
-                self.violation = item
+                self._violate(item)
                 acts = True
         return acts
 
@@ -259,7 +259,7 @@ class Engine:
         try:
             rcvd = parse_close(payload)
         except ProtocolError as exc:
-            self.violation = exc
+            self._violate(exc)
             return
         # "When sending a Close frame in response, the endpoint typically echos the
         # status code it received".
@@ -277,6 +277,12 @@ class Engine:
             if waits:
                 assert self._close_frame is not None
                 self.outbox.push(self._close_frame)
+
+    def _violate(self, exc: ProtocolError) -> None:
+        # A user may keep the error for long, and with it the frames and the errors
+        # that it came by, which hold payloads. Its text says what there is to say.
+        exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+        self.violation = exc
 
     def act_on_violation(self) -> None:
         """Fail the connection for what the peer sent, if it broke the protocol.
@@ -386,11 +392,18 @@ class Engine:
 
     def _extended(self, frame: Frame, compress: bool) -> Encoded:
         """Build a frame that goes through the extensions."""
-        for extension in self._extensions:
-            if compress or not isinstance(extension, PerMessageDeflate):
-                frame = extension.encode(frame)
-        reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
-        return encode(frame.opcode, frame.data, frame.fin, self.client, reserved)
+        try:
+            for extension in self._extensions:
+                if compress or not isinstance(extension, PerMessageDeflate):
+                    frame = extension.encode(frame)
+            reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
+            return encode(frame.opcode, frame.data, frame.fin, self.client, reserved)
+        except BaseException:
+            # What was compressed isn't sent, so nothing may refer to it.
+            for extension in self._extensions:
+                if isinstance(extension, PerMessageDeflate):
+                    extension.forget()
+            raise
 
     def send_ping(self, payload: bytes) -> bytes:
         """Queue a ping and return its frame, for Outbox.waits()."""

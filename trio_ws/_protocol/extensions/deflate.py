@@ -263,23 +263,22 @@ class PerMessageDeflate(Extension):
             return frame
         if frame.opcode != CONT:
             self._encoding = self.bits_for(frame.data) != 0
-            if self._encoding and self._deflater is None:
-                self._deflater = self._new_deflater()
         if not self._encoding:
             return frame
-        data = self._deflater.compress(frame.data)
-        data += self._deflater.flush(zlib.Z_SYNC_FLUSH)
+        # What the peer doesn't get isn't referred to: a context that fails at work
+        # is forgotten, and what follows begins anew.
+        deflater, self._deflater = self._deflater or self._new_deflater(), None
+        data = deflater.compress(frame.data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        first = frame.opcode != CONT
         if frame.fin:
             data = data[: -len(_TAIL)]
             self._encoding = False
-            if self._local_no_takeover:
-                self._deflater = None
-            if frame.opcode != CONT and len(data) >= len(frame.data):
+            if first and len(data) >= len(frame.data):
                 # It can't be compressed, and would exceed the peer's limit where
-                # it just fits. What the peer doesn't get isn't referred to.
-                self.forget()
+                # it just fits.
                 return frame
-        first = frame.opcode != CONT
+        if not (frame.fin and self._local_no_takeover):
+            self._deflater = deflater
         return Frame(frame.opcode, data, frame.fin, first, frame.rsv2, frame.rsv3)
 
     def bits_for(self, data: bytes) -> int:
