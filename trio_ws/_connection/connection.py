@@ -23,7 +23,7 @@ from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
-from .._protocol.closing import CONNECTING, OPEN, State, close_payload
+from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
 from .groups import exit_code
@@ -106,13 +106,13 @@ class Connection(trio.abc.Channel[str | bytes]):
         That of the peer's close frame, 1005 if it had none, 1006 if no close
         frame came; None while the connection is open or about to be closed.
         """
-        close = self._engine.close_frame
+        close = connection_close(self._engine.phase, self._engine.rcvd)
         return None if close is None else close.code
 
     @property
     def close_reason(self) -> str | None:
         """The reason in the peer's close frame, "" if none came; None before."""
-        close = self._engine.close_frame
+        close = connection_close(self._engine.phase, self._engine.rcvd)
         return None if close is None else close.reason
 
     def __repr__(self) -> str:

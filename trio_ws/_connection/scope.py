@@ -25,7 +25,7 @@ from trio.lowlevel import enable_ki_protection
 from .._endpoint.ending import LossClock, Seen
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
-from .._protocol.closing import OPEN
+from .._protocol.closing import OPEN, in_order
 from .connection import Connection
 from .groups import aexit, collapse, exit_code, finish_aexit, wrong_task
 
@@ -215,7 +215,9 @@ class ConnectionScope:
             return None
         if self._closed_by_exit:
             return ending.error() if engine.lost_data else None
-        if engine.in_order or (ending.seen_by is Seen.TASK and not cancelled):
+        if in_order(engine.rcvd, engine.sent) or (
+            ending.seen_by is Seen.TASK and not cancelled
+        ):
             return None
         return ending.error()
 

@@ -27,7 +27,15 @@ from math import inf
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._protocol.closing import CLOSE_DONE, CONNECTING, FAILED, FINAL, OPEN
+from .._protocol.closing import (
+    CLOSE_DONE,
+    CONNECTING,
+    FAILED,
+    FINAL,
+    OPEN,
+    ends_tcp,
+    listens_on,
+)
 from .._protocol.engine import Engine
 from .._protocol.handshake.client import ClientHandshake
 from .._protocol.handshake.server import ServerHandshake
@@ -56,9 +64,8 @@ _PATIENCE = 2.0
 # A stream of the user's may need turns of the loop, though no time, to write.
 _GOODBYE_TURNS = 16
 
-# What is read of a peer to which nothing can be written any more: more than any
-# receive buffer holds by default, yet not without end, since the peer of a Unix
-# socket that has shut down its reading side can go on sending.
+# What is read of a peer to which nothing can be written any more: more than any receive
+# buffer holds by default. Over a Unix socket that peer can go on sending.
 _LAST_READS = 256
 
 # What is discarded, without waiting, before a socket is closed in a hurry.
@@ -172,24 +179,13 @@ class Endpoint:
                 self,
             )
         if keepalive is not None and not self.transport.callers_read:
-            nursery.start_soon(self._run_keepalive, keepalive)
+            self._pinger_scope = trio.CancelScope(shield=True)
+            nursery.start_soon(keepalive.run, self._pinger_scope)
             keepalive = None
         # With a name that is there: trio would make one for each task.
         nursery.start_soon(self._run_reader, keepalive, name="trio_ws reader")
 
     # -- The tasks -----------------------------------------------------------
-
-    @enable_ki_protection
-    async def _run_keepalive(self, keepalive: Keepalive) -> None:
-        """Run the keepalive in a task of its own, beside a stream of the user's.
-
-        Nobody knows whether its receive_some() can be interrupted without loss.
-        """
-        with trio.CancelScope(shield=True) as self._pinger_scope:
-            while self.engine.phase is OPEN:
-                await trio.sleep_until(keepalive.due)
-                if self.engine.phase is OPEN:
-                    keepalive.step()
 
     @enable_ki_protection
     async def _run_reader(self, keepalive: Keepalive | None) -> None:
@@ -293,12 +289,13 @@ class Endpoint:
         """End our stream once all is written, if it is for this side to end TCP."""
         if self.state is not CLOSING:
             return
-        if self.engine.ends_tcp:
+        engine = self.engine
+        if ends_tcp(engine.phase, client=engine.client):
             self.state = HALF_CLOSED
             shut = self.writer.state is not BROKEN and self.transport.shutdown()
-            if not shut or not self.engine.listens_on:
+            if not shut or not listens_on(engine.phase, engine.cause):
                 self._stop_reading()
-        elif self.engine.phase is CLOSE_DONE:
+        elif engine.phase is CLOSE_DONE:
             self._set_deadline(_PATIENCE)
 
     # -- Errors of the transport ---------------------------------------------
@@ -351,7 +348,7 @@ class Endpoint:
 
     @enable_ki_protection
     def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake: a close frame behind the data."""
+        """Queue a close frame behind the data."""
         self.engine.close(code, reason)
         self.changed()
 
@@ -362,10 +359,7 @@ class Endpoint:
         self.changed()
 
     def died(self, exc: Exception) -> None:
-        """Give the connection up for what raised in a task of ours.
-
-        A bug in code of the user's that is called there, or a want of memory.
-        """
+        """Give up for what raised in a task of ours: a user's bug, a want of memory."""
         if self.writer.state is BROKEN:
             self.engine.lose(exc)
             self.changed()
@@ -451,5 +445,5 @@ class Endpoint:
         await self.transport.aclose()
 
     def discard(self) -> None:
-        """Close it in a finaliser, perhaps after the end of the trio run."""
+        """Close it in a finaliser, perhaps when trio has ended."""
         self.transport.discard()

@@ -78,6 +78,18 @@ class Keepalive:
         return inf if timeout is None else self._silent_since + timeout
 
     @enable_ki_protection
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Take the steps in a task of its own, beside a stream of the user's.
+
+        Nobody knows whether its receive_some() can be interrupted without loss.
+        """
+        with scope:
+            while self._engine.phase is OPEN:
+                await trio.sleep_until(self.due)
+                if self._engine.phase is OPEN:
+                    self.step()
+
+    @enable_ki_protection
     def step(self) -> None:
         """Look for life; ping, or fail the connection, if it is time to."""
         engine, reader, writer = self._engine, self._reader, self._writer

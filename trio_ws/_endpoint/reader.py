@@ -285,45 +285,27 @@ class Reader:
         was read before and not parsed comes first.
         """
         engine = self._engine
+        if engine.backlog:
+            self.full = True  # more may be there, in TLS even
+            return 1 if self._parse(None, 1, backlog=True) else None
         data: bytes | None = None
-        count: int | None
         size = READ_SIZE
-        backlog = engine.backlog
-        if backlog:
-            count = 1
-        else:
+        try:
             space = engine.space()
-            try:
-                if space is None:
-                    data = self._transport.read()
-                    count = None if data is None else len(data)
-                else:
-                    size = len(space)
-                    with space:
-                        count = self._transport.read_into(space)
-            except OSError as exc:
-                self.host.lost(exc)
-                return 0
+            if space is None:
+                data = self._transport.read()
+                count = None if data is None else len(data)
+            else:
+                size = len(space)
+                with space:
+                    count = self._transport.read_into(space)
+        except OSError as exc:
+            self.host.lost(exc)
+            return 0
         if count:
-            self.reads += not backlog
-            try:
-                if backlog or (data is not None and count >= _MUCH):
-                    acts = self._parse_much(data)
-                elif data is None:
-                    acts = engine.filled(count)
-                else:
-                    acts = engine.receive(data)
-            except Exception as exc:  # noqa: BLE001 - the reader raises it
-                # Of a user's extension, perhaps. Whoever read, the connection ends by
-                # it, and the reader raises it in the end.
-                if not isinstance(exc, MemoryError):
-                    self.parse_error = exc
-                self.host.died(exc)
+            self.reads += 1
+            if not self._parse(data, count, backlog=False):
                 return None
-            # There is nothing to act on if all that came are messages, and the
-            # receiver itself reads; what waits to go out has its flusher.
-            if acts or self.parked is not None:
-                self.host.changed()
         elif count is not None:
             if self.reset is not None:
                 # The kernel tells of a reset once; then it says end of stream.
@@ -333,8 +315,34 @@ class Reader:
             self.host.changed()
         if self._transport.unsent:
             self._writer.flush()  # TLS has an answer of its own
-        self.full = engine.backlog or (count is not None and count >= size)
+        self.full = engine.decoder.stopped or (count is not None and count >= size)
         return count
+
+    def _parse(self, data: bytes | None, count: int, *, backlog: bool) -> bool:
+        """Parse what was read, or put into the engine's space; act on what it brought.
+
+        Return False if it raised.
+        """
+        engine = self._engine
+        try:
+            if backlog or (data is not None and count >= _MUCH):
+                acts = self._parse_much(data)
+            elif data is None:
+                acts = engine.filled(count)
+            else:
+                acts = engine.receive(data)
+        except Exception as exc:  # noqa: BLE001 - the reader raises it
+            # Of a user's extension, perhaps. Whoever read, the connection ends by
+            # it, and the reader raises it in the end.
+            if not isinstance(exc, MemoryError):
+                self.parse_error = exc
+            self.host.died(exc)
+            return False
+        # There is nothing to act on if all that came are messages, and the
+        # receiver itself reads; what waits to go out has its flusher.
+        if acts or self.parked is not None:
+            self.host.changed()
+        return True
 
     def _parse_much(self, data: bytes | None) -> bool:
         """Parse a large read, or more of one, and learn how many frames are fair.

@@ -202,12 +202,16 @@ class Receiver:
             if not engine.idle:  # it failed
                 await self._budget.checkpoint()
                 return
-        if reader.by is not OFFERED:
-            reader.parked = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(reader.unpark)
-            self._budget.renew()
+        if reader.by is OFFERED:
+            # This task is here, so it reads, rather than be woken by another.
+            await self._read()
             return
-        # This task is here, so it reads, rather than be woken by another.
+        reader.parked = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(reader.unpark)
+        self._budget.renew()
+
+    async def _read(self) -> None:
+        engine, reader = self._engine, self._reader
         reader.by = RECEIVER
         try:
             while True:

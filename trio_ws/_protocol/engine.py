@@ -22,10 +22,6 @@ from .closing import (
     Event,
     Phase,
     close_payload,
-    connection_close,
-    ends_tcp,
-    in_order,
-    listens_on,
     parse_close,
 )
 from .errors import ProtocolError
@@ -36,6 +32,7 @@ from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
 from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
+from .frames.shared import encode_shared
 from .opcodes import (
     BINARY,
     CLOSE,
@@ -90,9 +87,7 @@ class Engine:
         self.max_waiting = MAX_LENGTH if max_waiting is None else max_waiting
         self.phase: Phase = OPEN
         self.decoder = Decoder(
-            masked=not client,
-            max_size=max_size,
-            trace=trace_received,
+            masked=not client, max_size=max_size, trace=trace_received
         )
         self.outbox = Outbox()
         # Whole messages that came and weren't taken, and their size in memory.
@@ -123,28 +118,6 @@ class Engine:
                 f"{event.name} isn't possible in state {self.phase.name}"
             ) from None
 
-    # -- The end -------------------------------------------------------------
-
-    @property
-    def in_order(self) -> bool:
-        """Whether both close frames say that all is well."""
-        return in_order(self.rcvd, self.sent)
-
-    @property
-    def ends_tcp(self) -> bool:
-        """Whether it is for this side to end its stream once all is written."""
-        return ends_tcp(self.phase, client=self.client)
-
-    @property
-    def listens_on(self) -> bool:
-        """Whether there is reason to read on after that."""
-        return listens_on(self.phase, self.cause)
-
-    @property
-    def close_frame(self) -> Close | None:
-        """The close code and reason of the connection; None while it is open."""
-        return connection_close(self.phase, self.rcvd)
-
     # -- Receiving -----------------------------------------------------------
 
     @property
@@ -158,9 +131,9 @@ class Engine:
         Return whether anything else than messages came, which is to be acted on. Not
         all is taken in where ``backlog`` is true then.
         """
-        if self.phase is not OPEN and self.phase in DEAF:
-            return False
-        if self.violation is not None:
+        if self.violation is not None or (
+            self.phase is not OPEN and self.phase in DEAF
+        ):
             return False
         self.decoder.room = self.max_waiting - self.queued
         return self._take_in(self.decoder.feed(data))
@@ -365,13 +338,7 @@ class Engine:
     def shared_frame(
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
     ) -> Encoded:
-        """Build the frame of a message that goes to many connections.
-
-        Those that are alike share it, by way of ``cache``: it is built once,
-        and compressed once. Section 7.1.1 of RFC 7692 lets a message refer to
-        earlier ones, but one that goes to all can refer to none; and what
-        comes after it can't refer to what came before.
-        """
+        """Build the frame of a message to many; those alike share it, by ``cache``."""
         deflate = self.decoder.deflate
         if self.client or (self._extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
@@ -379,16 +346,7 @@ class Engine:
             self._step(Event.SEND_DATA)
         if self._trace_sent is not None:
             self._trace_sent(opcode, payload, len(payload), True)
-        bits = 0 if deflate is None else deflate.bits_for(payload)
-        if bits not in cache:
-            data = deflate.compressed_alone(payload) if deflate and bits else payload
-            if len(data) < len(payload):
-                cache[bits] = encode(opcode, data, True, masked=False, reserved=0x40)
-            else:
-                cache[bits] = encode(opcode, payload, True, masked=False)
-        if deflate is not None and bits:
-            deflate.forget()
-        return cache[bits]
+        return encode_shared(opcode, payload, deflate, cache)
 
     def _extended(self, frame: Frame, compress: bool) -> Encoded:
         """Build a frame that goes through the extensions."""
@@ -418,11 +376,7 @@ class Engine:
         self.outbox.put_pong(self._control(PONG, payload))
 
     def close(self, code: int, reason: str) -> None:
-        """Queue a close frame behind the data, in good order.
-
-        What the peer sent and nobody took, and what it still sends before its
-        own close frame, is discarded.
-        """
+        """Queue a close frame behind the data; discard what came, and what comes."""
         frame = self._control(CLOSE, close_payload(code, reason))
         self._step(Event.SEND_CLOSE)
         self._send_close(frame, Close(code, reason))
@@ -432,16 +386,17 @@ class Engine:
         """Give the connection up: a close frame right away, the rest is dropped."""
         if self.phase in FINAL:
             return
-        frame = self._control(CLOSE, close_payload(code, reason))
+        frame = None
+        if self._close_frame is None or self.outbox.waits(self._close_frame):
+            frame = self._control(CLOSE, close_payload(code, reason))
         self._step(Event.FAIL)
         self.cause = cause
-        close_waits = self._close_frame and self.outbox.waits(self._close_frame)
         self._drop(cause)
-        if self.sent is None or close_waits:
+        if frame is not None:
             self._send_close(frame, Close(code, reason))
 
     def lose(self, cause: BaseException) -> None:
-        """Take note that the stream is broken: nothing can be sent any more."""
+        """Be lost: the stream is broken, and nothing can be sent any more."""
         if self.phase in FINAL:
             return
         self._step(Event.FAIL)
@@ -449,10 +404,7 @@ class Engine:
         self._drop(self.cause)
 
     def abandon(self, *, flushed: bool) -> None:
-        """Take note that nothing more can be sent.
-
-        ``flushed`` tells whether what was taken from the outbox went out.
-        """
+        """Send nothing more; ``flushed``: what was taken from the outbox went out."""
         self._drop(self.cause)
         if not flushed and not self._was_left:
             self.lost_data = True

@@ -12,6 +12,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from ..closing import CloseCode
+from ..errors import PayloadTooBig, ProtocolError
+
 
 @dataclasses.dataclass(slots=True)
 class Frame:
@@ -92,3 +95,27 @@ class ServerExtensionFactory(abc.ABC):
 # An extension's name and its parameters, in order; None is a parameter without
 # a value.
 ExtensionParameter: TypeAlias = tuple[str, str | None]
+
+
+def decode_frame(
+    extensions: Sequence[Extension], frame: Frame, *, max_size: int | None, before: int
+) -> bytes:
+    """Return the payload that extensions make of a frame.
+
+    ``max_size`` limits its message, of which ``before`` bytes have come. Raises
+    ProtocolError, and what an extension of the user's raises.
+    """
+    left = None if max_size is None else max_size - before
+    for extension in reversed(extensions):
+        frame = extension.decode(frame, max_size=left)
+    if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        # RFC 6455, section 5.2
+        raise ProtocolError("reserved bits are set that no extension uses")
+    if left is not None and len(frame.data) > left:
+        # One that doesn't look at max_size, or leaves the frame as it is.
+        raise PayloadTooBig(
+            f"message of {before + len(frame.data)} bytes or more exceeds "
+            f"max_size, {max_size} bytes",
+            CloseCode.MESSAGE_TOO_BIG,
+        )
+    return bytes(frame.data)

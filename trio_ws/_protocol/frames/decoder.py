@@ -19,7 +19,7 @@ from typing import Final
 
 from ..closing import CloseCode
 from ..errors import PayloadTooBig, ProtocolError
-from ..extensions.base import Extension, Frame
+from ..extensions.base import Extension, Frame, decode_frame
 from ..extensions.deflate import PerMessageDeflate
 from ..opcodes import CLOSE, CONT, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT, TEXT
 from . import masking
@@ -75,11 +75,7 @@ class Decoder:
     )
 
     def __init__(
-        self,
-        *,
-        masked: bool,
-        max_size: int | None,
-        trace: Trace | None = None,
+        self, *, masked: bool, max_size: int | None, trace: Trace | None = None
     ) -> None:
         self._masked = masked
         self._max_size = max_size
@@ -92,8 +88,7 @@ class Decoder:
         self._left = b""
         self._at = 0
         self.stopped = False
-        # After so many frames it stops, or once messages have taken more than so many
-        # bytes.
+        # It stops after so many frames, or once messages took more than so many bytes.
         self.frame_limit = MAX_LENGTH
         self.room = MAX_LENGTH
         # The frame whose payload is incomplete.
@@ -372,31 +367,13 @@ class Decoder:
         self, opcode: int, payload: bytes, fin: bool, reserved: int
     ) -> bytes:
         """Return what the extensions make of a frame's payload."""
-        size = 0 if self._message is None else self._message.size
-        left = None
-        if self._max_size is not None and not opcode & 0x08:
-            left = self._max_size - size
-        frame = Frame(
-            opcode,
-            payload,
-            fin,
-            reserved & 0x40 != 0,
-            reserved & 0x20 != 0,
-            reserved & 0x10 != 0,
+        bits = [reserved & bit != 0 for bit in (0x40, 0x20, 0x10)]
+        return decode_frame(
+            self._extensions,
+            Frame(opcode, payload, fin, *bits),
+            max_size=None if opcode & 0x08 else self._max_size,
+            before=0 if self._message is None else self._message.size,
         )
-        for extension in reversed(self._extensions):
-            frame = extension.decode(frame, max_size=left)
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            # Section 5.2
-            raise ProtocolError("reserved bits are set that no extension uses")
-        if left is not None and len(frame.data) > left:
-            # One that doesn't look at max_size, or leaves the frame as it is.
-            raise PayloadTooBig(
-                f"message of {size + len(frame.data)} bytes or more exceeds "
-                f"max_size, {self._max_size} bytes",
-                CloseCode.MESSAGE_TOO_BIG,
-            )
-        return bytes(frame.data)
 
     def _complete(self, items: list[Item]) -> None:
         """Hand over the message whose last frame is complete."""

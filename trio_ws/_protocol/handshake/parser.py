@@ -56,11 +56,11 @@ class Parser(abc.ABC):
         self._items: list[tuple[str, str]] = []
         self._headers_size = 0
         self._received = 0
-        self._step: Callable[[Any], bool] = Parser._header_line
+        self._step: Callable[[Any], bool] = Parser.header_line
 
     @property
     def _complete(self) -> bool:
-        return self._step is Parser._end
+        return self._step is Parser.end
 
     @property
     def leftover(self) -> bytes:
@@ -89,7 +89,7 @@ class Parser(abc.ABC):
         while self._step(self):
             pass
 
-    def _end(self) -> bool:
+    def end(self) -> bool:
         return False  # all that comes is left over
 
     def _consume(self, end: int) -> None:
@@ -157,7 +157,7 @@ class Parser(abc.ABC):
         self._items.append((name, value.strip(" \t")))
         return True
 
-    def _header_line(self) -> bool:
+    def header_line(self) -> bool:
         more = self._take_header_line()
         if more is False:
             self._head_complete(Headers.from_valid(self._items))

@@ -115,7 +115,7 @@ class RequestParser(Parser):
             raise InvalidProtocol(version)
         if self._method != "GET":
             raise InvalidMethod(self._method)
-        self._step = Parser._header_line
+        self._step = Parser.header_line
         return True
 
     def _line_too_long(self) -> InvalidHandshake:
@@ -125,4 +125,4 @@ class RequestParser(Parser):
 
     def _head_complete(self, headers: Headers) -> None:
         self._request = Request(self._path, headers)
-        self._step = Parser._end
+        self._step = Parser.end

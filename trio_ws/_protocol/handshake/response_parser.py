@@ -70,7 +70,7 @@ class ResponseParser(Parser):
     @property
     def head_complete(self) -> bool:
         """Whether the status and all headers have come."""
-        return self._step not in (ResponseParser._status_line, Parser._header_line)
+        return self._step not in (ResponseParser._status_line, Parser.header_line)
 
     def receive_eof(self) -> Response:
         """Take the end of the stream; return the response, whose body it ends.
@@ -96,7 +96,7 @@ class ResponseParser(Parser):
         if match["version"] != "HTTP/1.1" and not refused:
             raise InvalidProtocol(match["version"])
         self._response.reason_phrase = match["reason"] or ""
-        self._step = Parser._header_line
+        self._step = Parser.header_line
         return True
 
     def _line_too_long(self) -> InvalidHandshake:
@@ -126,7 +126,7 @@ class ResponseParser(Parser):
 
     def _finish(self) -> None:
         self._response.body = bytes(self._body)
-        self._step = Parser._end
+        self._step = Parser.end
 
     def _take_body(self, size: int) -> int:
         """Move up to ``size`` bytes to the body; return how many they were."""
