@@ -283,6 +283,26 @@ async def test_one_timeout_for_all(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_body_without_end_costs_no_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    peers: list[RawPeer] = []
+
+    async def redirect(peer: RawPeer) -> None:
+        # Neither a length nor an end of the stream.
+        await peer.stream.send_all(b"HTTP/1.1 301 x\r\nLocation: /\r\n\r\nmoved")
+
+    async def open_stream(*_: object) -> trio.abc.Stream:
+        peers.append(RawPeer(client=False))
+        nursery.start_soon(redirect, peers[-1])
+        return peers[-1].theirs
+
+    monkeypatch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
+    with pytest.raises(InvalidStatus, match="HTTP 301"):
+        await greeting(connect("ws://testing/"))
+    assert (trio.current_time(), len(peers)) == (0, 11)
+
+
 async def test_options_hold_for_each(site: Site) -> None:
     class Mine(ClientConnection):
         pass

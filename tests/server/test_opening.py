@@ -125,6 +125,27 @@ async def test_nothing_of_a_request_reaches_a_log_unescaped(
         assert line.isprintable(), line
 
 
+async def test_a_request_of_kilobytes_makes_no_line_of_kilobytes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_ws.server")
+    listener = MemoryListener()
+    long = b"x" * 8000
+    async with open_server(echo, listeners=[listener]):
+        for request in (
+            REQUEST.replace(b"/chat", b"/" + long),
+            REQUEST.replace(b"Host: ", b'Host: "' + long),
+            REQUEST.replace(b"\r\n\r\n", b"\r\nX: " + long + b"\r\n\r\n"),
+        ):
+            stream = listener.connect()
+            await stream.send_all(request)
+            await stream.receive_some()
+            await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+    assert any("[80" in line for line in caplog.messages)
+    assert max(map(len, caplog.messages)) < 400
+
+
 @pytest.mark.parametrize("said", [b"", REQUEST[:50], REQUEST[:-1]])
 async def test_a_client_that_says_too_little_is_cut(
     autojump_clock: MockClock, log: pytest.LogCaptureFixture, said: bytes

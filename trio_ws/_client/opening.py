@@ -79,6 +79,8 @@ async def _read_response(
                 raise
             if response is not None:
                 return response
+            if handshake.is_redirected:
+                break
             if handshake.is_refused and body.deadline == inf:
                 body.deadline = trio.current_time() + _EXPLANATION
             await trio.lowlevel.checkpoint()  # a server may send without end

@@ -7,7 +7,7 @@ import uuid
 
 from .._protocol.closing import CLOSE_DONE, FINAL, Close
 from .._protocol.engine import Engine
-from .._protocol.escaping import escape
+from .._protocol.escaping import escape, shortened
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
 from .._protocol.opcodes import CLOSE, OPCODE_NAMES
@@ -18,7 +18,8 @@ _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cook
 
 def log_request(logger: logging.Logger, sign: str, request: Request) -> None:
     """Log a request of the opening handshake."""
-    logger.debug("%s %s %s HTTP/1.1", sign, request.method, request.path)
+    path = shortened(request.path)
+    logger.debug("%s %s %s HTTP/1.1", sign, request.method, path)
     _log_headers(logger, sign, request.headers)
 
 
@@ -31,7 +32,7 @@ def log_response(logger: logging.Logger, sign: str, response: Response) -> None:
 def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         for name, value in headers.raw_items():
-            shown = "[secret]" if name.lower() in _SECRET else escape(value)
+            shown = "[secret]" if name.lower() in _SECRET else shortened(escape(value))
             logger.debug("%s %s: %s", sign, name, shown)
 
 

@@ -25,6 +25,16 @@ def escape(text: str) -> str:
     return text.translate(_escapes)
 
 
+_LOGGED = 300  # characters of a peer's text that a log line shows
+
+
+def shortened(text: str) -> str:
+    """Make a line for a log of text in which a peer may say kilobytes."""
+    if len(text) <= _LOGGED:
+        return text
+    return f"{text[:_LOGGED]}... [{len(text)} characters]"
+
+
 _SHOWN = 60  # bytes of a bad line that an error shows
 
 

@@ -16,6 +16,7 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
 from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
+from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
 from .._transports.base import Transport
 from .opening import Rejected, open_server
@@ -175,7 +176,8 @@ class Sessions:
         return None
 
     def _log_failed(self, exc: Exception) -> None:
-        self._logger.info("opening handshake failed: %s: %s", type(exc).__name__, exc)
+        text = shortened(f"{type(exc).__name__}: {exc}")
+        self._logger.info("opening handshake failed: %s", text)
 
     def _refuse(self) -> Response | None:
         if not self._closing:

@@ -137,6 +137,11 @@ class ClientHandshake:
         """Whether the server has said no, of which the body is still to come."""
         return self._parser.head_complete and self._parser.status_code >= 200
 
+    @property
+    def is_redirected(self) -> bool:
+        """Whether the server has said to go elsewhere, which needs no explanation."""
+        return self.is_refused and 300 <= self._parser.status_code < 400
+
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream, or of patience with a body.
 
