@@ -6,7 +6,7 @@ from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
 
 cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_CONTROL_PAYLOAD, MAX_HEADER
-cdef object DEAF, FINAL, OPEN, TABLE, _NOTHING, deque
+cdef object DEAF, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 
 cdef class Engine:
     cdef readonly bint client

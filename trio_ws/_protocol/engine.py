@@ -33,6 +33,7 @@ from .frames.encoder import encode
 from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
 from .frames.shared import encode_shared
+from .frames.text import WideText
 from .opcodes import (
     BINARY,
     CLOSE,
@@ -94,15 +95,14 @@ class Engine:
         self.messages: deque[str | bytes] = _NOTHING
         self.queued = 0
         self.on_pong: Callable[[bytes], None] | None = None
-        # How it ended: the close frames, which of them was first, and why.
+        # How it ended: the close frames, which was first, and why.
         self.rcvd: Close | None = None
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.cause: BaseException | None = None
         # What the peer did against the protocol, until it is acted on.
         self.violation: ProtocolError | None = None
-        # Whether data that was accepted for sending will never go out.
-        self.lost_data = False
+        self.lost_data = False  # whether accepted data will never go out
         self._close_frame: bytes | None = None
 
     def extend(self, extensions: Sequence[Extension]) -> None:
@@ -276,12 +276,12 @@ class Engine:
         self.queued -= text.memory_size(message)
         if not self.messages:
             self.messages = _NOTHING
-        return message.decode() if type(message) is text.WideText else message
+        return message.decode() if type(message) is WideText else message
 
     def peek(self) -> str | bytes:
         """Return the oldest message, which stays where it is."""
         message = self.messages[0]
-        return message.decode() if type(message) is text.WideText else message
+        return message.decode() if type(message) is WideText else message
 
     def discard_messages(self) -> None:
         """Forget what nobody will ask for any more."""
@@ -338,7 +338,7 @@ class Engine:
     def shared_frame(
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
     ) -> Encoded:
-        """Build the frame of a message to many; those alike share it, by ``cache``."""
+        """Build the frame of a message to many; those alike share it by ``cache``."""
         deflate = self.decoder.deflate
         if self.client or (self._extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
@@ -420,11 +420,11 @@ class Engine:
         return self.rcvd is not None and self.rcvd.code in OK_CODES
 
     def _note_lost(self, cause: BaseException | None) -> None:
-        """Note whether data is about to be lost; ``cause`` says how much."""
+        """Note whether data is about to be lost; let ``cause`` say how much."""
         if self.data_waits and not self._was_left:
             self.lost_data = True
             if isinstance(cause, (OSError, EOFError)):
-                cause.add_note(f"{self.outbox.size} bytes that waited were never sent")
+                cause.add_note(f"{self.outbox.size} waiting bytes were never sent")
 
     def _drop(self, cause: BaseException | None) -> None:
         """Forget what waits, but for the frame under way."""
