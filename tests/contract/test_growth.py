@@ -26,7 +26,7 @@ from trio_ws._endpoint import counter, reader, writer
 from trio_ws._endpoint.pings import Pings
 from trio_ws._protocol.engine import Engine
 from trio_ws._protocol.extensions.deflate import PerMessageDeflate
-from trio_ws._protocol.frames.memory import PIECE_SIZE
+from trio_ws._protocol.frames.memory import PIECE_SIZE, keep_memory
 from trio_ws._protocol.frames.outbox import Outbox
 from trio_ws._protocol.handshake.request_parser import RequestParser
 from trio_ws._protocol.handshake.response_parser import ResponseParser
@@ -74,6 +74,13 @@ def in_pieces(
 def compressed(data: bytes) -> bytes:
     context = zlib.compressobj(0, wbits=-15)
     return (context.compress(data) + context.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.fixture(autouse=True)
+def memory_is_kept() -> None:
+    # The first large message of each size allocates a larger block, once.
+    for bits in range(32):
+        keep_memory(bits)
 
 
 FRAGMENTS = b"".join(
