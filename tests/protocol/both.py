@@ -94,6 +94,17 @@ class Run:
     def ping(self, payload: bytes) -> None:
         self.engine.send_ping(payload)
 
+    def go_on(self) -> Any:
+        return self.engine.go_on() if self.engine.backlog else None
+
+    def limit(self, frames: int, waiting: int) -> None:
+        """Let parsing stop after so many frames, and once so much waits."""
+        self.engine.decoder.frame_limit = frames
+        self.engine.max_waiting = waiting
+
+    def peek(self) -> Any:
+        return self.engine.peek() if self.engine.messages else None
+
     def pop(self) -> Any:
         return self.engine.pop() if self.engine.messages else None
 
@@ -131,11 +142,15 @@ class Run:
                 engine.rcvd_then_sent,
                 engine.lost_data,
                 engine.data_waits,
+                engine.backlog,
+                decoder.stopped,
+                decoder.room,
                 decoder.in_message,
                 decoder.partial_size,
                 decoder.where(),
                 outbox.size,
                 outbox.bytes_written,
+                outbox.pongs_full,
                 traced,
             ]
         )

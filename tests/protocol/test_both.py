@@ -84,9 +84,12 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
     st.tuples(st.just("ping"), st.binary(max_size=125)),
     st.tuples(st.just("send_pong"), st.binary(max_size=125)),
     st.tuples(st.just("write"), st.integers(0, 500), st.integers(0, 200)),
+    st.tuples(st.just("limit"), st.integers(1, 5), st.integers(0, 300)),
     st.sampled_from(
         [
             ("pop",),
+            ("peek",),
+            ("go_on",),
             ("take",),
             ("discard_messages",),
             ("act_on_violation",),
@@ -122,6 +125,52 @@ def test_any_steps(
     for at, step in others:
         steps.insert(at, step)
     both.compare(steps, client=client, max_size=max_size, deflate=deflate)
+
+
+@given(
+    st.data(), st.booleans(), st.booleans(), CUTS, st.integers(1, 4), st.integers(0, 99)
+)
+def test_any_stream_in_steps(
+    data: st.DataObject,
+    client: bool,
+    deflate: bool,
+    cuts: list[int],
+    frames: int,
+    waiting: int,
+) -> None:
+    stream = data.draw(streams(not client))
+    steps: list[both.Step] = [("limit", frames, waiting)]
+    for piece in split(stream, cuts):
+        steps += [("receive", piece), ("go_on",), ("pop",), ("go_on",)]
+    # All that is left, a frame or a message at a time.
+    steps += [("go_on",), ("pop",)] * 30
+    both.compare([*steps, ("receive_eof",)], client=client, deflate=deflate)
+
+
+@given(st.data(), st.booleans(), CUTS, st.integers(1, 4), st.integers(0, 99))
+def test_in_steps_or_at_once_is_the_same(
+    data: st.DataObject, client: bool, cuts: list[int], frames: int, waiting: int
+) -> None:
+    pieces = split(data.draw(streams(not client)), cuts)
+    at_once = both.Run(both.in_use, client=client, max_size=None, deflate=False)
+    in_steps = both.Run(both.in_use, client=client, max_size=None, deflate=False)
+    in_steps.limit(frames, waiting)
+    messages = []
+    for piece in pieces:
+        at_once.engine.receive(piece)
+        in_steps.engine.receive(piece)
+        while True:
+            messages += [in_steps.pop() for _ in range(len(in_steps.engine.messages))]
+            if not in_steps.engine.backlog:
+                break
+            assert in_steps.engine.decoder.stopped
+            in_steps.go_on()
+    assert messages == list(at_once.engine.messages)
+    assert in_steps.traced == at_once.traced
+    assert in_steps.engine.decoder.where() == at_once.engine.decoder.where()
+    for name in ("phase", "rcvd", "violation"):
+        one, other = getattr(in_steps.engine, name), getattr(at_once.engine, name)
+        assert both.comparable(one) == both.comparable(other)
 
 
 # Frames that are received where their payload stays, and what may come between.

@@ -10,6 +10,7 @@ import trio
 from .._connection.connection import ClientConnection
 from .._connection.groups import raise_as_is
 from .._connection.opener import Opened, make_connection
+from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.log import log_request, log_response
 from .._protocol.errors import InvalidHandshake, InvalidStatus
@@ -49,7 +50,14 @@ async def open_client(
         del broken  # no cycle with its traceback
     log_response(logger, "<", response)
     endpoint = Endpoint(transport, handshake.request, options, logger, client=True)
-    connection = make_connection(endpoint, ClientConnection)
+    try:
+        connection = make_connection(endpoint, ClientConnection)
+    except Exception:
+        # The server holds the connection for open: it is left as a block is by an
+        # error, with 1011.
+        endpoint.opened(response, handshake)
+        async with ConnectionScope(ClientConnection(endpoint), endpoint):
+            raise
     endpoint.opened(response, handshake)
     return connection, endpoint
 

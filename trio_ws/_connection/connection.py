@@ -295,6 +295,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         **Cancellation**: waits no longer; the ping may have been sent.
         """
+        check_run(self._budget, "ping")
         payload = None if data is None else control_payload(data)
         await self._budget.checkpoint()
         endpoint = self._endpoint
@@ -316,6 +317,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         Raises ConnectionClosed; ValueError or TypeError for data that no pong can
         carry. **Cancellation**: nothing was sent.
         """
+        check_run(self._budget, "pong")
         payload = control_payload(data)
         await self._budget.checkpoint()
         if self._engine.phase is not OPEN:

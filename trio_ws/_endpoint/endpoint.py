@@ -162,7 +162,12 @@ class Endpoint:
         self.subprotocol = handshake.subprotocol
         self.engine.extend(tuple(handshake.extensions))
         if handshake.leftover:
-            self.engine.receive(handshake.leftover)
+            try:
+                self.engine.receive(handshake.leftover)
+            except Exception as exc:  # noqa: BLE001 - the reader raises it
+                # As in Reader.read_some(): the peer holds the connection for open.
+                self.reader.parse_error = exc
+                self.died(exc)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""

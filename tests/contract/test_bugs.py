@@ -1,0 +1,209 @@
+"""User code that raises where the library calls it, and memory that is short.
+
+The user gets the exception itself, the peer is told 1011 where that can be said,
+and the block is left in time.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.contract.bugs import CLOSE, Bug, Buggy, Role, by_role, outcome
+from trio_ws import Connection
+from trio_ws.exceptions import ConnectionClosedError
+
+# ruff: noqa: PT012 - what raises is the end of a block, which has to be there
+
+by_error = pytest.mark.parametrize("kind", [Bug, MemoryError])
+
+
+async def echo(ws: Connection) -> None:
+    await ws.send("x")
+    assert await ws.recv() == "x"
+
+
+async def idle(ws: Connection) -> None:
+    await ws.wait_closed()
+
+
+# Extensions
+
+
+@by_role
+@by_error
+async def test_decode_raises(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(decode=lambda frame: frame.data == b"wrong", error=kind())
+    told: list[ConnectionClosedError] = []
+
+    async def body(ws: Connection) -> None:
+        await echo(ws)
+        await ws.send("wrong")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        told.append(caught.value)
+
+    error, other = await outcome(role, body, extension)
+    assert [exc.__cause__ for exc in told] == [extension.error]
+    # Where memory is short the user has been told all; a bug is to be seen.
+    assert error is (None if kind is MemoryError else extension.error)
+    assert other.close_code == 1011
+    assert trio.current_time() < 15
+
+
+@by_role
+@by_error
+async def test_encode_raises(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.data == b"wrong", error=kind())
+
+    async def body(ws: Connection) -> None:
+        for call in (ws.send, ws.send_nowait):
+            with pytest.raises(kind):
+                await call("wrong")  # type: ignore[misc]
+            # Nothing of it was sent, so nothing is torn.
+            await echo(ws)
+
+    error, other = await outcome(role, body, extension)
+    assert error is None
+    assert other.close_code == 1000
+
+
+async def leave(ws: Connection) -> None:
+    await echo(ws)
+
+
+async def leave_with_an_error(ws: Connection) -> None:
+    await echo(ws)
+    raise KeyError
+
+
+async def leave_cancelled(ws: Connection) -> None:
+    await echo(ws)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ws.aclose()
+
+
+async def close(ws: Connection) -> None:
+    await echo(ws)
+    await ws.aclose()
+
+
+async def close_suppressed(ws: Connection) -> None:
+    await echo(ws)
+    try:
+        await ws.aclose()
+    except Exception as exc:  # noqa: BLE001 - whatever it is
+        assert isinstance(exc, (Bug, MemoryError))  # noqa: PT017
+    await idle(ws)
+
+
+async def fail_by_keepalive(ws: Connection) -> None:
+    with pytest.raises(ConnectionClosedError):
+        await ws.recv()
+
+
+@by_role
+@by_error
+@pytest.mark.parametrize(
+    "body",
+    [leave, leave_with_an_error, leave_cancelled, close, close_suppressed],
+    ids=lambda body: body.__name__,
+)
+async def test_the_close_frame_cannot_be_made(
+    role: Role, kind: type[Exception], body: Any, autojump_clock: MockClock
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.opcode == CLOSE, error=kind())
+    error, other = await outcome(role, body, extension)
+    assert extension.raised
+    if body is leave_with_an_error and isinstance(error, ExceptionGroup):
+        assert {type(exc) for exc in error.exceptions} == {KeyError, kind}
+    elif body is close_suppressed:
+        assert isinstance(error, (kind, ConnectionClosedError, type(None)))
+    else:
+        assert isinstance(error, (kind, KeyError))
+    assert other.close_code == 1006
+    assert trio.current_time() < 1
+
+
+@by_role
+@by_error
+async def test_a_cancelled_block_whose_close_frame_cannot_be_made(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.opcode == CLOSE, error=kind())
+
+    async def body(ws: Connection) -> None:
+        raise AssertionError("not reached")
+
+    scope = trio.CancelScope()
+
+    async def cancelled(ws: Connection) -> None:
+        await echo(ws)
+        scope.cancel()
+        await trio.sleep_forever()
+
+    async def run() -> None:
+        with scope:
+            error, other = await outcome(role, cancelled, extension)
+            del error, other
+
+    await run()
+    assert trio.current_time() < 1
+    assert extension.raised
+
+
+@by_role
+@by_error
+async def test_the_peers_close_frame_cannot_be_answered(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(decode=lambda frame: frame.opcode == CLOSE, error=kind())
+
+    async def body(ws: Connection) -> None:
+        await echo(ws)
+        await ws.aclose()
+
+    error, other = await outcome(role, body, extension)
+    assert extension.raised == 1
+    # It has begun to close in good order, and what follows is for nobody.
+    assert error is None or error is extension.error
+    assert other.close_code == 1000
+    assert trio.current_time() < 15
+
+
+# The log
+
+
+class Raises(logging.Handler):
+    def __init__(self, sign: str) -> None:
+        super().__init__()
+        self._sign = sign
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._sign in record.getMessage():
+            raise Bug
+
+
+@by_role
+@pytest.mark.parametrize("sign", [" < TEXT", " > TEXT", " < CLOSE", " > CLOSE", "clos"])
+async def test_a_handler_of_the_log_raises(
+    role: Role, sign: str, autojump_clock: MockClock
+) -> None:
+    logger = logging.Logger("raises", logging.DEBUG)
+    logger.addHandler(Raises(sign))
+    error, other = await outcome(role, echo, logger=logger)
+    assert isinstance(error, Bug)
+    assert other.close_code in (1000, 1006, 1011)
+    if "TEXT" in sign:
+        assert other.close_code == 1011
+    assert trio.current_time() < 15
