@@ -12,12 +12,13 @@ import trio
 import trio.testing
 
 from tests.handlers import echo
-from tests.peers.in_memory import TEXT, RawPeer, frame
+from tests.peers.in_memory import TEXT, RawPeer, close_frame, frame
 from trio_ws import (
     InvalidHandshake,
     InvalidMessage,
     InvalidStatus,
     OpenTimeoutError,
+    ServerConnection,
     accept,
     connect,
     open_server,
@@ -315,3 +316,66 @@ async def test_a_response_byte_by_byte(nursery: trio.Nursery) -> None:
         assert ws.response.status_code == 101
         assert await ws.recv() == "behind it"
         await peer.close()
+
+
+# What is accepted and still fails on this side
+
+
+def _fails(endpoint: object) -> None:
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize("create", [_fails, lambda endpoint: "x"])
+async def test_a_connection_that_cannot_be_made_is_closed_with_1011(
+    create: Any, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    peer = RawPeer(client=False)
+    frames: list[object] = []
+
+    async def serve() -> None:
+        await peer.answer(frame(TEXT, b"x"))
+        frames.append(await peer.read())
+        await peer.close(1011)
+        frames.append(await peer.read())
+
+    nursery.start_soon(serve)
+    with pytest.raises((KeyError, TypeError), match=r"mine|create_connection: "):
+        async with connect(
+            "ws://testing/", stream=peer.theirs, create_connection=create
+        ):
+            raise AssertionError("entered")
+    assert frames == [close_frame(1011), None]
+    assert trio.current_time() == 0
+
+
+async def test_a_server_that_leaves_that_unanswered_is_waited_for_in_time(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    peer = RawPeer(client=False)
+    nursery.start_soon(peer.answer)
+    with pytest.raises(KeyError, match="mine"):
+        async with connect(
+            "ws://testing/",
+            stream=peer.theirs,
+            create_connection=_fails,
+            close_timeout=3,
+        ):
+            raise AssertionError("entered")
+    assert trio.current_time() == 3
+
+
+async def test_over_sockets_that_is_no_reset() -> None:
+    codes: list[int | None] = []
+
+    async def handler(ws: ServerConnection) -> None:
+        await ws.send("greeting")
+        await ws.wait_closed()
+        codes.append(ws.close_code)
+
+    async with open_server(handler, 0, host="127.0.0.1") as server:
+        with pytest.raises(KeyError, match="mine"):
+            async with connect(
+                f"ws://127.0.0.1:{server.port}/", create_connection=_fails
+            ):
+                raise AssertionError("entered")
+    assert codes == [1011]

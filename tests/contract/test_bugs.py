@@ -18,8 +18,6 @@ from tests.contract.bugs import CLOSE, Bug, Buggy, Role, by_role, outcome
 from trio_ws import Connection
 from trio_ws.exceptions import ConnectionClosedError
 
-# ruff: noqa: PT012 - what raises is the end of a block, which has to be there
-
 by_error = pytest.mark.parametrize("kind", [Bug, MemoryError])
 
 
@@ -199,9 +197,14 @@ class Raises(logging.Handler):
 async def test_a_handler_of_the_log_raises(
     role: Role, sign: str, autojump_clock: MockClock
 ) -> None:
-    logger = logging.Logger("raises", logging.DEBUG)
-    logger.addHandler(Raises(sign))
-    error, other = await outcome(role, echo, logger=logger)
+    logger = logging.getLogger("tests.raises")
+    handler = Raises(sign)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        error, other = await outcome(role, echo, logger=logger)
+    finally:
+        logger.removeHandler(handler)
     assert isinstance(error, Bug)
     assert other.close_code in (1000, 1006, 1011)
     if "TEXT" in sign:

@@ -19,10 +19,10 @@ class MessageStream(AsyncIterator[str | bytes]):
     """The pieces of one message; see :meth:`Connection.recv_streaming`."""
 
     def __init__(self, receiver: Receiver, decode: bool | None) -> None:
+        self._token: StreamToken | None = None  # first, for __del__()
         self._receiver = receiver
         self._budget = current_budget()
         self._decode = decode
-        self._token: StreamToken | None = None
         self._done = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 

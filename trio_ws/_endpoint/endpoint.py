@@ -81,6 +81,7 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_close_as",
         "_closed_event",
         "_deadline",
         "_id",
@@ -142,6 +143,8 @@ class Endpoint:
         self._reader_scope: trio.CancelScope | None = None
         self._deadline = inf  # of closing: then the reader ends
         self._pinger_scope: trio.CancelScope | None = None
+        # What the first says that closes, while a message is yet to be completed.
+        self._close_as: tuple[int, str] | None = None
         self._closed_event: trio.Event | None = None
 
     @property
@@ -272,6 +275,7 @@ class Endpoint:
             self.transport.wake()
         self.reader.wake()  # also where it has paused
         self.writer.wake_room()
+        self.sender.wake_message_end()
         self._set_deadline(self.options.close_timeout)
         self.pings.end()
         if self._log is not None:
@@ -392,10 +396,11 @@ class Endpoint:
         """
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self.sender.in_message:
+            if self.sender.in_message and self.engine.phase is OPEN:
+                self._close_as = self._close_as or (code, reason)
                 await self._finish_message()
             if self.engine.phase is OPEN:
-                self.close(code, reason)
+                self.close(*(self._close_as or (code, reason)))
             await self.wait_closed()
         except BaseException:
             await self.goodbye(code, reason)

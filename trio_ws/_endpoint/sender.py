@@ -173,8 +173,7 @@ class Sender:
                 raise
             finally:
                 self.in_message = False
-                if self._message_end is not None:
-                    self._message_end.set()
+                self.wake_message_end()
                 # A generator that isn't finished is finished here, not by the
                 # garbage collector. Anything else remains the caller's.
                 if isinstance(iterator, AsyncGenerator):
@@ -183,13 +182,19 @@ class Sender:
                         await iterator.aclose()
 
     async def wait_message_end(self) -> None:
-        """Wait for the end of a fragmented message, however it ends.
+        """Wait for the end of a fragmented message, or of the connection.
 
         **Cancellation**: changes nothing.
         """
-        if self.in_message:
+        if self._message_end is None:
             self._message_end = trio.Event()
-            await self._message_end.wait()
+        await self._message_end.wait()
+
+    def wake_message_end(self) -> None:
+        """Wake who waits for the end of a message: it is here, or will never be."""
+        if self._message_end is not None:
+            self._message_end.set()
+            self._message_end = None
 
     async def _wait_room(self) -> None:
         """Wait until a message is accepted or the connection ends.

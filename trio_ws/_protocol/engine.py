@@ -421,7 +421,7 @@ class Engine:
 
     def _note_lost(self, cause: BaseException | None) -> None:
         """Note whether data is about to be lost; let ``cause`` say how much."""
-        if self.data_waits and not self._was_left:
+        if self.data_waits and not self._was_left and not self.lost_data:
             self.lost_data = True
             if isinstance(cause, (OSError, EOFError)):
                 cause.add_note(f"{self.outbox.size} waiting bytes were never sent")
