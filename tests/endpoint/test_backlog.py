@@ -241,7 +241,7 @@ async def test_leaving_finds_the_close_frame_behind_it(
         pair.peer.feed(burst(role, "", count))
         end(pair, "close")
         await settled()
-        assert ws.close_code is None
+        assert waiting(ws)
     assert ws.close_code == 1000
     assert ws.close_reason == "bye"
     assert [each.opcode for each in pair.peer.frames] == [CLOSE]

@@ -1,0 +1,169 @@
+"""Memory, or the system, is short where a connection needs it."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.contract.bugs import Role, by_role, outcome, side
+from tests.handlers import echo
+from tests.leaks import living_tasks
+from tests.peers.sockets import tcp_pair, trio_stream
+from trio_ws import Connection, connect, open_server
+from trio_ws._endpoint.endpoint import Endpoint
+from trio_ws._endpoint.writer import Writer
+from trio_ws._transports.sockets import SocketTransport
+from trio_ws.exceptions import ConnectionClosedError
+
+# ruff: noqa: PT012 - what raises is the end of a block, which has to be there
+
+
+def fails_at(call: Any, number: int, error: BaseException) -> Any:
+    """Wrap a function, which raises when it is called for this time."""
+    left = number
+
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise error
+        return call(*args, **keywords)
+
+    return wrapper
+
+
+STEPS = {
+    "nursery": (trio, "open_nursery", 1),
+    "second nursery": (trio, "open_nursery", 2),
+    "cancel scope": (trio, "CancelScope", 1),
+    "start": (Endpoint, "start", 1),
+    "changed": (Endpoint, "changed", 1),
+    "writer": (Writer, "start", 1),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+async def test_a_client_that_cannot_enter_its_block(
+    step: tuple[Any, str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trio_ws._connection.scope import ConnectionScope
+
+    enter = ConnectionScope.__aenter__
+    error = MemoryError()
+
+    async def entering(scope: ConnectionScope) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            owner, name, number = step
+            patch.setattr(owner, name, fails_at(getattr(owner, name), number, error))
+            await enter(scope)
+
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        before = living_tasks()
+        with monkeypatch.context() as patch:
+            failing = True
+
+            async def once(scope: ConnectionScope) -> None:
+                nonlocal failing
+                client = type(scope._connection).__name__ == "ClientConnection"
+                if client and failing:
+                    failing = False
+                    await entering(scope)
+                else:
+                    await enter(scope)
+
+            patch.setattr(ConnectionScope, "__aenter__", once)
+            with pytest.raises(MemoryError) as caught:
+                async with connect(uri):
+                    raise AssertionError("entered")
+        assert caught.value is error
+        with trio.fail_after(10):
+            while server.connections:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+        assert living_tasks() == before
+        async with connect(uri) as ws:
+            await ws.send("goes on")
+            assert await ws.recv() == "goes on"
+
+
+@by_role
+@pytest.mark.parametrize("kind", [MemoryError, ZeroDivisionError])
+async def test_the_flusher_raises(
+    role: Role,
+    kind: type[Exception],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = kind()
+
+    async def body(ws: Connection) -> None:
+        await ws.send("x")
+        assert await ws.recv() == "x"
+        await trio.testing.wait_all_tasks_blocked()
+        writer = ws._endpoint.writer
+        flush_all = Writer._flush_all
+
+        async def failing(each: Writer) -> None:
+            if each is writer:
+                monkeypatch.setattr(Writer, "_flush_all", flush_all)
+                raise error
+            await flush_all(each)
+
+        monkeypatch.setattr(Writer, "_flush_all", failing)
+        await ws.send(bytes(200_000))
+        with pytest.raises(ConnectionClosedError) as caught:
+            while True:
+                await ws.recv()
+        assert caught.value.__cause__ is error
+
+    raised, other = await outcome(role, body)
+    assert raised is (None if kind is MemoryError else error)
+    assert other.done.is_set()
+    assert trio.current_time() < 15
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBADF])
+@pytest.mark.parametrize("hurried", [False, True], ids=["reader", "receiver"])
+@by_role
+async def test_waiting_for_a_socket_fails(
+    role: Role, number: int, hurried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = map(trio_stream, tcp_pair())
+    other_role: Role = "server" if role == "client" else "client"
+    error = OSError(number, "no way")
+    wait_readable = SocketTransport.wait_readable
+
+    async def echoing() -> None:
+        with pytest.raises(ConnectionClosedError):
+            async with side(other_role, theirs) as ws:
+                async for message in ws:
+                    await ws.send(message)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echoing)
+        with trio.fail_after(10):
+            async with side(role, ours) as ws:
+                for _ in range(5 if hurried else 1):
+                    await ws.send("x")
+                    assert await ws.recv() == "x"
+                transport = ws._endpoint.transport
+
+                async def failing(each: SocketTransport) -> None:
+                    if each is transport:
+                        raise error
+                    await wait_readable(each)
+
+                monkeypatch.setattr(SocketTransport, "wait_readable", failing)
+                with pytest.raises(ConnectionClosedError) as caught:
+                    for _ in range(3):
+                        if not hurried:
+                            await ws.send("x")
+                        await ws.recv()
+                assert caught.value.__cause__ is error
+                assert ws.close_code == 1006
