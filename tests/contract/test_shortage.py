@@ -64,6 +64,7 @@ async def test_a_client_that_cannot_enter_its_block(
 
     async with open_server(echo, 0, host="127.0.0.1") as server:
         uri = f"ws://127.0.0.1:{server.port}/"
+        await trio.testing.wait_all_tasks_blocked()
         before = living_tasks()
         with monkeypatch.context() as patch:
             failing = True
