@@ -63,8 +63,8 @@ class ConnectionScope:
     @enable_ki_protection
     async def __aenter__(self) -> None:
         self._ending.body_task = trio.lowlevel.current_task()
-        self._service = trio.open_nursery(strict_exception_groups=True)
         try:
+            self._service = trio.open_nursery(strict_exception_groups=True)
             service = await self._service.__aenter__()
         except BaseException:
             await self._endpoint.abort()
