@@ -135,6 +135,8 @@ def step(call: Callable[[Connection], object], ws: Connection) -> None:
         iterator = result.__await__()
         try:
             next(iterator)
+            # A schedule point, which a run alone could go on from.
+            raise RuntimeError("waits for a run")
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from tests.peers.in_memory import MemoryListener, RawPeer
 from tests.peers.stream_peer import URI, StreamPeer, server_peer
-from tests.peers.wire import CLOSE, KEY, TEXT, close_frame
+from tests.peers.wire import CLOSE, KEY, PING, PONG, TEXT, close_frame, frame
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
 from trio_ws.exceptions import (
     ConnectionClosed,
@@ -382,3 +382,51 @@ async def test_a_client_waits_two_seconds_for_the_end_of_tcp(
             peer.on_close = lambda: peer.feed(close_frame(1000))
     assert ws.close_code == 1000
     assert trio.current_time() == (1 if close_timeout == 1 else 2)
+
+
+# Pongs (R7)
+
+
+@by_role
+async def test_pings_are_answered_until_the_peer_closes(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    async with trio.open_nursery() as nursery:
+        async with opened(role, peer) as ws:
+            await with_data(role, peer, ws)
+            nursery.start_soon(ws.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            peer.feed(frame(PING, b"late", key=key_of(role)))
+            await trio.sleep(1)
+            answer_close(peer, role)
+            peer.take(inf)
+    kinds = [each.opcode for each in peer.frames]
+    assert PONG in kinds
+    assert kinds[-1] == CLOSE
+
+
+@by_role
+async def test_who_takes_no_pongs_is_read_slowly(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    with trio.move_on_after(3):
+        async with opened(role, peer, ping_interval=None) as ws:
+            peer.takes = 0
+            for i in range(100_000):
+                peer.feed(frame(PING, b"%0100d" % i, key=key_of(role)))
+            before = peer.reads
+            await trio.sleep(1)
+            # One each 0.02 s, at most; steps of parsing wait as well.
+            assert 10 <= peer.reads - before <= 51
+            await ws.wait_closed()
+
+
+async def test_answered_pings_of_the_keepalive_are_forgotten(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pair({"ping_interval": 1}, {"ping_interval": 1}) as pair:
+        await trio.sleep(100.5)
+        assert not any(ws._endpoint.pings.waiting for ws in pair)
+        assert all(ws.latency >= 0 for ws in pair)
