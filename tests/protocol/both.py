@@ -54,12 +54,19 @@ class Run:
     """An engine, what is done to it, and what comes of that."""
 
     def __init__(
-        self, load: Load, *, client: bool, max_size: int | None, deflate: bool
+        self,
+        load: Load,
+        *,
+        client: bool,
+        max_size: int | None = None,
+        max_waiting: int | None = None,
+        deflate: bool = False,
     ) -> None:
         self.traced: list[Any] = []
         self.engine: Any = load("engine").Engine(
             client=client,
             max_size=max_size,
+            max_waiting=max_waiting,
             trace_received=lambda *frame: self.traced.append(("received", *frame)),
             trace_sent=lambda *frame: self.traced.append(("sent", *frame)),
         )
@@ -97,10 +104,9 @@ class Run:
     def go_on(self) -> Any:
         return self.engine.go_on() if self.engine.backlog else None
 
-    def limit(self, frames: int, waiting: int) -> None:
-        """Let parsing stop after so many frames, and once so much waits."""
+    def limit(self, frames: int) -> None:
+        """Let parsing stop after so many frames."""
         self.engine.decoder.frame_limit = frames
-        self.engine.max_waiting = waiting
 
     def peek(self) -> Any:
         return self.engine.peek() if self.engine.messages else None
@@ -161,12 +167,14 @@ def compare(
     *,
     client: bool,
     max_size: int | None = None,
+    max_waiting: int | None = None,
     deflate: bool = False,
 ) -> None:
     """Take the steps with both, and compare after each of them."""
     options: dict[str, Any] = {
         "client": client,
         "max_size": max_size,
+        "max_waiting": max_waiting,
         "deflate": deflate,
     }
     one, other = Run(in_use, **options), Run(pure.load, **options)

@@ -84,7 +84,7 @@ STEPS: st.SearchStrategy[both.Step] = st.one_of(
     st.tuples(st.just("ping"), st.binary(max_size=125)),
     st.tuples(st.just("send_pong"), st.binary(max_size=125)),
     st.tuples(st.just("write"), st.integers(0, 500), st.integers(0, 200)),
-    st.tuples(st.just("limit"), st.integers(1, 5), st.integers(0, 300)),
+    st.tuples(st.just("limit"), st.integers(1, 5)),
     st.sampled_from(
         [
             ("pop",),
@@ -139,12 +139,13 @@ def test_any_stream_in_steps(
     waiting: int,
 ) -> None:
     stream = data.draw(streams(not client))
-    steps: list[both.Step] = [("limit", frames, waiting)]
+    steps: list[both.Step] = [("limit", frames)]
     for piece in split(stream, cuts):
         steps += [("receive", piece), ("go_on",), ("pop",), ("go_on",)]
     # All that is left, a frame or a message at a time.
     steps += [("go_on",), ("pop",)] * 30
-    both.compare([*steps, ("receive_eof",)], client=client, deflate=deflate)
+    steps.append(("receive_eof",))
+    both.compare(steps, client=client, max_waiting=waiting, deflate=deflate)
 
 
 @given(st.data(), st.booleans(), CUTS, st.integers(1, 4), st.integers(0, 99))
@@ -152,9 +153,9 @@ def test_in_steps_or_at_once_is_the_same(
     data: st.DataObject, client: bool, cuts: list[int], frames: int, waiting: int
 ) -> None:
     pieces = split(data.draw(streams(not client)), cuts)
-    at_once = both.Run(both.in_use, client=client, max_size=None, deflate=False)
-    in_steps = both.Run(both.in_use, client=client, max_size=None, deflate=False)
-    in_steps.limit(frames, waiting)
+    at_once = both.Run(both.in_use, client=client)
+    in_steps = both.Run(both.in_use, client=client, max_waiting=waiting)
+    in_steps.limit(frames)
     messages = []
     for piece in pieces:
         at_once.engine.receive(piece)

@@ -12,7 +12,7 @@ from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
-from .budget import current_budget
+from .budget import check_run, current_budget
 from .ending import Ending
 from .host import NO_HOST, Host
 from .messages import Data, FragmentedMessage
@@ -118,6 +118,7 @@ class Sender:
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
     ) -> bool:
         """Accept a message that goes to many connections, likewise."""
+        check_run(self._budget, "broadcast")
         if self.lock is None and self._writer.has_room:
             self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))
             return True
