@@ -346,7 +346,7 @@ async def test_a_loss_tells_how_much_was_never_sent(
             await ws.recv()
     cause = caught.value.__cause__
     assert isinstance(cause, (OSError, EOFError))
-    assert cause.__notes__ == [f"{waits} bytes that waited were never sent"]
+    assert cause.__notes__ == [f"{waits} waiting bytes were never sent"]
 
 
 @by_role

@@ -1,21 +1,13 @@
-"""Moves bytes between an engine and a transport.
+"""One side of a connection, and the tasks that move bytes for it.
 
-Theory of operation. Two tasks of ours, at most, touch the transport of a connection:
+Two tasks, at most, touch the transport. The *reader* lives as long as the transport:
+it parses what it reads, never waits for writing, and closes the transport when its
+loop ends. After the closing handshake it reads on, discarding, until the peer ends its
+stream or time is over, so that no reset destroys a close frame under way. The *flusher*
+lives while something waits to be written. Everything else can be called from any task.
 
-* the *reader* lives as long as the transport. It parses all that it reads,
-  wakes whoever waits for it, and never waits for writing. Receivers that come
-  quickly read in its place; see ``reader``. When its loop ends, for whatever
-  reason, it closes the transport. It reads on after the closing
-  handshake, discarding, until the peer ends its stream or the deadline is over,
-  so that no reset destroys a close frame under way. The keepalive takes its steps
-  in this task, too: they interrupt its waiting for a socket, which loses nothing.
-* the *flusher* lives only while something waits to be written; see ``writer``.
-
-Everything else is synchronous and can be called from any task: write, flush,
-close, fail. Both tasks run shielded: that the user's side is cancelled doesn't
-cut the connection, the scope decides what is said to the peer. And both are
-protected from KeyboardInterrupt, which is for the main task: in the middle of
-the reader's end it would leave the transport open and whoever waits for that.
+Both tasks are shielded, since the scope decides what is said to the peer, and protected
+from KeyboardInterrupt, which would leave the transport open.
 """
 
 from __future__ import annotations
