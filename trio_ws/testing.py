@@ -75,10 +75,13 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         if error is not None:
             for endpoint in self._endpoints:
                 await endpoint.abort()
-            if isinstance(error, ExceptionGroup):
-                # If both sides failed, the second did over what the first answered.
-                raise_as_is(error.exceptions[0])
-            raise_as_is(collapse(error, None))
+            try:
+                if isinstance(error, ExceptionGroup):
+                    # If both failed, the second did over what the first answered.
+                    raise_as_is(error.exceptions[0])
+                raise_as_is(collapse(error, None))
+            finally:
+                del error  # no cycle with the traceback
         for endpoint in self._endpoints:
             # The order of things must not depend on how quickly they follow.
             endpoint.reader.callers_read = False
@@ -105,9 +108,13 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        outcome = await aexit(self._server_scope, exc)
-        outcome = await aexit(self._client_scope, outcome)
-        return finish_aexit(outcome, exc)
+        outcome = None
+        try:
+            outcome = await aexit(self._server_scope, exc)
+            outcome = await aexit(self._client_scope, outcome)
+            return finish_aexit(outcome, exc)
+        finally:
+            del outcome, exc, traceback  # likewise
 
 
 @contextmanager

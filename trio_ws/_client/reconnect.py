@@ -102,16 +102,20 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> bool:
         assert self._scope is not None
-        outcome = await aexit(self._scope, exc)
-        self._done = True
-        self.lasted = trio.current_time() - self._opened_at
-        self.why = f"connection ended: {self._endpoint.ending.error()}"
-        if (
-            isinstance(outcome, ConnectionClosed)
-            and outcome.connection is self._connection
-        ):
-            return True
-        return finish_aexit(outcome, exc)
+        outcome = None
+        try:
+            outcome = await aexit(self._scope, exc)
+            self._done = True
+            self.lasted = trio.current_time() - self._opened_at
+            self.why = f"connection ended: {self._endpoint.ending.error()}"
+            if (
+                isinstance(outcome, ConnectionClosed)
+                and outcome.connection is self._connection
+            ):
+                return True
+            return finish_aexit(outcome, exc)
+        finally:
+            del outcome, exc, traceback  # no cycle with the traceback
 
     async def _close(self) -> None:
         """Close an attempt that was never entered; refuse one still in use."""
@@ -213,10 +217,13 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
                 opened = await self._dialer.open()
             except Exception as exc:
                 raised = self._process_exception(exc)
-                if raised is exc:
-                    raise
-                if raised is not None:
-                    raise raised from exc
+                try:
+                    if raised is exc:
+                        raise
+                    if raised is not None:
+                        raise raised from exc
+                finally:
+                    del raised  # no cycle with its traceback
                 if not await self._wait(f"{type(exc).__name__}: {exc}"):
                     raise
             else:

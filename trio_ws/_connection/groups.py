@@ -20,7 +20,25 @@ async def aexit(
             return exc
     except BaseException as raised:  # noqa: BLE001 - raised again by the caller
         return raised
+    finally:
+        del exc  # no cycle with the traceback of what is raised
     return None
+
+
+async def leave_nursery(
+    manager: AbstractAsyncContextManager[object],
+    nursery: trio.Nursery,
+    exc: BaseException | None,
+) -> BaseException | None:
+    """Leave the block of a nursery, as aexit() does."""
+    if exc is not None:
+        # The nursery does so, too, but in a frame that refers to the group of what
+        # its tasks raise: they would be in a cycle by way of their tracebacks.
+        nursery.cancel_scope.cancel()
+    try:
+        return await aexit(manager, exc)
+    finally:
+        del exc
 
 
 def collapse(

@@ -27,7 +27,14 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._protocol.closing import OPEN, in_order
 from .connection import Connection
-from .groups import aexit, collapse, exit_code, finish_aexit, wrong_task
+from .groups import (
+    aexit,
+    collapse,
+    exit_code,
+    finish_aexit,
+    leave_nursery,
+    wrong_task,
+)
 
 
 class ConnectionScope:
@@ -148,7 +155,7 @@ class ConnectionScope:
         """Leave the user's side; return what remains of what was raised there."""
         outcome = error = None
         try:
-            error = await aexit(self._user, exc)
+            error = await leave_nursery(self._user, self._connection.nursery, exc)
             try:
                 if error is None:
                     self._user_scope.__exit__(None, None, None)

@@ -326,6 +326,7 @@ class Endpoint:
             for _ in range(_LAST_READS):
                 if self.engine.phase in FINAL or not self.reader.read_now():
                     break
+            self.reader.reset = None  # no cycle with its traceback
             self.lost(exc)
 
     def _settle(self) -> None:

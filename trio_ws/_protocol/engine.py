@@ -192,6 +192,7 @@ class Engine:
             else:
                 assert isinstance(item, ProtocolError)
                 self._violate(item)
+                items.pop()  # frames of its traceback refer to them
                 acts = True
         return acts
 
@@ -400,7 +401,7 @@ class Engine:
         if self.phase in FINAL:
             return
         self._step(Event.FAIL)
-        self.cause = self.violation or cause
+        self.cause, self.violation = self.violation or cause, None
         self._drop(self.cause)
 
     def abandon(self, *, flushed: bool) -> None:

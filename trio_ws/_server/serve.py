@@ -12,7 +12,7 @@ from typing import Unpack
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.groups import aexit, collapse, finish_aexit, wrong_task
+from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
 from .._endpoint.options import make_options
 from .._transports.make import check_context
 from .acceptor import AnyListener
@@ -159,14 +159,18 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        if trio.lowlevel.current_task() is not self._task:
-            abandon_server(self._server)
-            raise wrong_task("the block of open_server()", self._task) from exc
-        outcome = exc
-        if exc is None:
-            try:
-                await self._server.aclose()
-            except BaseException as closing:  # noqa: BLE001 - becomes the outcome
-                outcome = closing
-        error = await aexit(self._manager, outcome)
-        return finish_aexit(error and collapse(error, outcome), exc)
+        outcome = error = None
+        try:
+            if trio.lowlevel.current_task() is not self._task:
+                abandon_server(self._server)
+                raise wrong_task("the block of open_server()", self._task) from exc
+            outcome = exc
+            if exc is None:
+                try:
+                    await self._server.aclose()
+                except BaseException as closing:  # noqa: BLE001 - becomes the outcome
+                    outcome = closing
+            error = await leave_nursery(self._manager, self._nursery, outcome)
+            return finish_aexit(error and collapse(error, outcome), exc)
+        finally:
+            del outcome, error, exc, traceback  # no cycle with the traceback

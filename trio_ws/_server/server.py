@@ -125,7 +125,10 @@ async def run_server(
     error = await aexit(manager, None)
     server._done.set()
     if error is not None:
-        raise_as_is(collapse(error, None))
+        try:
+            raise_as_is(collapse(error, None))
+        finally:
+            del error  # no cycle with the traceback
 
 
 def abandon_server(server: Server) -> None:

@@ -92,7 +92,10 @@ class StreamTransport(Transport):
             # Of a send that was cut short nobody knows how much is lost.
             self.unsent = int(self._torn)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # no cycle with its traceback
 
     def shutdown(self) -> bool:
         # send_eof() would have to be waited for; closing says the same. But
@@ -108,6 +111,7 @@ class StreamTransport(Transport):
         return True
 
     async def aclose(self) -> None:
+        self._error, self._eof = None, True  # no cycle with its traceback
         with (
             suppress(trio.BrokenResourceError, OSError),
             trio.CancelScope(shield=True),

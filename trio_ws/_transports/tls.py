@@ -215,6 +215,10 @@ class TLSTransport(SocketTransport):
         finally:
             self.unsent = len(self._unsent) + self._outgoing.pending
 
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._error = None  # no cycle with its traceback
+
     def shutdown(self) -> bool:
         # close_notify is written; the peer's is not waited for, since the
         # closing handshake of the WebSocket says more (RFC 8446, section 6.1).
