@@ -56,12 +56,10 @@ _PATIENCE = 2.0
 # A stream of the user's may need turns of the loop, though no time, to write.
 _GOODBYE_TURNS = 16
 
-# What is read of a peer to which nothing can be written any more: more than any receive
-# buffer holds by default. Over a Unix socket that peer can go on sending.
+# Of a peer that can be told nothing, more is read than any buffer holds by default.
 _LAST_READS = 256
 
-# What is discarded, without waiting, before a socket is closed in a hurry.
-_GOODBYE_DRAIN = 64  # reads
+_GOODBYE_DRAIN = 64  # reads, to discard, before a socket is closed in a hurry
 
 
 class Endpoint:
@@ -448,5 +446,5 @@ class Endpoint:
         await self.transport.aclose()
 
     def discard(self) -> None:
-        """Close it in a finaliser, perhaps when trio has ended."""
+        """Do that in a finaliser."""
         self.transport.discard()

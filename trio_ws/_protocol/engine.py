@@ -192,7 +192,6 @@ class Engine:
             else:
                 assert isinstance(item, ProtocolError)
                 self._violate(item)
-                items.pop()  # frames of its traceback refer to them
                 acts = True
         return acts
 

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.groups import aexit, collapse, raise_as_is
+from .._connection.groups import collapse, leave_nursery, raise_as_is
 from .._transports.base import Transport
 from .._transports.make import make_transport, transport_of
 
@@ -113,10 +113,13 @@ class Acceptor:
             on_start()
         except BaseException as exc:  # noqa: BLE001 - raised below
             error = exc
-        outcome = await aexit(manager, error)
-        if outcome is not None:
-            # One exception where one is enough, as of a KeyboardInterrupt.
-            raise_as_is(collapse(outcome, error))
+        outcome = await leave_nursery(manager, nursery, error)
+        try:
+            if outcome is not None:
+                # One exception where one is enough, as of a KeyboardInterrupt.
+                raise_as_is(collapse(outcome, error))
+        finally:
+            del outcome, error  # no cycle with the traceback
 
     @enable_ki_protection
     async def _accept_sockets(
