@@ -22,6 +22,9 @@ from .sockets import SocketTransport
 # The most that a record holds, and one read returns (RFC 8446, section 5.1).
 _RECORD_SIZE = 2**14
 
+# What is discarded, without waiting, before the socket is closed.
+_LAST_READS = 64
+
 _End = TypeVar("_End", int, bytes)
 
 
@@ -216,6 +219,16 @@ class TLSTransport(SocketTransport):
             self.unsent = len(self._unsent) + self._outgoing.pending
 
     async def aclose(self) -> None:
+        # RFC 8446, section 6.1: "Each party MUST send a "close_notify" alert before
+        # closing its write side of the connection, unless it has already sent some
+        # error alert". Here at the latest, as far as that needs no waiting.
+        if self._sock.fileno() >= 0 and self._tls.version() is not None:
+            self.shutdown()
+            with suppress(OSError):
+                # What isn't read makes the system send a reset, which destroys it.
+                for _ in range(_LAST_READS):
+                    if not super().read():
+                        break
         await super().aclose()
         self._error = None  # no cycle with its traceback
 
