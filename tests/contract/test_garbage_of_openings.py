@@ -146,7 +146,10 @@ async def test_reconnecting_fails(process: Callable[[Exception], Exception]) -> 
 
 @pytest.mark.parametrize(
     ("of_client", "of_server"),
-    [({}, {"process_request": refuse}), ({"create_connection": fail}, {})],
+    [
+        ({}, {"process_request": refuse}),
+        ({"create_connection": fail, "close_timeout": 0.01}, {}),
+    ],
     ids=["refused", "error"],
 )
 async def test_a_pair_does_not_open(of_client: Any, of_server: Any) -> None:

@@ -54,10 +54,12 @@ async def open_client(
         connection = make_connection(endpoint, ClientConnection)
     except Exception:
         # The server holds the connection for open: it is left as a block is by an
-        # error, with 1011.
+        # error, with 1011, and has a moment to answer.
         endpoint.opened(response, handshake)
-        async with ConnectionScope(ClientConnection(endpoint), endpoint):
-            raise
+        with trio.move_on_after(_EXPLANATION):
+            async with ConnectionScope(ClientConnection(endpoint), endpoint):
+                raise
+        raise  # pragma: no cover - the block lets it out
     endpoint.opened(response, handshake)
     return connection, endpoint
 
