@@ -481,7 +481,9 @@ async def test_stuck_clients_slow_nobody(
         assert trio.current_time() == began
 
 
-async def test_memory_is_bounded_by_the_stuck_ones() -> None:
+async def test_memory_is_bounded_by_the_stuck_ones(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     count, stuck = 100, 20
     limit = 2**16
     messages = [noise(30_000, number) for number in range(12)]
@@ -510,7 +512,7 @@ async def test_memory_is_bounded_by_the_stuck_ones() -> None:
             assert server._engine.outbox.size < limit + 31_000
 
 
-async def test_all_at_once_over_sockets() -> None:
+async def test_all_at_once_over_sockets(mock_clock: trio.testing.MockClock) -> None:
     """200 clients, 20 of which never read, and no pause for the slow."""
     count, stuck = 200, 20
     message = noise(20_000)
@@ -533,9 +535,7 @@ async def test_all_at_once_over_sockets() -> None:
                 assert await ws.recv() == message
                 got += 1
 
-    async with open_server(
-        handler, 0, host="127.0.0.1", compression=None, close_timeout=0.1
-    ) as server:
+    async with open_server(handler, 0, host="127.0.0.1", compression=None) as server:
         async with trio.open_nursery() as nursery:
             for number in range(count):
                 nursery.start_soon(client, number)

@@ -1,6 +1,6 @@
 """Cost grows with what comes: what is there already is neither copied nor counted.
 
-Nothing here depends on time: the package's own clock stands still. A step that copies
+Nothing here depends on time: the clocks stand still. A step that copies
 all that has come before is known by what it allocates; what one message takes among
 few and among many, by the number of calls that Python makes.
 """
@@ -18,6 +18,7 @@ from types import FrameType
 
 import pytest
 import trio
+import trio.testing
 
 from tests.peers import wire
 from tests.peers.certificates import contexts
@@ -286,7 +287,7 @@ def calls_per_message(connections: int, messages: int, size: int = 32) -> float:
                 sys.setprofile(None)
 
     message = bytes(size)
-    trio.run(main)
+    trio.run(main, clock=trio.testing.MockClock())
     return count / (connections * messages)
 
 

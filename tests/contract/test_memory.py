@@ -38,7 +38,10 @@ async def echo(ws: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_an_idle_connection_takes_little_memory(compression: str | None) -> None:
+async def test_an_idle_connection_takes_little_memory(
+    compression: str | None, mock_clock: trio.testing.MockClock
+) -> None:
+    # Not even a ping is sent while the clock stands still.
     async with open_server(
         echo, 0, host="127.0.0.1", compression=compression
     ) as server:
