@@ -142,7 +142,7 @@ async def test_close_frames_that_cross_tear_nothing(nursery: trio.Nursery) -> No
 
 
 async def test_a_peer_that_has_ended_its_stream_still_reads(
-    sockets: MakeSockets,
+    sockets: MakeSockets, mock_clock: MockClock
 ) -> None:
     both = sockets(client=True)
     peer = both.peer

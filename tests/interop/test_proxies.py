@@ -100,8 +100,9 @@ async def test_a_refusal_passes(proxy: Proxy, tmp_path: Path) -> None:
             assert b"missing subprotocol" in info.value.response.body
 
 
-# Longer than two idle timeouts.
+# Longer than two idle timeouts; and eight pings in each, since some may be late.
 STAYS = 2 * IDLE + 0.5
+PINGS = IDLE / 8
 
 
 @pytest.mark.realtime(seconds=STAYS + 0.5)
@@ -120,11 +121,11 @@ async def _idle(proxy: Proxy, folder: Path, who: str) -> None:
     handler = Handler()
     async with (
         trio_ws.open_server(
-            handler, 0, host=HOST, ping_interval=1 if who == "server" else None
+            handler, 0, host=HOST, ping_interval=PINGS if who == "server" else None
         ) as server,
         proxy(server.port, folder) as port,
         trio_ws.connect(
-            f"ws://{HOST}:{port}/", ping_interval=1 if who == "client" else None
+            f"ws://{HOST}:{port}/", ping_interval=PINGS if who == "client" else None
         ) as client,
     ):
         ws = await handler.connection()

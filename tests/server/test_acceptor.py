@@ -252,7 +252,7 @@ async def nothing(ws: trio_ws.ServerConnection) -> None:
 # In which steps
 
 
-async def test_what_waits_is_accepted_in_batches() -> None:
+async def test_what_waits_is_accepted_in_batches(mock_clock: MockClock) -> None:
     steps = Steps()
     async with trio_ws.open_server(nothing, 0, host="127.0.0.1") as server:
         await trio.testing.wait_all_tasks_blocked()

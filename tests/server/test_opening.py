@@ -303,7 +303,9 @@ async def test_a_request_that_is_still_read_as_the_server_closes() -> None:
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
 
 
-async def test_a_refusal_arrives_though_the_client_goes_on_sending() -> None:
+async def test_a_refusal_arrives_though_the_client_goes_on_sending(
+    mock_clock: MockClock,
+) -> None:
     # Closing with bytes unread is a reset, which can overtake the answer.
     async with open_server(echo, 0, host="127.0.0.1") as server:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
