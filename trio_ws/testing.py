@@ -18,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 from ._client.dialer import Dialer
 from ._client.options import ClientOptions, ClientOptionsDict
 from ._connection.connection import ClientConnection, ServerConnection
-from ._connection.groups import aexit, collapse, finish_aexit, raise_as_is
+from ._connection.groups import aexit, collapse, finish_aexit, raise_as_is, wrong_task
 from ._connection.scope import ConnectionScope
 from ._endpoint.budget import set_limit
 from ._endpoint.endpoint import Endpoint
@@ -61,6 +61,8 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
             ServerOptions, "accept", server_options or {}
         )
         self._endpoints: list[Endpoint] = []
+        # The client's and the server's, which is the inner one.
+        self._scopes: tuple[ConnectionScope, ...] = ()
 
     @enable_ki_protection
     async def __aenter__(self) -> tuple[ClientConnection, ServerConnection]:
@@ -85,10 +87,9 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         for endpoint in self._endpoints:
             # The order of things must not depend on how quickly they follow.
             endpoint.reader.callers_read = False
-        self._client_scope = ConnectionScope(*self._client)
-        self._server_scope = ConnectionScope(*self._server)
-        await self._client_scope.__aenter__()
-        await self._server_scope.__aenter__()
+        self._scopes = ConnectionScope(*self._client), ConnectionScope(*self._server)
+        for scope in self._scopes:
+            await scope.__aenter__()
         return self._client[0], self._server[0]
 
     async def _open_client(self) -> None:
@@ -110,8 +111,11 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
     ) -> bool | None:
         outcome = None
         try:
-            outcome = await aexit(self._server_scope, exc)
-            outcome = await aexit(self._client_scope, outcome)
+            if not self._scopes:
+                raise wrong_task("open_pair()", None) from exc
+            client_scope, server_scope = self._scopes
+            outcome = await aexit(server_scope, exc)
+            outcome = await aexit(client_scope, outcome)
             return finish_aexit(outcome, exc)
         finally:
             del outcome, exc, traceback  # likewise

@@ -18,7 +18,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.connection import ClientConnection
-from .._connection.groups import aexit, finish_aexit
+from .._connection.groups import aexit, finish_aexit, wrong_task
 from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.errors import ConnectionClosed
@@ -101,9 +101,10 @@ class Attempt:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        assert self._scope is not None
         outcome = None
         try:
+            if self._scope is None:
+                raise wrong_task("the attempt", None) from exc
             outcome = await aexit(self._scope, exc)
             self._done = True
             self.lasted = trio.current_time() - self._opened_at
@@ -111,6 +112,7 @@ class Attempt:
             if (
                 isinstance(outcome, ConnectionClosed)
                 and outcome.connection is self._connection
+                and not isinstance(exc, GeneratorExit)  # which must pass
             ):
                 return True
             return finish_aexit(outcome, exc)

@@ -72,14 +72,16 @@ class Opener(abc.ABC, Generic[ConnectionT]):
             if not self._scopes:
                 raise wrong_task(f"{type(self).__name__}()", None) from exc
             scope = self._scope_to_leave()
-            self._scopes.remove(scope)
+            if scope.is_of_this_task():
+                self._scopes.remove(scope)
             return await scope.__aexit__(exc_type, exc, traceback)
         finally:
             del exc, traceback  # no cycle with the traceback of what is raised
 
     def _scope_to_leave(self) -> ConnectionScope:
-        """Return the latest scope of this task, or else the latest of any."""
+        """Return the latest scope of this task, or else the latest that is open."""
         for scope in reversed(self._scopes):
             if scope.is_of_this_task():
                 return scope
-        return self._scopes[-1]
+        # Which of others' is meant nobody can tell; each is closed in the end.
+        return next((s for s in reversed(self._scopes) if s.is_open), self._scopes[-1])

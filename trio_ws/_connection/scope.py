@@ -17,6 +17,7 @@ a task that failed.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from math import inf
 from types import TracebackType
 
 import trio
@@ -25,6 +26,7 @@ from trio.lowlevel import enable_ki_protection
 from .._endpoint.ending import LossClock, Seen
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
+from .._endpoint.host import CLOSED
 from .._protocol.closing import OPEN, in_order
 from .connection import Connection
 from .groups import (
@@ -64,6 +66,11 @@ class ConnectionScope:
     def is_of_this_task(self) -> bool:
         """Whether the current task is that of the body."""
         return trio.lowlevel.current_task() is self._ending.body_task
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection isn't closed."""
+        return self._endpoint.state is not CLOSED
 
     # -- The block -----------------------------------------------------------
 
@@ -139,6 +146,8 @@ class ConnectionScope:
             if outcome is None:
                 outcome = self._exit_error()
                 self.raised_exit_error = outcome is not None
+            elif self._has_cut_a_loop(outcome):
+                outcome = self._ending.closed()
             return finish_aexit(outcome, exc)
         finally:
             # No cycle by way of a traceback: its frames hold this one, too.
@@ -149,6 +158,7 @@ class ConnectionScope:
         """Close the connection, not its nurseries, which another task has opened."""
         self._ending.leaving = True  # no clock may cancel that task
         if self._ending.body_task is not None:
+            self._clock.stop()
             await self._endpoint.goodbye(1001, "")
 
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
@@ -227,6 +237,18 @@ class ConnectionScope:
         ):
             return None
         return ending.error()
+
+    def _has_cut_a_loop(self, outcome: BaseException) -> bool:
+        """Whether the clock has cut a loop over a generator that the block is in.
+
+        Then Cancelled has passed outside of the block, where nobody will catch it, and
+        aclosing() ends the generator, which can say that the connection is closed.
+        """
+        return (
+            isinstance(outcome, GeneratorExit)
+            and self._user_scope.cancel_called
+            and trio.current_effective_deadline() > -inf
+        )
 
 
 def _is_ok(exc: ConnectionClosed | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import weakref
+from inspect import CORO_CLOSED, getcoroutinestate
 from math import inf
 from typing import Any
 
@@ -102,6 +103,15 @@ class Ending:
     def belongs_to(self, connection: object) -> None:
         """Say which connection this is the end of, for exceptions."""
         self._connection = weakref.ref(connection)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the body's task has ended without leaving the block.
+
+        As of a generator that outlives the task that has begun it.
+        """
+        task = self.body_task
+        return task is not None and getcoroutinestate(task.coro) == CORO_CLOSED
 
     @property
     def lost(self) -> bool:

@@ -187,20 +187,30 @@ class Endpoint:
 
     @enable_ki_protection
     async def _run_reader(self, keepalive: Keepalive | None) -> None:
+        shield = not self.transport.callers_read
         try:
             # A second task for the keepalive would be a fifth of the memory of an
             # idle connection. While closing, the deadline is that of closing.
             while self.state < STOPPED and trio.current_time() < self._deadline:
-                due = inf if keepalive is None else keepalive.due
-                with trio.CancelScope(shield=True) as self._reader_scope:
-                    self._reader_scope.deadline = (
-                        due if self.state is RUNNING else self._deadline
-                    )
-                    await self.reader.run()
-                    if self.state < STOPPED:
-                        # A peer that has ended its stream may still read.
-                        await self.writer.wait_flushed()
+                if self.ending.abandoned:
+                    self._begin_goodbye(1001, "")
+                    self._end_goodbye()
                     break
+                due = inf if keepalive is None else keepalive.due
+                try:
+                    with trio.CancelScope(shield=shield) as self._reader_scope:
+                        self._reader_scope.deadline = (
+                            due if self.state is RUNNING else self._deadline
+                        )
+                        await self.reader.run()
+                        if self.state < STOPPED:
+                            # A peer that has ended its stream may still read.
+                            await self.writer.wait_flushed()
+                        break
+                except trio.Cancelled:
+                    # If the block is cancelled, its scope says when this ends. But trio
+                    # cancels, too, when the task is gone and nobody leaves the block.
+                    shield = True
                 if keepalive is not None and self.engine.phase is OPEN:
                     keepalive.step()
             if self.reader.parse_error is not None:
@@ -222,17 +232,13 @@ class Endpoint:
                     self._release()
 
     def _release(self) -> None:
-        """Be closed, and let go of by what this refers to."""
         self.state = CLOSED
         self.reader.host = self.writer.host = self.sender.host = NO_HOST
         if self._closed_event is not None:
             self._closed_event.set()
 
     async def wait_closed(self) -> None:
-        """Wait until the transport is closed.
-
-        **Cancellation**: changes nothing.
-        """
+        """Wait until the transport is closed. **Cancellation**: changes nothing."""
         if self.state is CLOSED:
             await trio.lowlevel.checkpoint()
             return
@@ -312,11 +318,7 @@ class Endpoint:
         self._stop_reading()
 
     def write_failed(self, exc: OSError) -> None:
-        """Act on an error that writing met with.
-
-        What the peer said before it went, its close frame perhaps, is read first: it
-        says more than the failure to write does.
-        """
+        """Act on an error that writing met with, once what the peer said is read."""
         if self.writer.state is not BROKEN:
             self.writer.state = BROKEN
             if isinstance(exc, ConnectionResetError):
@@ -334,15 +336,13 @@ class Endpoint:
         if engine.phase is CLOSE_DONE:
             engine.receive_eof()
         elif engine.phase not in FINAL:
-            engine.lose(self._unanswered())
+            text = f"closing took longer than {self.options.close_timeout} s"
+            cause: OSError = TimeoutError(text)
+            if trio.current_time() < self._deadline:
+                cause = ConnectionAbortedError("closed without waiting for the peer")
+            engine.lose(cause)
         engine.abandon(flushed=not (self.transport.unsent and self.writer.holds_data))
         self.changed()
-
-    def _unanswered(self) -> OSError:
-        if trio.current_time() < self._deadline:
-            return ConnectionAbortedError("closed without waiting for the peer")
-        seconds = self.options.close_timeout
-        return TimeoutError(f"closing took longer than {seconds} s")
 
     # -- Steps of this side --------------------------------------------------
 
@@ -381,10 +381,7 @@ class Endpoint:
         self.writer.flush()
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Do the closing handshake, or in a cancelled scope what can be done.
-
-        **Cancellation**: closes in a hurry, then raises Cancelled.
-        """
+        """Do the closing handshake. **Cancellation**: closes in a hurry."""
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             if self.sender.in_message and self.engine.phase is OPEN:
@@ -410,39 +407,40 @@ class Endpoint:
         self._deadline = min(self._deadline, until)
 
     async def goodbye(self, code: int, reason: str) -> None:
-        """Say and close what can be said and closed without waiting (R11).
-
-        **Cancellation**: none; takes turns of the loop but no time.
-        """
+        """Say and close what needs no waiting (R11). **Cancellation**: none."""
         try:
-            await self._say_goodbye(code, reason)
+            self._begin_goodbye(code, reason)
+            for _ in range(_GOODBYE_TURNS):
+                if self.writer.flushed or self.writer.state is BROKEN:
+                    break
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            self._end_goodbye()
         finally:  # whatever an extension of the user's raises
             self._stop_reading()
             with trio.CancelScope(shield=True):
                 await self.wait_closed()
 
-    async def _say_goodbye(self, code: int, reason: str) -> None:
-        writer = self.writer
+    def _begin_goodbye(self, code: int, reason: str) -> None:
+        if self.ending.abandoned:
+            self.writer.start(None)
         if self.engine.phase is OPEN:
             if self.sender.in_message:
                 self.fail(1011, "message was not completed", None)
             else:
                 self.close(code, reason)
-        writer.write_some()
-        for _ in range(_GOODBYE_TURNS):
-            if writer.flushed or writer.state is BROKEN:
-                break
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        if writer.flushed:
+        self.writer.write_some()
+
+    def _end_goodbye(self) -> None:
+        if self.writer.flushed:
             self.transport.shutdown()
         for _ in range(_GOODBYE_DRAIN):
-            if writer.state is BROKEN or not self.reader.read_now():
+            if self.writer.state is BROKEN or not self.reader.read_now():
                 break
 
     # -- Without a scope -----------------------------------------------------
 
     async def abort(self) -> None:
-        """Close the transport of a connection that never got its scope."""
+        """Close a connection that never got its scope."""
         await self.transport.aclose()
 
     def discard(self) -> None:

@@ -96,8 +96,8 @@ class Writer:
         self.watched: bytes | None = None
         self.last_progress = 0.0
 
-    def start(self, nursery: trio.Nursery) -> None:
-        """Have a nursery for the flusher."""
+    def start(self, nursery: trio.Nursery | None) -> None:
+        """Have a nursery for the flusher; None if it is closed to new tasks."""
         self._nursery = nursery
 
     @property

@@ -139,17 +139,18 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         made = make_options(ServerOptions, "open_server", options)
         self._arguments = (handler, spec, ssl, made)
         self._entered = False
+        self._task: trio.lowlevel.Task | None = None  # of the block, while it is in it
 
     @enable_ki_protection
     async def __aenter__(self) -> Server:
         if self._entered:
             raise RuntimeError("open_server() can be entered once; call it again")
         self._entered = True
-        self._task = trio.lowlevel.current_task()
         self._server = await _make_server(*self._arguments)
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()
         self._nursery.start_soon(run_server, self._server, None)
+        self._task = trio.lowlevel.current_task()
         return self._server
 
     @enable_ki_protection
@@ -162,8 +163,10 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         outcome = error = None
         try:
             if trio.lowlevel.current_task() is not self._task:
-                abandon_server(self._server)
+                if self._task is not None:
+                    abandon_server(self._server)
                 raise wrong_task("the block of open_server()", self._task) from exc
+            self._task = None
             outcome = exc
             if exc is None:
                 try:
