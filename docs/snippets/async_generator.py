@@ -1,0 +1,24 @@
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import trio
+
+from trio_ws import connect
+
+
+async def prices() -> AsyncIterator[str | bytes]:
+    async with connect("ws://127.0.0.1:8765/") as ws:
+        for price in ("10", "11", "12"):
+            await ws.send(price)
+            yield await ws.recv()
+
+
+async def main() -> None:
+    async with aclosing(prices()) as feed:
+        async for price in feed:
+            print(price)
+            if price == "11":
+                break  # the connection is closed before the next line
+
+
+trio.run(main)
