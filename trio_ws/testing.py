@@ -118,7 +118,7 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
             outcome = await aexit(client_scope, outcome)
             return finish_aexit(outcome, exc)
         finally:
-            del outcome, exc, traceback  # likewise
+            del outcome, exc, traceback  # no cycle with the traceback
 
 
 @contextmanager

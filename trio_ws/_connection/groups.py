@@ -132,7 +132,7 @@ def raise_as_is(exc: BaseException) -> NoReturn:
         raise exc
     finally:
         exc.__context__ = context
-        del exc, context  # likewise
+        del exc, context  # no cycle with the traceback
 
 
 def wrong_task(what: str, entered_in: trio.lowlevel.Task | None) -> RuntimeError:

@@ -27,6 +27,6 @@ class CallCounter:
         return self.calls >= self.limit or perf_counter() >= self.until
 
     def renew(self) -> None:
-        """Take note that other tasks have just had their turn."""
+        """Count anew: other tasks have just had their turn."""
         self.calls = 0
         self.until = perf_counter() + self.seconds

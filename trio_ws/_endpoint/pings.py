@@ -58,7 +58,7 @@ class Pings:
 
     @enable_ki_protection
     def acknowledge(self, payload: bytes) -> None:
-        """Take note of a pong: it answers its ping and all before it.
+        """Match a pong: it answers its ping and all before it.
 
         RFC 6455, section 5.5.3: a peer may answer only the most recent ping.
         A pong that answers none, also allowed, is ignored.

@@ -117,7 +117,7 @@ class Sender:
     def accept_shared(
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
     ) -> bool:
-        """Accept a message that goes to many connections, likewise."""
+        """Accept a message that goes to many connections, if there is room."""
         check_run(self._budget, "broadcast")
         if self.lock is None and self._writer.has_room:
             self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))

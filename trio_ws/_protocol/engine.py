@@ -196,7 +196,7 @@ class Engine:
         return acts
 
     def receive_eof(self) -> None:
-        """Take note that the peer's stream has ended."""
+        """Act on the end of the peer's stream."""
         self.act_on_violation()  # which came first, and says more
         if self.phase in FINAL:
             return

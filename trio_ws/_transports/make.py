@@ -44,7 +44,7 @@ def transport_of(
     server_side: bool,
     server_hostname: str | None = None,
 ) -> Transport:
-    """Make the transport of a stream, likewise; a socket is taken out of trio's."""
+    """Make the transport of a stream; a socket is taken out of trio's stream."""
     if isinstance(stream, trio.SocketStream):
         stream = take_socket(stream)
     if isinstance(stream, socket.socket):

@@ -321,7 +321,7 @@ class Decoder:
             self._complete(items)
 
     def _progress(self, size: int) -> None:
-        """Take note that so much of the frame under way has come."""
+        """Count what came of the frame under way, and rotate its key."""
         key, shift = self._key, 8 * (size & 3)
         self._key = (key >> shift | key << 32 - shift) & 0xFFFFFFFF
         self._missing -= size
