@@ -168,6 +168,25 @@ async def test_a_busy_machine_does_not_stretch_the_spread(
     assert most_within(made.said_at, 0.1) <= 30
 
 
+async def test_a_slow_loop_does_not_stretch_the_spread(mock_clock: MockClock) -> None:
+    async def slow_down() -> None:
+        # What floods on other connections, for one, takes of each turn of the loop.
+        while True:
+            mock_clock.jump(0.05)
+            await trio.lowlevel.checkpoint()
+
+    async with crowd(wait, 200) as made:
+        async with trio.open_nursery() as slow, trio.open_nursery() as clients:
+            for peer in made.peers:
+                clients.start_soon(made.polite, peer)
+            slow.start_soon(slow_down)
+            start = trio.current_time()
+            await made.server.aclose(spread=1)
+            slow.cancel_scope.cancel()
+    # One close frame a turn would take ten seconds.
+    assert max(made.said_at) - start < 1.5
+
+
 async def test_all_at_once_without_a_spread(autojump_clock: MockClock) -> None:
     async with crowd(wait, SOME) as made:
         async with trio.open_nursery() as clients:
