@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import traceback
+from types import ModuleType
 
 import pytest
 import trio
@@ -11,6 +14,8 @@ import websockets.frames
 
 import trio_ws
 import trio_ws.exceptions
+import trio_ws.extensions
+import trio_ws.testing
 from trio_ws import Close, ConnectionClosedError, ConnectionClosedOK
 from trio_ws.testing import open_pair
 
@@ -148,29 +153,65 @@ def test_all_names_everything_there_is() -> None:
     assert defined <= set(trio_ws.__all__)
 
 
-@pytest.mark.parametrize(
-    "exc",
-    [
-        trio_ws.InvalidHeader("X"),
-        trio_ws.InvalidHeaderFormat("X", "expected a token", "a b", 1),
-        trio_ws.InvalidHeaderValue("X", "y"),
-        trio_ws.InvalidOrigin("https://example.com"),
-        trio_ws.InvalidOrigin(None),
-        trio_ws.InvalidUpgrade("Upgrade"),
-        trio_ws.InvalidStatus(trio_ws.Response(404, "", trio_ws.Headers())),
-        trio_ws.InvalidURI("x", "expected a host"),
-        trio_ws.ProtocolError("x"),
-        trio_ws.NegotiationError("x"),
-        trio_ws.OpenTimeoutError("x"),
-        trio_ws.ConcurrencyError("x"),
-    ],
-    ids=lambda exc: type(exc).__name__,
-)
+# Where they live: users see it in tracebacks, and pickles hold it
+
+
+MODULES = [trio_ws, trio_ws.testing, trio_ws.extensions]
+
+PUBLIC = [
+    pytest.param(module, name, id=f"{module.__name__}.{name}")
+    for module in MODULES
+    for name in module.__all__
+    if inspect.isclass(getattr(module, name))
+    or inspect.isroutine(getattr(module, name))
+]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC)
+def test_a_public_name_says_where_it_is_imported_from(
+    module: ModuleType, name: str
+) -> None:
+    thing = getattr(module, name)
+    assert f"{thing.__module__}.{thing.__qualname__}" == f"{module.__name__}.{name}"
+
+
+# Of those whose constructors are their own; all others take a text.
+MADE: list[Exception] = [
+    trio_ws.ConnectionClosed(None, Close(1001, "x")),
+    ConnectionClosedError(Close(1001, "x"), None),
+    ConnectionClosedOK(Close(1000, "x"), Close(1000, "x"), True),
+    trio_ws.InvalidHeader("X"),
+    trio_ws.InvalidHeaderFormat("X", "expected a token", "a b", 1),
+    trio_ws.InvalidHeaderValue("X", "y"),
+    trio_ws.InvalidOrigin("https://example.com"),
+    trio_ws.InvalidOrigin(None),
+    trio_ws.InvalidUpgrade("Upgrade"),
+    trio_ws.InvalidStatus(trio_ws.Response(404, "", trio_ws.Headers())),
+    trio_ws.InvalidURI("x", "expected a host"),
+]
+
+EXCEPTIONS = MADE + [
+    getattr(trio_ws, name)("x")
+    for name in trio_ws.exceptions.__all__
+    if getattr(trio_ws, name) not in map(type, MADE)
+]
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
 def test_an_exception_can_be_pickled(exc: Exception) -> None:
-    copy = pickle.loads(pickle.dumps(exc))
+    pickled = pickle.dumps(exc)
+    # Where modules of the package are moved, it can still be read.
+    assert b"trio_ws._" not in pickled
+    copy = pickle.loads(pickled)
     assert type(copy) is type(exc)
     assert str(copy) == str(exc)
     assert vars(copy) == vars(exc)
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
+def test_a_traceback_names_it_as_users_do(exc: Exception) -> None:
+    (line,) = traceback.format_exception_only(exc)
+    assert line.startswith(f"trio_ws.{type(exc).__name__}: ")
 
 
 def test_the_error_of_a_connection_can_be_pickled() -> None:

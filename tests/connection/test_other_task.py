@@ -1,4 +1,4 @@
-"""A block that is left by another task than has entered it, or not at all.
+"""A block that is left by another task than has entered it.
 
 That is what becomes of an async generator around a connection that is dropped: trio
 finishes it in a task of its own. The nurseries of the block can't be left there, but
@@ -7,8 +7,8 @@ the connection can be closed, and whoever is to blame be told what to do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -17,9 +17,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.peers.sockets import answer_in_thread, tcp_pair, trio_stream
-from tests.peers.stream_peer import URI
-from tests.peers.wire import CLOSE, parse_stream
+from tests.connection.blocks import (
+    ALL,
+    check_text,
+    corrupts,
+    dropped_generators,
+    raised_elsewhere,
+    subject,
+)
 from tests.peers.wsproto_peer import open_against_peer
 from trio_ws import (
     ConnectionClosed,
@@ -31,120 +36,13 @@ from trio_ws import (
     reconnect,
     serve,
 )
-from trio_ws.testing import open_pair
 
-Block = AbstractAsyncContextManager[Any]
-
-ALL = ["connect", "accept", "attempt", "open_pair"]
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
 
 LEFT = "left already, or never entered"
 
 
-class Subject:
-    """A block of each kind, and what its peer was told."""
-
-    def __init__(self, block: Block, told: Callable[[], Awaitable[int | None]]) -> None:
-        self.block = block
-        self.told = told
-        self.ends: list[Any] = []  # ours, once it is entered
-
-    @property
-    def ws(self) -> Any:
-        return self.ends[0]
-
-    async def enter(self) -> Any:
-        entered = await self.block.__aenter__()
-        self.ends = list(entered) if isinstance(entered, tuple) else [entered]
-        return self.ws
-
-    async def generator(self) -> AsyncGenerator[Any, None]:
-        async with self.block as entered:
-            self.ends = list(entered) if isinstance(entered, tuple) else [entered]
-            yield self.ws
-
-    async def leave(self) -> None:
-        await self.block.__aexit__(None, None, None)
-
-
-async def subject(kind: str, nursery: trio.Nursery) -> Subject:
-    if kind == "attempt":
-        return await attempt(nursery)
-    if kind == "open_pair":
-
-        async def told_by_the_server() -> int | None:
-            code: int | None = made.ws.close_code
-            return code
-
-        made = Subject(open_pair(), told_by_the_server)
-        return made
-    block, _, peer = open_against_peer(client=kind == "connect")
-    nursery.start_soon(peer.run)
-
-    async def told() -> int | None:
-        await trio.testing.wait_all_tasks_blocked()
-        return peer.close_code
-
-    return Subject(block, told)
-
-
-async def attempt(nursery: trio.Nursery) -> Subject:
-    codes: list[int | None] = []
-    ended = trio.Event()
-
-    async def handler(ws: ServerConnection) -> None:
-        async for _ in ws:
-            pass
-        codes.append(ws.close_code)
-        ended.set()
-
-    async def told() -> int | None:
-        await ended.wait()
-        return codes[0]
-
-    server = await nursery.start(partial(serve, handler, 0, host="127.0.0.1"))
-    attempts = reconnect(f"ws://127.0.0.1:{server.port}/")
-    return Subject(await anext(attempts), told)
-
-
-async def raised_elsewhere(call: Callable[[], Awaitable[object]]) -> RuntimeError:
-    """Return what a call raises in another task."""
-
-    async def elsewhere() -> None:
-        with pytest.raises(RuntimeError) as caught:
-            await call()
-        errors.append(caught.value)
-
-    errors: list[RuntimeError] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(elsewhere)
-    return errors[0]
-
-
-def check_text(error: BaseException, entered_in: str, left_in: str) -> None:
-    text = str(error)
-    assert f"entered in the task {entered_in}" in text
-    assert f"left in the task {left_in}" in text
-    assert "contextlib.aclosing()" in text
-    assert "trio.as_safe_channel" in text
-
-
 # A generator that is dropped
-
-
-@contextmanager
-def dropped_generators(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
-    """Collect what generators raise that trio finishes, which says so by itself."""
-    raised: list[Any] = []
-    with pytest.warns(ResourceWarning, match="Async generator .* garbage collected"):
-        yield raised
-    for record in caplog.records:
-        if record.name == "trio.async_generator_errors":
-            assert record.exc_info
-            raised.append(record.exc_info[1])
-
-
-CORRUPTED = pytest.RaisesExc(RuntimeError, match="Nursery stack corrupted")
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -161,7 +59,7 @@ async def test_a_generator_is_dropped(
 
     with dropped_generators(caplog) as raised:
         # But trio finds a nursery open that nobody can leave any more.
-        with pytest.RaisesGroup(CORRUPTED):
+        with corrupts():
             async with trio.open_nursery() as inner:
                 inner.start_soon(drops, name="drops")
         assert await one.told() == 1001
@@ -169,126 +67,6 @@ async def test_a_generator_is_dropped(
     assert isinstance(error, RuntimeError)
     check_text(error, "drops", "close asyncgen")
     assert one.ws.state is State.CLOSED
-
-
-@pytest.mark.parametrize("kind", ALL)
-async def test_a_generator_outlives_the_task_that_has_begun_it(
-    kind: str, nursery: trio.Nursery
-) -> None:
-    one = await subject(kind, nursery)
-
-    async def begins() -> None:
-        await anext(generator)
-
-    generator = one.generator()
-    with pytest.RaisesGroup(CORRUPTED):
-        async with trio.open_nursery() as inner:
-            inner.start_soon(begins, name="begins")
-    with pytest.raises(RuntimeError) as caught:
-        await generator.aclose()
-    check_text(caught.value, "begins", "<test")
-    assert [ws.state for ws in one.ends] == [State.CLOSED] * len(one.ends)
-    # Over a stream of the user's nobody is left who could send it.
-    if kind == "attempt":
-        assert await one.told() == 1001
-
-
-# The same as the main task ends
-
-
-def codes_after(
-    main: Callable[[connect], Awaitable[None]], **options: Any
-) -> list[int]:
-    """Run ``main`` with a connection to come; return the codes that its peer got."""
-    ours, theirs = tcp_pair()
-    answer_in_thread(theirs)
-    with pytest.raises(RuntimeError, match="Nursery stack corrupted"):
-        trio.run(main, connect(URI, stream=trio_stream(ours), **options))
-    data = b""
-    with theirs:
-        while chunk := theirs.recv(65536):
-            data += chunk
-    frames = parse_stream(data, masked=True)
-    return [
-        int.from_bytes(frame.data[:2], "big")
-        for frame in frames
-        if frame.opcode == CLOSE
-    ]
-
-
-def test_the_main_task_drops_a_generator(caplog: pytest.LogCaptureFixture) -> None:
-    async def main(block: connect) -> None:
-        async def generator() -> AsyncIterator[None]:
-            async with block:
-                yield
-
-        async for _ in generator():
-            break
-
-    with dropped_generators(caplog) as raised:
-        assert codes_after(main) == [1001]
-    assert [type(error) for error in raised] == [RuntimeError]
-
-
-def test_the_main_task_leaves_a_generator_to_the_end(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def main(block: connect) -> None:
-        async def generator() -> AsyncIterator[None]:
-            async with block:
-                yield
-
-        kept.append(generator())
-        await anext(kept[0])
-
-    kept: list[AsyncIterator[None]] = []
-    assert codes_after(main) == [1001]
-    (record,) = caplog.records
-    assert record.exc_info
-    check_text(record.exc_info[1] or AssertionError(), "", "<init>")
-
-
-@pytest.mark.parametrize("ping_interval", [None, 20])
-def test_the_main_task_never_leaves_a_block(ping_interval: float | None) -> None:
-    async def main(block: connect) -> None:
-        await block.__aenter__()
-
-    assert codes_after(main, ping_interval=ping_interval) == [1001]
-
-
-def test_a_task_never_leaves_a_block() -> None:
-    # Its peer learns of it at once, and not when a run ends that may last.
-    async def main(block: connect) -> None:
-        async def enters() -> None:
-            connections.append(await block.__aenter__())
-
-        with pytest.RaisesGroup(CORRUPTED):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(enters)
-        await connections[0].wait_closed()
-        with pytest.raises(ConnectionClosedError):
-            await connections[0].recv()
-        # As codes_after() expects of the others.
-        raise RuntimeError("Nursery stack corrupted")
-
-    connections: list[Any] = []
-    assert codes_after(main) == [1001]
-
-
-def test_a_block_is_cancelled_like_any_other() -> None:
-    # Where the task isn't gone the reader goes on: the peer's messages still come.
-    async def main(block: connect) -> None:
-        with trio.CancelScope() as scope:
-            async with block as ws:
-                scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await trio.testing.wait_all_tasks_blocked()
-                    assert ws.state is State.OPEN
-                    await ws.send("still here")
-                await trio.sleep_forever()
-        raise RuntimeError("Nursery stack corrupted")  # as above
-
-    assert codes_after(main) == [1001]
 
 
 # By hand
@@ -483,15 +261,8 @@ def by_channel(generator: Callable[[], Any]) -> AbstractAsyncContextManager[Any]
 
 WAYS = pytest.mark.parametrize(
     "way",
-    [
-        by_aclosing,
-        pytest.param(
-            by_channel,
-            marks=pytest.mark.skipif(
-                not hasattr(trio, "as_safe_channel"), reason="trio before 0.30"
-            ),
-        ),
-    ],
+    # trio has it since 0.30.
+    [by_aclosing, by_channel] if hasattr(trio, "as_safe_channel") else [by_aclosing],
 )
 Way = Callable[[Callable[[], Any]], AbstractAsyncContextManager[Any]]
 

@@ -15,7 +15,13 @@ import trio.lowlevel
 import trio.testing
 import trustme
 
-from tests.handlers import echo
+from tests.connection.blocks import (
+    check_text,
+    corrupts,
+    dropped_generators,
+    raised_elsewhere,
+)
+from tests.handlers import echo, wait
 from tests.peers.in_memory import MemoryListener
 from tests.server.serving import in_memory
 from trio_ws import (
@@ -29,6 +35,7 @@ from trio_ws import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
@@ -225,3 +232,53 @@ async def test_open_server_is_entered_once() -> None:
         with pytest.raises(RuntimeError, match="entered once"):
             async with manager:
                 raise AssertionError("entered")
+
+
+# By another task, or once too often
+
+
+async def test_another_task_leaves_the_block_of_a_server() -> None:
+    block = open_server(wait, 0, host="127.0.0.1")
+    leave = functools.partial(block.__aexit__, None, None, None)
+    server = await block.__aenter__()
+    async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        error = await raised_elsewhere(leave)
+        check_text(error, "", "")
+        # As if the block were cancelled: goodbye, and nobody listens.
+        assert [message async for message in ws] == []
+        assert ws.close_code == 1001
+        while server.sockets[0].fileno() >= 0:
+            await trio.lowlevel.checkpoint()
+    await leave()  # by the task of the block
+    with pytest.raises(RuntimeError, match="left already, or never entered"):
+        await leave()
+
+
+async def test_a_server_is_in_a_generator_that_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def servers() -> AsyncIterator[Server]:
+        async with open_server(echo, 0, host="127.0.0.1") as server:
+            yield server
+
+    async def drops() -> None:
+        async for server in servers():
+            sockets.extend(server.sockets)
+            break
+        while sockets[0].fileno() >= 0:
+            await trio.lowlevel.checkpoint()
+
+    sockets: list[trio.socket.SocketType] = []
+    with dropped_generators(caplog) as raised, corrupts():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drops, name="drops")
+    (error,) = raised
+    check_text(error, "drops", "close asyncgen")
+
+
+async def test_leaving_a_server_that_was_never_entered() -> None:
+    block = open_server(echo, 0, host="127.0.0.1")
+    with pytest.raises(RuntimeError, match="left already, or never entered"):
+        await block.__aexit__(None, None, None)
+    async with block as server:
+        assert server.port
