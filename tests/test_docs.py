@@ -49,7 +49,12 @@ def marked(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", [marked(name) for name in USES])
+# What a snippet needs of trio that the oldest that is supported doesn't have.
+NEEDS = {"safe_channel.py": "as_safe_channel"}
+RUN = [name for name in USES if name not in NEEDS or hasattr(trio, NEEDS[name])]
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in RUN])
 def test_a_snippet_does_what_the_text_says(name: str) -> None:
     outcome = run(name)
     for use in USES[name]:

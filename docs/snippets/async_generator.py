@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import trio
@@ -6,7 +6,7 @@ import trio
 from trio_ws import connect
 
 
-async def prices() -> AsyncIterator[str | bytes]:
+async def prices() -> AsyncGenerator[str | bytes, None]:
     async with connect("ws://127.0.0.1:8765/") as ws:
         for price in ("10", "11", "12"):
             await ws.send(price)
