@@ -22,7 +22,10 @@ from tests.peers.in_memory import (
     frame,
 )
 from trio_ws import ConnectionClosedError, ConnectionClosedOK, accept
+from trio_ws._client.options import ClientOptions
 from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint.ending import Ending
+from trio_ws._protocol.engine import Engine
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -305,3 +308,27 @@ async def test_a_close_frame_that_no_stream_takes_is_no_lost_data(
         await ws.send("x")
     assert ws.close_code == 1006
     assert await peer.read() == (FIN | TEXT, b"x")
+
+
+class OurError(Exception):
+    """One that can't be copied."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def test_a_cause_is_kept_without_its_traceback() -> None:
+    for error, copied in (
+        (KeyError("x"), KeyError),
+        (OurError("a", "b"), RuntimeError),
+    ):
+        engine = Engine(client=True, max_size=None)
+        ending = Ending(engine, ClientOptions())
+        try:
+            raise error
+        except Exception as exc:  # noqa: BLE001 - kept
+            engine.cause = exc
+        ending.leave()
+        assert type(engine.cause) is copied
+        assert engine.cause.__traceback__ is None
+    assert str(engine.cause) == "OurError: a b"

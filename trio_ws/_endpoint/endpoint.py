@@ -360,7 +360,7 @@ class Endpoint:
 
     def died(self, exc: Exception) -> None:
         """Give up for what raised in a task of ours: a user's bug, a want of memory."""
-        if self.writer.state is BROKEN:
+        if self.writer.state is BROKEN:  # pragma: no cover - as in Writer
             self.engine.lose(exc)
             self.changed()
             self._stop_reading()

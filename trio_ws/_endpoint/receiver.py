@@ -93,21 +93,6 @@ class Receiver:
         self.receiving = False
         self.busy = self.stream is not None
 
-    async def wait_message(self) -> None:
-        """Wait for a message, or raise ConnectionClosed. **Cancellation**: harmless."""
-        engine = self._engine
-        self.begin()
-        try:
-            if self.stream is not None or not engine.idle:
-                await self._budget.checkpoint()
-                self.leave_stream()
-            while engine.idle:
-                await self.wait()
-            if not engine.messages:
-                raise self._ending.closed()
-        finally:
-            self.finish()
-
     def look(self) -> None:
         """See that a message is there, or raise WouldBlock or ConnectionClosed."""
         self.leave_stream()

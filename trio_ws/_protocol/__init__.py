@@ -18,8 +18,8 @@ def prefer_sources(folder: str) -> None:
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if has_gil and not os.environ.get("TRIO_WS_PURE"):
         return
-    if not os.path.isdir(folder):
-        return  # in a zip file there are sources alone
+    if not os.path.isdir(folder):  # pragma: no cover - in a zip file, sources alone
+        return
     from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 
     sys.path_importer_cache[folder] = FileFinder(

@@ -111,7 +111,7 @@ class Acceptor:
             for sock in self.sockets:
                 self._logger.info("listening on %s", sock.getsockname())
             on_start()
-        except BaseException as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:  # noqa: BLE001 # pragma: no cover - raised below
             error = exc
         outcome = await leave_nursery(manager, nursery, error)
         try:

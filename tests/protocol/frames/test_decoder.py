@@ -355,3 +355,13 @@ def test_trace(masked: bool, size: int) -> None:
         (CONT, b"end", 3, True),
         (CLOSE, b"\x03\xe8", 2, True),
     ]
+
+
+def test_where_parsing_has_stopped() -> None:
+    target = decoder(masked=False)
+    target.frame_limit = 1
+    assert target.feed(frame(TEXT, b"a") + frame(TEXT, b"bc")) == ["a"]
+    assert target.stopped
+    assert target.where() == "with 4 bytes more than were looked at"
+    assert target.go_on() == ["bc"]
+    assert not target.stopped
