@@ -17,6 +17,8 @@ VENV_DOCS ?= .venv-docs
 TRIO ?=
 # How long each fuzz target, and the soak test, runs.
 SECONDS ?= 60
+# What bench-compare compares this tree with.
+REV ?= HEAD
 # More arguments for pytest or the benchmark: make test ARGS="-k close -x"
 ARGS ?=
 # Which Autobahn cases: make conformance CASES="1.* 7.1.*"
@@ -40,10 +42,10 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env test test-only test-pure lint types format docs conformance fuzz \
-	soak bench bench-quick rivals dist clean
+	soak bench bench-quick bench-compare rivals dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## run examples/demo.py
 	$(VENV)/bin/python examples/demo.py
@@ -95,6 +97,9 @@ bench: $(READY_BENCH) ## the benchmark, beside other libraries, in ten minutes
 
 bench-quick: $(READY_BENCH) ## the shortest of it, in one
 	$(VENV_BENCH)/bin/python tests/programs/benchmarks/run.py --quick $(ARGS)
+
+bench-compare: $(READY_BENCH) ## this tree beside another: make bench-compare REV=v0.1.0
+	$(VENV_BENCH)/bin/python tests/programs/benchmarks/compare.py $(ARGS) $(REV)
 
 rivals: $(READY_BENCH) ## what other libraries do in the same situations
 	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py

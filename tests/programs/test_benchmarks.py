@@ -16,10 +16,17 @@ from xml.etree import ElementTree
 import pytest
 
 import trio_ws
-from tests.programs.benchmarks import report, sampling
-from tests.programs.benchmarks.peers import RAW_TRIO, TRIO_WS, End, Options, WrongData
+from tests.programs.benchmarks import compare, report, sampling
+from tests.programs.benchmarks.peers import (
+    RAW_TRIO,
+    TRIO_WS,
+    End,
+    Options,
+    WrongData,
+    at,
+)
 from tests.programs.benchmarks.peers.trio_ws import TrioWs
-from tests.programs.benchmarks.run import Driver
+from tests.programs.benchmarks.run import Driver, Worker
 from tests.programs.benchmarks.workloads import ROUND_TRIP, SATURATED, WORKLOADS
 from tests.programs.progress import Progress
 from trio_ws._transports.base import STEP_SIZE
@@ -66,6 +73,20 @@ def test_the_report_has_all_of_it(results: dict[str, Any]) -> None:
     picture = ElementTree.fromstring(report.picture(results, ROUND_TRIP, "32 B"))
     labels = [element.text for element in picture.iter() if element.text]
     assert {TRIO_WS, RAW_TRIO} <= set(labels)
+
+
+def test_a_library_can_be_taken_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "trio_ws.py").write_text("raise ImportError('the one in the folder')")
+    worker = Worker(at(TRIO_WS, tmp_path))
+    try:
+        assert worker.greeting == {"missing": "the one in the folder"}
+    finally:
+        worker.kill()
+
+
+def test_ratios_of_two_revisions() -> None:
+    now, before = [3.0, 2.0, 4.0], [2.0, 4.0, 2.0]
+    assert compare.row("case", now, before) == ["case", "2.00", "2.00", "1.00", "1.50"]
 
 
 class Liar(TrioWs):

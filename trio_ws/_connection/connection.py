@@ -151,7 +151,12 @@ class Connection(trio.abc.Channel[str | bytes]):
         """
         # One of two calls that decide what a message costs, so it is spelt out.
         engine, receiver = self._engine, self._receiver
-        if engine.messages and not receiver.busy and not self._budget.spend():
+        if (
+            engine.messages
+            and not receiver.receiving
+            and receiver.stream is None
+            and not self._budget.spend()
+        ):
             await checkpoint_if_cancelled()  # nothing else runs meanwhile
         else:
             receiver.begin()
@@ -164,7 +169,7 @@ class Connection(trio.abc.Channel[str | bytes]):
                 if not engine.messages:
                     raise self._endpoint.ending.closed()
             finally:
-                receiver.finish()
+                receiver.receiving = False
         if decode is not None:
             return receiver.take(decode)
         message = engine.pop()
@@ -192,7 +197,7 @@ class Connection(trio.abc.Channel[str | bytes]):
             receiver.look()
             return receiver.take(decode)
         finally:
-            receiver.finish()
+            receiver.receiving = False
 
     async def __anext__(self) -> str | bytes:
         """Receive the next message; a close in good order ends the iteration.

@@ -47,7 +47,7 @@ class MessageStream(AsyncIterator[str | bytes]):
                 )
             return await self._next_piece(self._token)
         finally:
-            receiver.finish()
+            receiver.receiving = False
 
     async def _next_piece(self, token: StreamToken) -> str | bytes:
         receiver = self._receiver

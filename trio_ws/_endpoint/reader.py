@@ -166,7 +166,7 @@ class Reader:
                 except OSError as exc:
                     self.host.lost(exc)
                     return
-            if self._engine.outbox.pongs_full:
+            if self._writer.state is FLUSHING and self._engine.outbox.pongs_full:
                 await self.slow_down()
             if self._should_pause():
                 await self._pause()
@@ -181,8 +181,7 @@ class Reader:
 
         Not "not at all": two peers of that kind would wait for each other (R7).
         """
-        if self._writer.state is FLUSHING:
-            await trio.sleep(_PONGS_WAIT)
+        await trio.sleep(_PONGS_WAIT)
 
     def _offer(self) -> None:
         """Let receivers read for themselves if they come quickly, one by one."""
@@ -285,14 +284,13 @@ class Reader:
         was read before and not parsed comes first.
         """
         engine = self._engine
-        if engine.backlog:
-            self.full = True  # more may be there, in TLS even
-            return 1 if self._parse(None, 1, backlog=True) else None
         data: bytes | None = None
         size = READ_SIZE
+        backlog = self.full and engine.backlog
         try:
-            space = engine.space()
-            if space is None:
+            if backlog:
+                count: int | None = size  # more may be there, in TLS even
+            elif (space := engine.space()) is None:
                 data = self._transport.read()
                 count = None if data is None else len(data)
             else:
@@ -303,9 +301,21 @@ class Reader:
             self.host.lost(exc)
             return 0
         if count:
-            self.reads += 1
-            if not self._parse(data, count, backlog=False):
+            self.reads += not backlog
+            try:
+                if backlog or (count >= _MUCH and data is not None):
+                    acts = self._parse_much(data)
+                elif data is None:
+                    acts = engine.filled(count)
+                else:
+                    acts = engine.receive(data)
+            except Exception as exc:  # noqa: BLE001 - the reader raises it
+                self._parse_failed(exc)
                 return None
+            # There is nothing to act on if all that came are messages, and the
+            # receiver itself reads; what waits to go out has its flusher.
+            if acts or self.parked is not None:
+                self.host.changed()
         elif count is not None:
             if self.reset is not None:
                 # The kernel tells of a reset once; then it says end of stream.
@@ -318,31 +328,14 @@ class Reader:
         self.full = engine.decoder.stopped or (count is not None and count >= size)
         return count
 
-    def _parse(self, data: bytes | None, count: int, *, backlog: bool) -> bool:
-        """Parse what was read, or put into the engine's space; act on what it brought.
+    def _parse_failed(self, exc: Exception) -> None:
+        """End the connection, by a bug in a user's extension or a want of memory.
 
-        Return False if it raised.
+        Whoever read, the reader raises a bug in the end.
         """
-        engine = self._engine
-        try:
-            if backlog or (data is not None and count >= _MUCH):
-                acts = self._parse_much(data)
-            elif data is None:
-                acts = engine.filled(count)
-            else:
-                acts = engine.receive(data)
-        except Exception as exc:  # noqa: BLE001 - the reader raises it
-            # Of a user's extension, perhaps. Whoever read, the connection ends by
-            # it, and the reader raises it in the end.
-            if not isinstance(exc, MemoryError):
-                self.parse_error = exc
-            self.host.died(exc)
-            return False
-        # There is nothing to act on if all that came are messages, and the
-        # receiver itself reads; what waits to go out has its flusher.
-        if acts or self.parked is not None:
-            self.host.changed()
-        return True
+        if not isinstance(exc, MemoryError):
+            self.parse_error = exc
+        self.host.died(exc)
 
     def _parse_much(self, data: bytes | None) -> bool:
         """Parse a large read, or more of one, and learn how many frames are fair.

@@ -13,7 +13,7 @@ from .ending import Ending
 from .errors import ConcurrencyError
 from .messages import decode_message
 from .reader import OFFERED, RECEIVER, RECEIVER_LAST, TASK, Reader
-from .writer import DIRECT, Writer
+from .writer import DIRECT, FLUSHING, Writer
 
 # A receiver that reads looks again after one turn of the loop, without waiting for the
 # socket, which costs more than twice that turn. It does so as long as each look finds
@@ -53,7 +53,6 @@ class Receiver:
         "_vain_waits",
         "_waits",
         "_writer",
-        "busy",
         "receiving",
         "stream",
     )
@@ -74,24 +73,18 @@ class Receiver:
         self._budget = current_budget()
         self._waits = 0  # how many, before a receiver looks without waiting
         self._vain_waits = 0  # how many there were to be when one last looked in vain
-        self.busy = False  # somebody receives, or is in the middle of a message
-        self.receiving = False
+        self.receiving = False  # a task is in a receive call
         self.stream: StreamToken | None = None  # the message that is read piecemeal
 
     def begin(self) -> None:
-        """Begin to receive; finish() in the end."""
+        """Begin to receive; who does clears ``receiving`` in the end."""
         if self.receiving:
             raise ConcurrencyError("another task is already receiving")
         if self.stream is not None and self.stream.is_of_another_task():
             raise ConcurrencyError(
                 "another task is in the middle of a message, by recv_streaming()"
             )
-        self.receiving = self.busy = True
-
-    def finish(self) -> None:
-        """End what begin() began."""
-        self.receiving = False
-        self.busy = self.stream is not None
+        self.receiving = True
 
     def look(self) -> None:
         """See that a message is there, or raise WouldBlock or ConnectionClosed."""
@@ -129,7 +122,6 @@ class Receiver:
     def end_stream(self) -> None:
         """End it: the message is complete, or will never be."""
         self.stream = None
-        self.busy = self.receiving
         self._reader.streaming = False
 
     async def next_piece(self, token: StreamToken) -> tuple[str | bytes, bool]:
@@ -175,28 +167,22 @@ class Receiver:
 
     @enable_ki_protection
     async def wait(self) -> None:
-        """Wait for a message, a piece of one, or the end of the connection.
+        """Wait, as none is there, for a message, a piece of one, or the end.
 
-        None of them is there when this is called. One task at a time.
-        **Cancellation**: nothing is lost.
+        One task at a time. **Cancellation**: nothing is lost.
         """
-        engine, reader = self._engine, self._reader
-        if self._writer.state is not DIRECT:
-            # What was held back goes out at the latest when the task waits.
-            self._writer.write_some()
+        engine, reader, writer = self._engine, self._reader, self._writer
+        if writer.state is not DIRECT:
+            writer.write_some()  # what is held back, now at the latest
             if not engine.idle:  # it failed
                 await self._budget.checkpoint()
                 return
-        if reader.by is OFFERED:
-            # This task is here, so it reads, rather than be woken by another.
-            await self._read()
+        if reader.by is not OFFERED:
+            reader.parked = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(reader.unpark)
+            self._budget.renew()
             return
-        reader.parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(reader.unpark)
-        self._budget.renew()
-
-    async def _read(self) -> None:
-        engine, reader = self._engine, self._reader
+        # This task is here, so it reads, rather than be woken by another.
         reader.by = RECEIVER
         try:
             while True:
@@ -209,7 +195,7 @@ class Receiver:
                     else:
                         self._waits -= 1
                         await self._transport.wait_readable()
-                    if engine.outbox.pongs_full:
+                    if writer.state is FLUSHING and engine.outbox.pongs_full:
                         await reader.slow_down()
                     self._budget.renew()
                 if reader.by is TASK:  # it was woken for the connection's end

@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._protocol.engine import Engine
-from .._protocol.frames.outbox import Encoded
+from .._protocol.frames.outbox import Encoded, frame_size
 from .._transports.base import STEP_SIZE, WRITE_SIZE, Transport
 from .budget import current_budget
 from .host import CLOSING, NO_HOST, Host
@@ -122,15 +122,13 @@ class Writer:
         now = perf_counter()
         burst = now - self._last_write < _BURST
         self._last_write = now
-        if not burst:
+        if not burst or frame_size(frame) >= WRITE_SIZE:
             self.write_now(frame)
             return
         # First, since it may raise, and a message that isn't sent must not wait.
         self._start_flusher()
         outbox.push(frame)
-        if outbox.size >= WRITE_SIZE:
-            self.write_some()
-        elif self.state is FLUSHING:
+        if self.state is FLUSHING:
             self.state = GATHERING
             outbox.batch_limit = self._batch_limit
 
@@ -159,9 +157,7 @@ class Writer:
             outbox.consume(count)
             self._start_flusher()
         except Exception as exc:  # pragma: no cover - takes a want of memory just here
-            # A part of the frame is out, so nothing may follow.
-            self.state = BROKEN
-            self.host.died(exc)
+            self._give_up(exc)
             raise
 
     @enable_ki_protection
@@ -173,8 +169,17 @@ class Writer:
         if self.flushed:
             if self.host.state >= CLOSING:
                 self.host.after_flush()
-        else:
+            return
+        try:
             self._start_flusher()
+        except Exception as exc:  # pragma: no cover - takes a want of memory just here
+            self._give_up(exc)
+            raise
+
+    def _give_up(self, exc: Exception) -> None:
+        """End the connection: a part of a frame may be out, so nothing may follow."""
+        self.state = BROKEN
+        self.host.died(exc)
 
     def write_some(self) -> None:
         """Write what the transport takes now."""

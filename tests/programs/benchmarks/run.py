@@ -37,6 +37,7 @@ from tests.programs.benchmarks.peers import (
     UVLOOP,
     WEBSOCKETS,
     WEBSOCKETS_TRIO,
+    spec_of,
 )
 from tests.programs.benchmarks.workloads import WORKLOADS, Workload
 from tests.programs.progress import Progress
@@ -77,7 +78,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.programs.benchmarks.worker", name],
             cwd=Path(__file__).parents[3],
-            env=environment | PEERS[name].environment,
+            env=environment | spec_of(name).environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

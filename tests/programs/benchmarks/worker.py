@@ -24,7 +24,7 @@ from typing import Any
 
 from . import sampling
 from .load import Load
-from .peers import PEERS, Drive, End, Options, Peer, Spec, Unsupported
+from .peers import Drive, End, Options, Peer, Spec, Unsupported, spec_of
 from .texts import ROW, json_texts
 from .workloads import WORKLOADS, Workload
 
@@ -215,7 +215,7 @@ def about(spec: Spec) -> dict[str, str]:
 
 
 def main() -> None:
-    spec = PEERS[sys.argv[1]]
+    spec = spec_of(sys.argv[1])
     for module in spec.hidden:
         sys.modules[module] = None  # type: ignore[assignment]
     # A connection of the load generator ends without goodbye.

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import trio
@@ -256,9 +258,13 @@ class Spec:
     #: Modules that are as if they weren't installed: the extra `speed` of trio_ws,
     #: where it isn't what is measured.
     hidden: tuple[str, ...] = ("isal",)
+    #: Where else to look for the library, first.
+    folder: str = ""
 
     def make(self) -> Peer:
         """Import the library; raises ImportError without it."""
+        if self.folder:
+            sys.path.insert(0, self.folder)
         module = importlib.import_module(f"{__name__}.{self.module}")
         peer: Peer = getattr(module, self.cls)(**self.arguments)
         return peer
@@ -310,3 +316,14 @@ PEERS = {
         "picows", "PicowsCore", ("picows", "aiofastnet", "uvloop")
     ),
 }
+
+
+def at(name: str, folder: Path) -> str:
+    """Name a peer whose library is that in a folder."""
+    return f"{name}@{folder}"
+
+
+def spec_of(name: str) -> Spec:
+    """Return what makes the peer of that name."""
+    name, _, folder = name.partition("@")
+    return replace(PEERS[name], folder=folder)
