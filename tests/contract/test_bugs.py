@@ -14,8 +14,21 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.contract.bugs import CLOSE, Bug, Buggy, Role, by_role, outcome
-from trio_ws import Connection
+from tests.contract.bugs import (
+    CLOSE,
+    Bug,
+    Buggy,
+    ClientFactory,
+    Other,
+    Role,
+    ServerFactory,
+    by_role,
+    outcome,
+    side,
+)
+from tests.peers.sockets import tcp_pair, trio_stream
+from trio_ws import Connection, connect, open_server
+from trio_ws._endpoint.reader import OFFERED
 from trio_ws.exceptions import ConnectionClosedError
 
 by_error = pytest.mark.parametrize("kind", [Bug, MemoryError])
@@ -105,9 +118,12 @@ async def close_suppressed(ws: Connection) -> None:
     await idle(ws)
 
 
-async def fail_by_keepalive(ws: Connection) -> None:
-    with pytest.raises(ConnectionClosedError):
-        await ws.recv()
+async def relay(
+    source: trio.abc.Stream, target: trio.abc.Stream, cut: trio.CancelScope
+) -> None:
+    with cut:
+        async for data in source:
+            await target.send_all(data)
 
 
 @by_role
@@ -177,6 +193,124 @@ async def test_the_peers_close_frame_cannot_be_answered(
     assert error is None or error is extension.error
     assert other.close_code == 1000
     assert trio.current_time() < 15
+
+
+@by_role
+@by_error
+async def test_a_bug_after_which_no_close_frame_can_be_made(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(
+        decode=lambda frame: frame.data == b"wrong",
+        encode=lambda frame: frame.opcode == CLOSE,
+        error=kind(),
+    )
+
+    async def body(ws: Connection) -> None:
+        await ws.send("wrong")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        assert caught.value.__cause__ is extension.error
+
+    error, other = await outcome(role, body, extension)
+    # Of two bugs, the later one.
+    assert error is (None if kind is MemoryError else extension.error)
+    assert extension.raised == 2
+    assert other.close_code == 1006
+    assert trio.current_time() < 1
+
+
+@by_role
+@by_error
+async def test_a_keepalive_whose_close_frame_cannot_be_made(
+    role: Role, kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.opcode == CLOSE, error=kind())
+    ours, near = trio.testing.memory_stream_pair()
+    far, theirs = trio.testing.memory_stream_pair()
+    other = Other("server" if role == "client" else "client", theirs)
+    told: list[ConnectionClosedError] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.run)
+        cuts = trio.CancelScope(), trio.CancelScope()
+        nursery.start_soon(relay, near, far, cuts[0])
+        nursery.start_soon(relay, far, near, cuts[1])
+        try:
+            async with side(role, ours, extension) as ws:
+                await echo(ws)
+                for cut in cuts:
+                    cut.cancel()
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await ws.recv()
+                told.append(caught.value)
+        except (Bug, MemoryError) as exc:
+            assert exc is extension.error  # noqa: PT017
+        assert 40 <= trio.current_time() < 41  # ping_interval and ping_timeout
+        nursery.cancel_scope.cancel()
+    assert extension.raised == 1
+    assert len(told) == 1
+
+
+@by_error
+async def test_a_server_that_closes_and_cannot_make_close_frames(
+    kind: type[Exception], autojump_clock: MockClock
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.opcode == CLOSE, error=kind())
+    seen: list[int | None] = []
+
+    async def client(port: int, extension: Buggy | None) -> None:
+        extensions = [ClientFactory(extension)] if extension else None
+        try:
+            async with connect(
+                f"ws://127.0.0.1:{port}/", extensions=extensions, compression=None
+            ) as ws:
+                await ws.wait_closed()
+        except ConnectionClosedError:
+            pass
+        seen.append(ws.close_code)
+
+    async with trio.open_nursery() as nursery:
+        async with open_server(
+            idle,
+            0,
+            host="127.0.0.1",
+            extensions=[ServerFactory(extension)],
+            compression=None,
+        ) as server:
+            for other in None, Buggy(), None:
+                nursery.start_soon(client, server.port, other)
+            while len(server.connections) < 3:
+                await trio.lowlevel.checkpoint()
+            await server.aclose()
+        assert trio.current_time() < 1
+    assert sorted(seen, key=str) == [1001, 1001, 1006]
+
+
+@by_role
+@by_error
+async def test_a_receiver_that_reads_meets_the_bug(
+    role: Role, kind: type[Exception]
+) -> None:
+    extension = Buggy(decode=lambda frame: frame.data == b"wrong", error=kind())
+    ours, theirs = map(trio_stream, tcp_pair())
+    other = Other("server" if role == "client" else "client", theirs)
+    raised: Exception | None = None
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.run)
+            try:
+                async with side(role, ours, extension) as ws:
+                    for _ in range(5):
+                        await echo(ws)
+                    assert ws._reader.by is OFFERED
+                    await ws.send("wrong")
+                    with pytest.raises(ConnectionClosedError) as caught:
+                        await ws.recv()
+                    assert caught.value.__cause__ is extension.error
+            except Exception as exc:  # noqa: BLE001 - it is looked at
+                raised = exc
+    assert raised is (None if kind is MemoryError else extension.error)
+    assert other.close_code == 1011
 
 
 # The log

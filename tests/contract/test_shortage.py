@@ -14,7 +14,14 @@ from tests.contract.bugs import Role, by_role, outcome, side
 from tests.handlers import echo
 from tests.leaks import living_tasks
 from tests.peers.sockets import tcp_pair, trio_stream
-from trio_ws import Connection, connect, open_server
+from trio_ws import (
+    ClientConnection,
+    Connection,
+    ServerConnection,
+    connect,
+    open_server,
+)
+from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint.endpoint import Endpoint
 from trio_ws._endpoint.writer import Writer
 from trio_ws._transports.sockets import SocketTransport
@@ -48,11 +55,13 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-async def test_a_client_that_cannot_enter_its_block(
-    step: tuple[Any, str, int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [ClientConnection, ServerConnection])
+async def test_a_block_that_cannot_be_entered(
+    kind: type[Connection],
+    step: tuple[Any, str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from trio_ws._connection.scope import ConnectionScope
-
     enter = ConnectionScope.__aenter__
     error = MemoryError()
 
@@ -71,18 +80,25 @@ async def test_a_client_that_cannot_enter_its_block(
 
             async def once(scope: ConnectionScope) -> None:
                 nonlocal failing
-                client = type(scope._connection).__name__ == "ClientConnection"
-                if client and failing:
+                if failing and isinstance(scope._connection, kind):
                     failing = False
                     await entering(scope)
                 else:
                     await enter(scope)
 
             patch.setattr(ConnectionScope, "__aenter__", once)
-            with pytest.raises(MemoryError) as caught:
-                async with connect(uri):
-                    raise AssertionError("entered")
-        assert caught.value is error
+            if kind is ClientConnection:
+                with pytest.raises(MemoryError) as caught:
+                    async with connect(uri):
+                        raise AssertionError("entered")
+                assert caught.value is error
+            else:
+                with pytest.raises(ConnectionClosedError):
+                    async with connect(uri) as ws:
+                        await ws.recv()
+                [record] = caplog.records
+                assert record.exc_info is not None
+                assert record.exc_info[1] is error
         with trio.fail_after(10):
             while server.connections:
                 await trio.lowlevel.checkpoint()

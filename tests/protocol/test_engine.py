@@ -445,7 +445,7 @@ def test_what_cannot_be_sent_any_more(left: Phase) -> None:
     ]
     before = (side.sent, side.rcvd)
     for event, call in calls:
-        message = f"^{event} isn't possible in state {left.name}$"
+        message = f"^{event}: impossible in state {left.name}$"
         with pytest.raises(ProtocolError, match=message):
             call()
     assert phase(side) is left

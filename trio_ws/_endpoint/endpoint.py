@@ -120,8 +120,7 @@ class Endpoint:
             trace_received=log.received if log else None,
             trace_sent=log.sent if log else None,
         )
-        # Hooks have the connection before its response is written, and a frame
-        # must not come before that.
+        # Hooks have the connection before its response; no frame may come before that.
         engine.phase = CONNECTING
         engine.on_pong = self.pings.acknowledge
         self.ending = ending = Ending(engine, options)
@@ -157,9 +156,7 @@ class Endpoint:
         if handshake.leftover:
             try:
                 self.engine.receive(handshake.leftover)
-            except Exception as exc:  # noqa: BLE001 - the reader raises it
-                # As in Reader.read_some(): the peer holds the connection for open.
-                self.reader.parse_error = exc
+            except Exception as exc:  # noqa: BLE001 - the peer holds it for open
                 self.died(exc)
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -213,13 +210,10 @@ class Endpoint:
                     shield = True
                 if keepalive is not None and self.engine.phase is OPEN:
                     keepalive.step()
-            if self.reader.parse_error is not None:
-                raise self.reader.parse_error
-        except MemoryError as exc:
+        except Exception as exc:  # noqa: BLE001 - raised below, unless memory is short
             self.died(exc)
         finally:
-            # Whatever code of the user's raises that is called here, each of these
-            # steps is taken.
+            # Each of these steps is taken, whatever code of the user's raises.
             try:
                 self._settle()
             finally:
@@ -230,6 +224,12 @@ class Endpoint:
                     await self.transport.aclose()
                 finally:
                     self._release()
+        bug, self.engine.bug = self.engine.bug, None
+        if bug is not None and not isinstance(bug, MemoryError):
+            try:
+                raise bug
+            finally:
+                del bug  # no cycle with its traceback
 
     def _release(self) -> None:
         self.state = CLOSED
@@ -359,7 +359,8 @@ class Endpoint:
         self.changed()
 
     def died(self, exc: Exception) -> None:
-        """Give up for what raised in a task of ours: a user's bug, a want of memory."""
+        """Give up for what raised here; a bug is raised again when the reader ends."""
+        self.engine.bug = exc
         if self.writer.state is BROKEN:  # pragma: no cover - as in Writer
             self.engine.lose(exc)
             self.changed()

@@ -99,7 +99,6 @@ class Reader:
         "full",
         "host",
         "parked",
-        "parse_error",
         "reads",
         "receiver_reads",
         "reset",
@@ -125,7 +124,6 @@ class Reader:
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
         self.reset: ConnectionResetError | None = None  # that a write met with
-        self.parse_error: Exception | None = None
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
         self._wake_task: trio.Event | None = (
@@ -309,8 +307,8 @@ class Reader:
                     acts = engine.filled(count)
                 else:
                     acts = engine.receive(data)
-            except Exception as exc:  # noqa: BLE001 - the reader raises it
-                self._parse_failed(exc)
+            except Exception as exc:  # noqa: BLE001 - of a user's extension, perhaps
+                self.host.died(exc)
                 return None
             # There is nothing to act on if all that came are messages, and the
             # receiver itself reads; what waits to go out has its flusher.
@@ -327,15 +325,6 @@ class Reader:
             self._writer.flush()  # TLS has an answer of its own
         self.full = engine.decoder.stopped or (count is not None and count >= size)
         return count
-
-    def _parse_failed(self, exc: Exception) -> None:
-        """End the connection, by a bug in a user's extension or a want of memory.
-
-        Whoever read, the reader raises a bug in the end.
-        """
-        if not isinstance(exc, MemoryError):
-            self.parse_error = exc
-        self.host.died(exc)
 
     def _parse_much(self, data: bytes | None) -> bool:
         """Parse a large read, or more of one, and learn how many frames are fair.

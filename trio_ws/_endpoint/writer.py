@@ -226,10 +226,8 @@ class Writer:
         try:
             with trio.CancelScope(shield=True) as self._flusher_scope:
                 await self._flush_all()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the peer is told
             self.host.died(exc)
-            if not isinstance(exc, MemoryError):
-                raise
         finally:
             self._flusher_scope = None
             if self.state is not BROKEN:

@@ -17,6 +17,7 @@ cdef class Engine:
     cdef public object cause
     cdef public Decoder decoder
     cdef public bint lost_data
+    cdef public object bug
     cdef public object messages
     cdef public object on_pong
     cdef public Outbox outbox

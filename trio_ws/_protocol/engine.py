@@ -56,6 +56,7 @@ class Engine:
         "_close_frame",
         "_extensions",
         "_trace_sent",
+        "bug",
         "cause",
         "client",
         "decoder",
@@ -91,15 +92,15 @@ class Engine:
             masked=not client, max_size=max_size, trace=trace_received
         )
         self.outbox = Outbox()
-        # Whole messages that came and weren't taken, and their size in memory.
-        self.messages: deque[str | bytes] = _NOTHING
-        self.queued = 0
+        self.messages: deque[str | bytes] = _NOTHING  # that came and weren't taken
+        self.queued = 0  # their size in memory
         self.on_pong: Callable[[bytes], None] | None = None
         # How it ended: the close frames, which was first, and why.
         self.rcvd: Close | None = None
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.cause: BaseException | None = None
+        self.bug: Exception | None = None  # that code of the user's raised
         # What the peer did against the protocol, until it is acted on.
         self.violation: ProtocolError | None = None
         self.lost_data = False  # whether accepted data will never go out
@@ -111,12 +112,10 @@ class Engine:
         self.decoder.extend(extensions)
 
     def _step(self, event: Event) -> None:
-        try:
-            self.phase = TABLE[self.phase, event]
-        except KeyError:
-            raise ProtocolError(
-                f"{event.name} isn't possible in state {self.phase.name}"
-            ) from None
+        phase = TABLE.get((self.phase, event))
+        if phase is None:
+            raise ProtocolError(f"{event.name}: impossible in state {self.phase.name}")
+        self.phase = phase
 
     # -- Receiving -----------------------------------------------------------
 
@@ -239,17 +238,17 @@ class Engine:
         answer = self._control(CLOSE, payload) if self.sent is None else None
         self.rcvd = rcvd
         self._step(Event.RECV_CLOSE)
-        waits = self._close_frame is not None and self.outbox.waits(self._close_frame)
+        close = self._close_frame
+        waits = close is not None and self.outbox.waits(close)
         self._note_lost(None)
         self.outbox.drop_data()
         if answer is not None:
             self._step(Event.SEND_CLOSE)
             self._send_close(answer, rcvd)
-        else:
-            self.rcvd_then_sent = False
-            if waits:
-                assert self._close_frame is not None
-                self.outbox.push(self._close_frame)
+            return
+        self.rcvd_then_sent = False
+        if close is not None and waits:
+            self.outbox.push(close)
 
     def _violate(self, exc: ProtocolError) -> None:
         # A user may keep the error for long, and with it the frames and the errors
@@ -258,11 +257,10 @@ class Engine:
         self.violation = exc
 
     def act_on_violation(self) -> None:
-        """Fail the connection for what the peer sent, if it broke the protocol.
+        """Fail the connection if the peer broke the protocol (section 7.1.7).
 
-        Section 7.1.7. The one place where a violation becomes a close code and
-        a reason. A step of its own, so that messages that came before it in
-        the same read can still be answered.
+        Here a violation becomes a close code and a reason. A step of its own, so that
+        messages that came before it in the same read can still be answered.
         """
         exc, self.violation = self.violation, None
         if exc is None:
@@ -318,8 +316,7 @@ class Engine:
     def queue_behind(self, message: object, compress: bool) -> bool:
         """Queue a message behind others that are about to go out together.
 
-        Return False if none are, or if they are enough, or if it isn't one that can be
-        sent as it is: then it goes the long way.
+        Return False if none are, if they are enough, or if it can't go as it is.
         """
         outbox = self.outbox
         if not outbox.batch_limit or self.phase is not OPEN:
@@ -386,11 +383,14 @@ class Engine:
         """Give the connection up: a close frame right away, the rest is dropped."""
         if self.phase in FINAL:
             return
-        frame = None
+        frame, payload = None, close_payload(code, reason)
         if self._close_frame is None or self.outbox.waits(self._close_frame):
-            frame = self._control(CLOSE, close_payload(code, reason))
+            try:
+                frame = self._control(CLOSE, payload)
+            except Exception as exc:  # noqa: BLE001 - of an extension, and kept
+                self.bug = exc
         self._step(Event.FAIL)
-        self.cause = cause
+        self.cause = cause or self.bug
         self._drop(cause)
         if frame is not None:
             self._send_close(frame, Close(code, reason))
