@@ -23,6 +23,7 @@ Role = Literal["client", "server"]
 by_role = pytest.mark.parametrize("role", ["client", "server"])
 
 CLOSE = 8
+PING = 9
 
 
 class Bug(Exception):
@@ -128,11 +129,14 @@ Body = Callable[[Connection], Awaitable[object]]
 
 
 async def outcome(
-    role: Role, body: Body, extension: Buggy | None = None, **options: Any
+    role: Role,
+    body: Body,
+    extension: Buggy | None = None,
+    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    **options: Any,
 ) -> tuple[BaseException | None, Other]:
     """Run a body; return what leaves its block, and the other end."""
-    client, server = trio.testing.memory_stream_pair()
-    ours, theirs = (client, server) if role == "client" else (server, client)
+    ours, theirs = streams or trio.testing.memory_stream_pair()
     other = Other("server" if role == "client" else "client", theirs)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:

@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from tests.contract.bugs import (
     CLOSE,
+    PING,
     Bug,
     Buggy,
     ClientFactory,
@@ -145,7 +146,8 @@ async def test_the_close_frame_cannot_be_made(
         assert isinstance(error, (kind, ConnectionClosedError, type(None)))
     else:
         assert isinstance(error, (kind, KeyError))
-    assert other.close_code == 1006
+    # Without the extension a close frame can be made.
+    assert other.close_code in (1006, 1011)
     assert trio.current_time() < 1
 
 
@@ -197,7 +199,7 @@ async def test_the_peers_close_frame_cannot_be_answered(
 
 @by_role
 @by_error
-async def test_a_bug_after_which_no_close_frame_can_be_made(
+async def test_a_bug_after_which_the_extension_makes_no_close_frame(
     role: Role, kind: type[Exception], autojump_clock: MockClock
 ) -> None:
     extension = Buggy(
@@ -216,7 +218,7 @@ async def test_a_bug_after_which_no_close_frame_can_be_made(
     # Of two bugs, the later one.
     assert error is (None if kind is MemoryError else extension.error)
     assert extension.raised == 2
-    assert other.close_code == 1006
+    assert other.close_code == 1011
     assert trio.current_time() < 1
 
 
@@ -251,6 +253,32 @@ async def test_a_keepalive_whose_close_frame_cannot_be_made(
     assert len(told) == 1
 
 
+@by_role
+@by_error
+@pytest.mark.parametrize("sockets", [False, True], ids=["stream", "socket"])
+async def test_a_ping_of_the_keepalive_cannot_be_made(
+    role: Role, kind: type[Exception], sockets: bool
+) -> None:
+    extension = Buggy(encode=lambda frame: frame.opcode == PING, error=kind())
+    told: list[ConnectionClosedError] = []
+
+    async def body(ws: Connection) -> None:
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        told.append(caught.value)
+
+    streams = None
+    if sockets:
+        ours, theirs = tcp_pair()
+        streams = trio_stream(ours), trio_stream(theirs)
+    error, other = await outcome(
+        role, body, extension, streams=streams, ping_interval=0.01
+    )
+    assert error is (None if kind is MemoryError else extension.error)
+    assert [exc.__cause__ for exc in told] == [extension.error]
+    assert other.close_code == 1011
+
+
 @by_error
 async def test_a_server_that_closes_and_cannot_make_close_frames(
     kind: type[Exception], autojump_clock: MockClock
@@ -283,7 +311,7 @@ async def test_a_server_that_closes_and_cannot_make_close_frames(
                 await trio.lowlevel.checkpoint()
             await server.aclose()
         assert trio.current_time() < 1
-    assert sorted(seen, key=str) == [1001, 1001, 1006]
+    assert sorted(seen, key=str) == [1001, 1001, 1011]
 
 
 @by_role
@@ -311,6 +339,49 @@ async def test_a_receiver_that_reads_meets_the_bug(
                 raised = exc
     assert raised is (None if kind is MemoryError else extension.error)
     assert other.close_code == 1011
+
+
+class BrokenStream(trio.abc.Stream):
+    """A stream of the user's with a bug."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.broken = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        if self.broken:
+            raise Bug
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@by_role
+async def test_a_stream_of_the_users_raises(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = BrokenStream(ours)
+
+    async def body(ws: Connection) -> None:
+        await echo(ws)
+        stream.broken = True
+        await ws.send("x")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        assert type(caught.value.__cause__) is Bug
+
+    error, other = await outcome(role, body, streams=(stream, theirs))
+    assert type(error) is Bug
+    assert other.close_code in (1006, 1011)
 
 
 # The log

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,8 +26,9 @@ from trio_ws import (
 from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint.endpoint import Endpoint
 from trio_ws._endpoint.writer import Writer
+from trio_ws._protocol.frames.outbox import Outbox
 from trio_ws._transports.sockets import SocketTransport
-from trio_ws.exceptions import ConnectionClosedError
+from trio_ws.exceptions import ConnectionClosed, ConnectionClosedError
 
 # ruff: noqa: PT012 - what raises is the end of a block, which has to be there
 
@@ -40,6 +43,17 @@ def fails_at(call: Any, number: int, error: BaseException) -> Any:
         if left == 0:
             raise error
         return call(*args, **keywords)
+
+    return wrapper
+
+
+def fails_for(ws: Connection, call: Any, number: int, error: BaseException) -> Any:
+    """Do that for the parts of one connection alone."""
+    failing = fails_at(call, number, error)
+    parts = ws._endpoint.writer, ws._engine.outbox, ws._endpoint.transport
+
+    def wrapper(part: Any, *args: Any) -> Any:
+        return (failing if part in parts else call)(part, *args)
 
     return wrapper
 
@@ -184,3 +198,101 @@ async def test_waiting_for_a_socket_fails(
                     await ws.recv()
                 assert caught.value.__cause__ is error
                 assert ws.close_code == 1006
+
+
+@pytest.mark.parametrize("how", ["send", "aclose", "leave"])
+@by_role
+async def test_a_descriptor_is_closed_behind_our_back(role: Role, how: str) -> None:
+    ours, theirs = map(trio_stream, tcp_pair())
+    other_role: Role = "server" if role == "client" else "client"
+
+    async def idle() -> None:
+        with suppress(ConnectionClosed):
+            async with side(other_role, theirs) as ws:
+                await ws.recv()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(idle)
+            with pytest.raises(ConnectionClosedError) as caught:
+                async with side(role, ours) as ws:
+                    os.close(ws._endpoint.transport._sock.fileno())  # type: ignore[attr-defined]
+                    if how == "send":
+                        with suppress(ConnectionClosedError):
+                            await ws.send("x")
+                        await ws.recv()
+                    elif how == "aclose":
+                        await ws.send("x")
+                        await ws.aclose()
+                    else:
+                        await ws.send("x")
+            nursery.cancel_scope.cancel()
+    cause = caught.value.__cause__
+    assert isinstance(cause, OSError)
+    assert cause.errno == errno.EBADF
+
+
+# Sending
+
+
+SENDING = {
+    "start the flusher": (Writer, "_start_flusher"),
+    "push": (Outbox, "push"),
+    "next buffers": (Outbox, "next_buffers"),
+    "consume": (Outbox, "consume"),
+    "write": (SocketTransport, "write"),
+}
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 3_000_000])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("step", SENDING.values(), ids=SENDING)
+@by_role
+async def test_a_send_that_fails_sends_nothing_whole(
+    role: Role,
+    step: tuple[Any, str],
+    number: int,
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each message that was accepted arrives, in order, up to where it ends; none whose
+    # send() raised does; nobody waits for ever.
+    owner, name = step
+    ours, theirs = map(trio_stream, tcp_pair())
+    other_role: Role = "server" if role == "client" else "client"
+    accepted: list[int] = []
+    refused: list[int] = []
+    arrived: list[int] = []
+
+    async def receive() -> None:
+        async with side(other_role, theirs, loss_grace=None) as ws:
+            with suppress(ConnectionClosed):
+                while True:
+                    arrived.append((await ws.recv(decode=False))[0])
+
+    error = MemoryError()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            with suppress(ConnectionClosedError):
+                async with side(role, ours, compression="deflate") as ws:
+                    failing = fails_for(ws, getattr(owner, name), number, error)
+                    try:
+                        monkeypatch.setattr(owner, name, failing)
+                    except TypeError:
+                        pytest.skip("compiled: its methods can't be replaced")
+                    for i in range(8):
+                        try:
+                            await ws.send(bytes([i]) * size)
+                        except MemoryError:
+                            refused.append(i)
+                        except ConnectionClosedError:
+                            break
+                        else:
+                            accepted.append(i)
+                    monkeypatch.undo()
+                    await ws.aclose()
+    if len(arrived) < len(accepted):
+        assert ws.close_code == 1006 or ws._engine.lost_data
+    assert arrived == accepted[: len(arrived)]
+    assert not set(arrived) & set(refused)

@@ -9,6 +9,7 @@ import functools
 import gc
 import tracemalloc
 import zlib
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -322,3 +323,87 @@ async def test_a_reset_says_more_than_what_nobody_takes(
         await settled()
     assert ws.close_code == 1006
     assert trio.current_time() < 11
+
+
+# What came before a loss (R2)
+
+
+async def take_all(ws: Connection, how: str) -> list[Any]:
+    """Receive until the connection is closed."""
+    found: list[Any] = []
+    with pytest.raises(ConnectionClosedError):
+        while True:
+            if how == "recv":
+                found.append(await ws.recv(decode=False))
+            elif how == "recv_nowait":
+                found.append(ws.recv_nowait(decode=False))
+            else:
+                pieces: list[Any] = [piece async for piece in ws.recv_streaming()]
+                found.append(b"".join(pieces))
+    return found
+
+
+@by_role
+@pytest.mark.parametrize("how", ["recv", "recv_nowait", "recv_streaming"])
+@pytest.mark.parametrize("loss", ["reset", "keepalive", "stalled"])
+async def test_nothing_of_it_is_lost_with_the_connection(
+    role: Role, how: str, loss: str, autojump_clock: MockClock
+) -> None:
+    pair = Pair(role, loss_grace=None, max_size=20_000)
+    sent = [b"%06d" % i + bytes(50) for i in range(900)]
+    control = frame(PING, b"", key=key_of(role))
+    data = b"".join(frame(BINARY, one, key=key_of(role)) + control for one in sent)
+    assert len(data) < ONE_READ
+    with suppress(ConnectionClosedError):
+        async with pair.scope as ws:
+            if loss == "stalled":
+                pair.peer.takes = 0
+            pair.peer.feed(data)
+            await settled()
+            assert len(ws._engine.messages) < len(sent)
+            if loss == "reset":
+                pair.peer.send_error = reset_error()
+            if loss != "keepalive":
+                with pytest.raises(ConnectionClosedError):
+                    while True:
+                        await ws.send(bytes(10_000))
+            else:
+                ws._endpoint.fail(1011, "keepalive ping timeout", TimeoutError())
+            await trio.sleep(100)
+            assert ws.close_code == 1006
+            found = await take_all(ws, how)
+    assert found == sent
+
+
+@by_role
+async def test_what_is_left_of_it_after_our_own_close_is_for_nobody(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    pair = Pair(role, max_size=20_000)
+    data = frame(BINARY, bytes(50), key=key_of(role)) * 900
+    async with pair.scope as ws:
+        pair.peer.feed(data)
+        await settled()
+        await ws.aclose()
+        assert await ws_is_empty(ws)
+
+
+async def ws_is_empty(ws: Connection) -> bool:
+    with pytest.raises(ConnectionClosed):
+        ws.recv_nowait()
+    with pytest.raises(ConnectionClosed):
+        await ws.recv()
+    return True
+
+
+@by_role
+async def test_empty_messages_count(role: Role, autojump_clock: MockClock) -> None:
+    pair = Pair(role, max_queue=None, max_size=64_000)
+    pair.answer_close()
+    async with pair.scope as ws:
+        for _ in range(100):
+            pair.peer.feed(frame(BINARY, b"", key=key_of(role)) * 1000)
+            await settled()
+        assert len(ws._engine.messages) <= 2 * 1000
+        for _ in range(100_000):
+            assert await ws.recv() == b""

@@ -125,12 +125,30 @@ async def test_two_pings_with_the_same_data(
         nursery.start_soon(peer.close)
 
 
+async def test_data_is_text_for_peers_that_take_it_for_that(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+    async with connected(nursery, peer) as ws:
+        seen = set()
+        for _ in range(100):
+            ws.nursery.start_soon(ws.ping)
+            found = await peer.read()
+            assert found is not None
+            data = found[1]
+            assert data.isalnum()
+            assert data.isascii()
+            seen.add(data)
+        assert len(seen) == 100
+        nursery.start_soon(peer.close)
+
+
 async def test_data_is_never_that_of_a_ping_under_way(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer = RawPeer(client=False)
-    draws = iter([b"aaaa", b"aaaa", b"bbbb"])
-    monkeypatch.setattr(random, "randbytes", lambda _: next(draws))
+    draws = iter(["aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr(random, "choices", lambda _, k: next(draws))
     async with connected(nursery, peer) as ws:
         ws.nursery.start_soon(ws.ping)
         ws.nursery.start_soon(ws.ping)

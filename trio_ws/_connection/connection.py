@@ -167,7 +167,7 @@ class Connection(trio.abc.Channel[str | bytes]):
                 while engine.idle:
                     await receiver.wait()
                 if not engine.messages:
-                    raise self._endpoint.ending.closed()
+                    receiver.look_after_end()
             finally:
                 receiver.receiving = False
         if decode is not None:
@@ -289,7 +289,7 @@ class Connection(trio.abc.Channel[str | bytes]):
         """Send a ping; return the latency, in seconds, once its pong came.
 
         ``data`` is the payload, at most 125 bytes; by default four random
-        ones (RFC 6455, section 5.5.2).
+        letters and digits (RFC 6455, section 5.5.2).
 
         While reading is paused (``max_queue``, ``max_size``) no pong is seen:
         receive in another task, or put a cancel scope around the call.

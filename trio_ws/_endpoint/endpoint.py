@@ -177,7 +177,6 @@ class Endpoint:
             self._pinger_scope = trio.CancelScope(shield=True)
             nursery.start_soon(keepalive.run, self._pinger_scope)
             keepalive = None
-        # With a name that is there: trio would make one for each task.
         nursery.start_soon(self._run_reader, keepalive, name="trio_ws reader")
 
     # -- The tasks -----------------------------------------------------------
@@ -274,10 +273,10 @@ class Endpoint:
         self.sender.wake_message_end()
         self._set_deadline(self.options.close_timeout)
         self.pings.end()
-        if self._log is not None:
-            self._log.ended(self.engine)
         # Senders that queue are woken one by the other.
         self.ending.begin(self.sender.waiting)
+        if self._log is not None:
+            self._log.ended(self.engine)
 
     def _set_deadline(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -349,8 +348,10 @@ class Endpoint:
     @enable_ki_protection
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame behind the data."""
-        self.engine.close(code, reason)
-        self.changed()
+        try:
+            self.engine.close(code, reason)
+        finally:  # what an extension can't say ends the connection
+            self.changed()
 
     @enable_ki_protection
     def fail(self, code: int, reason: str, cause: BaseException | None) -> None:

@@ -87,7 +87,10 @@ class Keepalive:
             while self._engine.phase is OPEN:
                 await trio.sleep_until(self.due)
                 if self._engine.phase is OPEN:
-                    self.step()
+                    try:
+                        self.step()
+                    except Exception as exc:  # noqa: BLE001 - raised by the reader
+                        self._host.died(exc)
 
     @enable_ki_protection
     def step(self) -> None:

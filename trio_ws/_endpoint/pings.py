@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .errors import ConcurrencyError
+
+# Of these, since there are peers that take the payload for text.
+_LETTERS = string.ascii_letters + string.digits
+
+
+def _make_payload() -> bytes:
+    return "".join(random.choices(_LETTERS, k=4)).encode()
 
 
 class PingWaiter:
@@ -35,9 +43,9 @@ class Pings:
     def add(self, payload: bytes | None) -> tuple[bytes, PingWaiter]:
         """Register a ping; make up a payload where there is none."""
         if payload is None:
-            payload = random.randbytes(4)
+            payload = _make_payload()
             while payload in self._pending:
-                payload = random.randbytes(4)
+                payload = _make_payload()
         elif payload in self._pending:
             raise ConcurrencyError(
                 f"already waiting for a pong with the same data, {payload!r}"

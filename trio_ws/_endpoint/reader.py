@@ -323,7 +323,7 @@ class Reader:
             self.host.changed()
         if self._transport.unsent:
             self._writer.flush()  # TLS has an answer of its own
-        self.full = engine.decoder.stopped or (count is not None and count >= size)
+        self.full = engine.backlog or (count is not None and count >= size)
         return count
 
     def _parse_much(self, data: bytes | None) -> bool:

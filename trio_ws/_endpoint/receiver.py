@@ -97,9 +97,22 @@ class Receiver:
             if self._engine.violation is not None:
                 self._reader.wake()  # what follows is the reader's
         if not self._engine.messages:
-            if self._engine.phase is not OPEN:
+            if self._engine.phase is OPEN:
+                raise trio.WouldBlock("no message is there")
+            self.look_after_end()
+
+    @enable_ki_protection
+    def look_after_end(self) -> None:
+        """See that a message is there, or raise ConnectionClosed.
+
+        What one read brought isn't all parsed at once (R10), and what came before a
+        loss isn't lost (R2).
+        """
+        engine = self._engine
+        while not engine.messages:
+            if not engine.decoder.stopped:
                 raise self._ending.closed()
-            raise trio.WouldBlock("no message is there")
+            engine.go_on()
 
     @enable_ki_protection
     def take(self, decode: bool | None) -> str | bytes:
@@ -137,10 +150,13 @@ class Receiver:
                 if taken:
                     token.begun = True
                     return taken, False
-            if engine.phase is not OPEN:
+            if engine.phase is OPEN:
+                await self.wait()
+            elif engine.decoder.stopped:
+                engine.go_on()
+            else:
                 self.end_stream()
                 raise self._ending.closed()
-            await self.wait()
 
     def take_last_piece(self) -> None:
         """Take the piece that next_piece() said is the last."""
@@ -195,9 +211,9 @@ class Receiver:
                     else:
                         self._waits -= 1
                         await self._transport.wait_readable()
-                    if writer.state is FLUSHING and engine.outbox.pongs_full:
-                        await reader.slow_down()
                     self._budget.renew()
+                if writer.state is FLUSHING and engine.outbox.pongs_full:
+                    await reader.slow_down()
                 if reader.by is TASK:  # it was woken for the connection's end
                     return
                 found = reader.read_some() is not None

@@ -109,28 +109,32 @@ class Writer:
     def write(self, frame: Encoded) -> None:
         """Take over a data frame: at once if nothing waits, else soon."""
         outbox = self._outbox
-        if self.state is not DIRECT:
-            waited = outbox.size
+        try:
+            if self.state is not DIRECT:
+                waited = outbox.size
+                outbox.push(frame)
+                # Where as much waited before, the socket had taken nothing more.
+                if waited < WRITE_SIZE <= outbox.size:
+                    self.write_some()
+                elif not self._transport.unsent:
+                    self.state = GATHERING
+                    outbox.batch_limit = self._batch_limit
+                return
+            now = perf_counter()
+            burst = now - self._last_write < _BURST
+            self._last_write = now
+            if not burst or frame_size(frame) >= WRITE_SIZE:
+                self.write_now(frame)
+                return
+            # First, since it may raise, and a message that isn't sent must not wait.
+            self._start_flusher()
             outbox.push(frame)
-            # Where as much waited before, the socket had taken nothing more.
-            if waited < WRITE_SIZE <= outbox.size:
-                self.write_some()
-            elif not self._transport.unsent:
+            if self.state is FLUSHING:
                 self.state = GATHERING
                 outbox.batch_limit = self._batch_limit
-            return
-        now = perf_counter()
-        burst = now - self._last_write < _BURST
-        self._last_write = now
-        if not burst or frame_size(frame) >= WRITE_SIZE:
-            self.write_now(frame)
-            return
-        # First, since it may raise, and a message that isn't sent must not wait.
-        self._start_flusher()
-        outbox.push(frame)
-        if self.state is FLUSHING:
-            self.state = GATHERING
-            outbox.batch_limit = self._batch_limit
+        except BaseException:
+            self._engine.forget_context()  # for it isn't sent
+            raise
 
     @enable_ki_protection
     def write_now(self, frame: Encoded) -> None:
@@ -144,21 +148,18 @@ class Writer:
         self.holds_data = True
         try:
             count = self._transport.write((frame,))
-        except OSError as exc:
-            outbox.push(frame)
-            self.host.write_failed(exc)
-            return
-        if count == len(frame) and not self._transport.unsent:
-            outbox.bytes_written += count
-            self.holds_data = False
-            return
-        try:
+            if count == len(frame) and not self._transport.unsent:
+                outbox.bytes_written += count
+                self.holds_data = False
+                return
             outbox.push(frame)
             outbox.consume(count)
             self._start_flusher()
-        except Exception as exc:  # pragma: no cover - takes a want of memory just here
+        except OSError as exc:
+            outbox.push(frame)
+            self.host.write_failed(exc)
+        except Exception as exc:  # noqa: BLE001 - the connection ends by it
             self._give_up(exc)
-            raise
 
     @enable_ki_protection
     def flush(self) -> None:
@@ -172,12 +173,14 @@ class Writer:
             return
         try:
             self._start_flusher()
-        except Exception as exc:  # pragma: no cover - takes a want of memory just here
+        except Exception as exc:  # noqa: BLE001 - the connection ends by it
             self._give_up(exc)
-            raise
 
     def _give_up(self, exc: Exception) -> None:
-        """End the connection: a part of a frame may be out, so nothing may follow."""
+        """End the connection: nobody knows what is out already, nor what may follow.
+
+        What was taken over counts as accepted, so this is a loss and raises nothing.
+        """
         self.state = BROKEN
         self.host.died(exc)
 
@@ -200,21 +203,16 @@ class Writer:
                 count = self._transport.write(outbox.next_buffers(WRITE_SIZE))
                 if not count:
                     break
-                self._consume(count)
+                outbox.consume(count)
                 left -= count
         except OSError as exc:
             self.host.write_failed(exc)
+        except Exception as exc:  # noqa: BLE001 - the connection ends by it
+            self._give_up(exc)
         if STEP_SIZE - left > WRITE_SIZE:
             self._budget.wrote_much()
         if self._room is not None and self.has_room:
             self.wake_room()
-
-    def _consume(self, count: int) -> None:
-        try:
-            self._outbox.consume(count)
-        except BaseException:  # pragma: no cover - takes a want of memory just here
-            self.state = BROKEN  # nobody knows any more what is to follow
-            raise
 
     def _start_flusher(self) -> None:
         if self.state is DIRECT and self._nursery is not None:

@@ -200,7 +200,17 @@ def connection_close(phase: Phase, rcvd: Close | None) -> Close | None:
     return rcvd
 
 
+def reads_no_more(rcvd: Close | None) -> bool:
+    """Tell whether the peer has closed in good order."""
+    return rcvd is not None and rcvd.code in OK_CODES
+
+
 # -- Close frames -------------------------------------------------------------
+
+
+def close_reason(text: str) -> str:
+    """Return as much of a text as fits into a close frame."""
+    return text.encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
 
 
 def close_payload(code: int, reason: str) -> bytes:

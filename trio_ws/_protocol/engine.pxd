@@ -5,8 +5,8 @@ from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
 
-cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_CONTROL_PAYLOAD, MAX_HEADER
-cdef object DEAF, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
+cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER, MESSAGE_OVERHEAD
+cdef object CLOSE_SENT, DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 
 cdef class Engine:
     cdef readonly bint client
@@ -64,7 +64,7 @@ cdef class Engine:
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 
-    cdef _extended(self, frame, bint compress)
+    cpdef forget_context(self)
 
     cpdef bytes send_ping(self, payload)
 
@@ -84,4 +84,4 @@ cdef class Engine:
 
     cdef _send_close(self, bytes frame, close)
 
-    cdef bytes _control(self, int opcode, payload)
+    cdef bytes _control(self, int opcode, payload, bint plain=*)

@@ -13,37 +13,31 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .closing import (
+    CLOSE_SENT,
     DEAF,
+    FAILED,
     FINAL,
-    OK_CODES,
     OPEN,
     TABLE,
     Close,
     Event,
     Phase,
     close_payload,
+    close_reason,
     parse_close,
+    reads_no_more,
 )
 from .errors import ProtocolError
 from .extensions.base import Extension, Frame
-from .extensions.deflate import PerMessageDeflate
 from .frames import text
 from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
+from .frames.extended import encode_extended, forget
 from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
 from .frames.shared import encode_shared
-from .frames.text import WideText
-from .opcodes import (
-    BINARY,
-    CLOSE,
-    CONT,
-    MAX_CONTROL_PAYLOAD,
-    MAX_HEADER,
-    PING,
-    PONG,
-    TEXT,
-)
+from .frames.text import MESSAGE_OVERHEAD, WideText
+from .opcodes import BINARY, CLOSE, CONT, MAX_HEADER, PING, PONG, TEXT
 
 # Shared where no message waits, and never added to: an empty deque takes 760 bytes.
 _NOTHING: Final[deque[str | bytes]] = deque()
@@ -115,6 +109,8 @@ class Engine:
         phase = TABLE.get((self.phase, event))
         if phase is None:
             raise ProtocolError(f"{event.name}: impossible in state {self.phase.name}")
+        if phase is FAILED and self.phase is not OPEN:
+            self.decoder.stopped = False  # what is left is for nobody
         self.phase = phase
 
     # -- Receiving -----------------------------------------------------------
@@ -145,15 +141,12 @@ class Engine:
         )
 
     def go_on(self) -> bool:
-        """Take in more of what receive() was given; return what it returns."""
+        """Take in more of what receive() was given, also after a loss; return that."""
         self.decoder.room = self.max_waiting - self.queued
         return self._take_in(self.decoder.go_on())
 
     def space(self) -> memoryview | None:
-        """Return where bytes of the peer can be put in place of being received.
-
-        Then call filled(). None unless a large message comes.
-        """
+        """Return where to put bytes for filled(); None unless a large message comes."""
         return self.decoder.space() if self.phase is OPEN else None
 
     def filled(self, count: int) -> bool:
@@ -165,9 +158,9 @@ class Engine:
         for item in items:
             if type(item) is not str and type(item) is not bytes:
                 return self._receive_others(items)
-            size += text.memory_size(item)
+            size += text.memory_size(item) + MESSAGE_OVERHEAD
         # After our own close frame nobody waits for messages.
-        if self.phase is OPEN and items:
+        if self.phase is not CLOSE_SENT and items:
             if self.messages:
                 self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
             else:
@@ -180,11 +173,13 @@ class Engine:
         acts = False
         for item in items:
             if isinstance(item, (str, bytes)):
-                if self.phase is OPEN:
+                if self.phase is not CLOSE_SENT:
                     if not self.messages:
                         self.messages = deque()
                     self.messages.append(item)
-                    self.queued += text.memory_size(item)
+                    self.queued += text.memory_size(item) + MESSAGE_OVERHEAD
+            elif self.phase in FINAL:
+                pass  # of what came before a loss only messages are of interest
             elif type(item) is tuple:
                 self._receive_control(item)
                 acts = True
@@ -265,13 +260,12 @@ class Engine:
         exc, self.violation = self.violation, None
         if exc is None:
             return
-        reason = str(exc).encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
-        self.fail(exc.close_code, reason, exc)
+        self.fail(exc.close_code, close_reason(str(exc)), exc)
 
     def pop(self) -> str | bytes:
         """Take the oldest message."""
         message = self.messages.popleft()
-        self.queued -= text.memory_size(message)
+        self.queued -= text.memory_size(message) + MESSAGE_OVERHEAD
         if not self.messages:
             self.messages = _NOTHING
         return message.decode() if type(message) is WideText else message
@@ -310,7 +304,12 @@ class Engine:
                 or opcode == CONT
                 or deflate.bits_for(payload)
             ):
-                return self._extended(Frame(opcode, payload, fin), compress)
+                return encode_extended(
+                    Frame(opcode, payload, fin),
+                    self._extensions,
+                    compress=compress,
+                    masked=self.client,
+                )
         return encode(opcode, payload, fin, self.client)
 
     def queue_behind(self, message: object, compress: bool) -> bool:
@@ -329,7 +328,12 @@ class Engine:
             return False
         if outbox.size + len(payload) + MAX_HEADER >= outbox.batch_limit:
             return False
-        outbox.push(self.data_frame(opcode, payload, True, compress))
+        frame = self.data_frame(opcode, payload, True, compress)
+        try:
+            outbox.push(frame)
+        except MemoryError:
+            self.forget_context()
+            raise
         return True
 
     def shared_frame(
@@ -345,20 +349,9 @@ class Engine:
             self._trace_sent(opcode, payload, len(payload), True)
         return encode_shared(opcode, payload, deflate, cache)
 
-    def _extended(self, frame: Frame, compress: bool) -> Encoded:
-        """Build a frame that goes through the extensions."""
-        try:
-            for extension in self._extensions:
-                if compress or not isinstance(extension, PerMessageDeflate):
-                    frame = extension.encode(frame)
-            reserved = frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
-            return encode(frame.opcode, frame.data, frame.fin, self.client, reserved)
-        except BaseException:
-            # What was compressed isn't sent, so nothing may refer to it.
-            for extension in self._extensions:
-                if isinstance(extension, PerMessageDeflate):
-                    extension.forget()
-            raise
+    def forget_context(self) -> None:
+        """Let nothing refer to a message that was built and will not be sent."""
+        forget(self._extensions)
 
     def send_ping(self, payload: bytes) -> bytes:
         """Queue a ping and return its frame, for Outbox.waits()."""
@@ -374,7 +367,13 @@ class Engine:
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame behind the data; discard what came, and what comes."""
-        frame = self._control(CLOSE, close_payload(code, reason))
+        payload = close_payload(code, reason)
+        try:
+            frame = self._control(CLOSE, payload)
+        except Exception as exc:
+            self.fail(1011, "", exc)
+            self.bug = None  # raised once is enough
+            raise
         self._step(Event.SEND_CLOSE)
         self._send_close(frame, Close(code, reason))
         self.discard_messages()
@@ -387,8 +386,9 @@ class Engine:
         if self._close_frame is None or self.outbox.waits(self._close_frame):
             try:
                 frame = self._control(CLOSE, payload)
-            except Exception as exc:  # noqa: BLE001 - of an extension, and kept
+            except Exception as exc:  # noqa: BLE001 - of an extension: without it, then
                 self.bug = exc
+                frame = self._control(CLOSE, payload, True)
         self._step(Event.FAIL)
         self.cause = cause or self.bug
         self._drop(cause)
@@ -406,7 +406,7 @@ class Engine:
     def abandon(self, *, flushed: bool) -> None:
         """Send nothing more; ``flushed``: what was taken from the outbox went out."""
         self._drop(self.cause)
-        if not flushed and not self._was_left:
+        if not flushed and not reads_no_more(self.rcvd):
             self.lost_data = True
 
     @property
@@ -414,14 +414,9 @@ class Engine:
         """Whether data waits in the outbox, besides the close frame behind it."""
         return self.outbox.holds_data(self._close_frame)
 
-    @property
-    def _was_left(self) -> bool:
-        """Whether the peer has closed in good order, and so reads no more."""
-        return self.rcvd is not None and self.rcvd.code in OK_CODES
-
     def _note_lost(self, cause: BaseException | None) -> None:
         """Note whether data is about to be lost; let ``cause`` say how much."""
-        if self.data_waits and not self._was_left and not self.lost_data:
+        if self.data_waits and not reads_no_more(self.rcvd) and not self.lost_data:
             self.lost_data = True
             if isinstance(cause, (OSError, EOFError)):
                 cause.add_note(f"{self.outbox.size} waiting bytes were never sent")
@@ -438,12 +433,17 @@ class Engine:
         if self.rcvd is not None:
             self.rcvd_then_sent = True
 
-    def _control(self, opcode: int, payload: bytes) -> bytes:
-        if self._trace_sent is not None:
+    def _control(self, opcode: int, payload: bytes, plain: bool = False) -> bytes:
+        if self._trace_sent is not None and not plain:
             self._trace_sent(opcode, payload, len(payload), True)
         frame = (
-            self._extended(Frame(opcode, payload), compress=False)
-            if self._extensions
+            encode_extended(
+                Frame(opcode, payload),
+                self._extensions,
+                compress=False,
+                masked=self.client,
+            )
+            if self._extensions and not plain
             else encode(opcode, payload, True, self.client)
         )
         assert type(frame) is bytes  # a control frame is never large

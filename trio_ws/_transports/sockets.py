@@ -87,12 +87,13 @@ class SocketTransport(Transport):
         return True
 
     def discard(self) -> None:
-        self._sock.close()
+        with suppress(OSError):  # somebody may have closed the descriptor
+            self._sock.close()
 
     async def aclose(self) -> None:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+            self.discard()
 
 
 def take_socket(stream: trio.SocketStream) -> socket.socket:

@@ -26,12 +26,10 @@ from . import masking
 from .header import MAX_LENGTH, check_header, expected, extended_length
 from .memory import keep_memory
 from .partial import PartialMessage, invalid_utf8
+from .text import MESSAGE_OVERHEAD
 
 # The trace of a frame that comes in pieces shows this many bytes of it.
 TRACED: Final = 100
-
-# What a message takes besides its bytes: the header of an object, a place in a queue.
-MESSAGE_OVERHEAD: Final = 64
 
 # A payload of at least so much is received where it will stay.
 _LARGE: Final = 32 * 1024

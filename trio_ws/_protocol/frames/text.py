@@ -16,6 +16,10 @@ _SHORT = 1024
 _HEADER = sys.getsizeof("\xe9") - 2 if sys.implementation.name == "cpython" else 0
 
 
+# What a message takes besides its bytes: the header of an object, a place in a queue.
+MESSAGE_OVERHEAD = 64
+
+
 class WideText(bytes):
     """Text in UTF-8 that was decoded once, so that it is known to be right."""
 
