@@ -32,6 +32,7 @@ from trio_ws._protocol.frames.outbox import Outbox
 from trio_ws._protocol.handshake.request_parser import RequestParser
 from trio_ws._protocol.handshake.response_parser import ResponseParser
 from trio_ws._transports.base import Transport
+from trio_ws._transports.sockets import SocketTransport
 from trio_ws._transports.streams import StreamTransport
 from trio_ws._transports.tls import TLSTransport
 from trio_ws.testing import open_pair
@@ -207,13 +208,15 @@ def test_a_large_message_on_tls() -> None:
         client, server = contexts()
         with ours, theirs:
             transport = TLSTransport(
-                ours, client, server_side=False, server_hostname="localhost"
+                SocketTransport(ours),
+                client,
+                server_side=False,
+                server_hostname="localhost",
             )
+            peer = TLSTransport(SocketTransport(theirs), server, server_side=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.do_handshake)
-                nursery.start_soon(
-                    TLSTransport(theirs, server, server_side=True).do_handshake
-                )
+                nursery.start_soon(peer.do_handshake)
             check_writes(transport)
 
     trio.run(main)

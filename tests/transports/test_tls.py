@@ -26,8 +26,9 @@ from tests.peers.sockets import recv_until, reset, tcp_pair, trio_stream
 from tests.peers.stream_peer import REQUEST, response_to
 from tests.peers.wire import BINARY, CLOSE, KEY, TEXT, close_frame, frame, header
 from trio_ws import ServerConnection, accept, connect, open_server
-from trio_ws._transports.base import READ_SIZE
+from trio_ws._transports.base import READ_SIZE, Transport
 from trio_ws._transports.make import make_transport
+from trio_ws._transports.sockets import SocketTransport
 from trio_ws._transports.tls import TLSTransport
 from trio_ws.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake
 
@@ -547,10 +548,17 @@ async def test_handshake_that_is_larger_than_the_buffer_of_the_socket() -> None:
                 assert await ws.recv() == "hello"
 
 
-async def connected() -> tuple[TLSTransport, TLSTransport]:
-    """Make two transports that are connected."""
+def socket_transports() -> tuple[SocketTransport, SocketTransport]:
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    return SocketTransport(ours), SocketTransport(theirs)
+
+
+async def connected(
+    below: tuple[Transport, Transport] | None = None,
+) -> tuple[TLSTransport, TLSTransport]:
+    """Make two transports that are connected, a server's and a client's."""
+    ours, theirs = below or socket_transports()
     one = TLSTransport(ours, shared_server_context(), server_side=True)
     other = TLSTransport(
         theirs, shared_client_context(), server_side=False, server_hostname="localhost"
@@ -626,7 +634,7 @@ async def test_shutdown_loses_nothing_that_came(read: Read) -> None:
     while sent < len(message):
         sent += one.write([message[sent:]])
     received = other.read() or b""
-    other._fill()  # what a read that was full leaves within TLS
+    other._feed()  # what a read that was full leaves within TLS
     assert other.shutdown() is True
     one.shutdown()
     while data := read(other):
@@ -642,7 +650,7 @@ async def test_what_shutdown_left_is_read_in_parts(read: Read) -> None:
     one, other = await connected()
     message = os.urandom(20_000)
     assert one.write([message]) == len(message)
-    other._fill()
+    other._feed()
     other.shutdown()
     received = b""
     while data := read(other, 3000):
@@ -655,7 +663,7 @@ async def test_what_shutdown_left_is_read_in_parts(read: Read) -> None:
 
 async def test_an_error_keeps_no_view_of_the_target() -> None:
     one, other = await connected()
-    one._sock.send(b"not a record at all, at the very least")
+    one._below.write([b"not a record at all, at the very least"])
     target = bytearray(100)
     with memoryview(target) as view, pytest.raises(ssl.SSLError) as caught:
         other.read_into(view)
@@ -686,7 +694,7 @@ async def test_close_notify_ends_the_stream_although_tcp_stays_open(read: Read) 
 async def test_garbage_behind_a_message_does_not_destroy_it(read: Read) -> None:
     one, other = await connected()
     one.write([b"last words"])
-    one._sock.send(b"not a record at all, at the very least")
+    one._below.write([b"not a record at all, at the very least"])
     assert read(other) == b"last words"
     with trio.fail_after(60):
         await other.wait_readable()
@@ -694,5 +702,82 @@ async def test_garbage_behind_a_message_does_not_destroy_it(read: Read) -> None:
         # The words of OpenSSL 3.0, those of 3.6.
         with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version|record.layer"):
             read(other)
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_small_records_that_come_together_are_read_together() -> None:
+    one, other = await connected()
+    for count in (2, 500):
+        for number in range(count):
+            assert one.write([bytes([number % 256]) * 100]) == 100
+        assert other.read() == b"".join(bytes([n % 256]) * 100 for n in range(count))
+        assert other.read() is None
+    await one.aclose()
+    await other.aclose()
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 16_000, 16_406, 40_000])
+async def test_records_are_read_however_they_are_cut(read: Read, step: int) -> None:
+    class Cut(SocketTransport):
+        def read(self, size: int = READ_SIZE) -> bytes | None:
+            return super().read(min(size, step))
+
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+    one, other = await connected((SocketTransport(ours), Cut(theirs)))
+    message = os.urandom(20) + os.urandom(2**16 if step > 6 else 1000)
+    assert one.write([message[:3]]) == 3
+    assert one.write([message[3:20], message[20:]]) == len(message) - 3
+    received = b""
+    while len(received) < len(message):
+        data = read(other)
+        assert data is None or data
+        received += data or b""
+    assert received == message
+    assert read(other) is None
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_write_goes_on_where_the_socket_was_full() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    one, other = await connected((SocketTransport(ours), SocketTransport(theirs)))
+    message = os.urandom(10**6)
+    wrote, received = 0, b""
+    while len(received) < len(message):
+        wrote += one.write([message[wrote:]] if wrote < len(message) else ())
+        received += other.read() or b""
+    assert received == message
+    assert one.unsent == 0
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_no_bio_ever_holds_more_than_some_records() -> None:
+    # What one has held it keeps: OpenSSL never makes it smaller.
+    sizes: list[int] = []
+
+    class BIO:
+        def __init__(self, bio: ssl.MemoryBIO) -> None:
+            self._bio = bio
+
+        def __getattr__(self, name: str) -> object:
+            sizes.append(self._bio.pending)
+            return getattr(self._bio, name)
+
+    one, other = await connected()
+    large, small = os.urandom(10**6), [os.urandom(100)] * 600
+    for transport in (one, other):
+        transport._incoming = BIO(transport._incoming)  # type: ignore[assignment]
+        transport._outgoing = BIO(transport._outgoing)  # type: ignore[assignment]
+    for buffers in ([large], [b"header", large], small, [*small, large]):
+        taken = one.write(buffers)
+        assert taken >= 60_000
+        while taken:
+            taken -= len(other.read() or b"")
+    assert max(sizes) < 40_000
     await one.aclose()
     await other.aclose()

@@ -19,7 +19,7 @@ def make_transport(
     *,
     server_side: bool,
     server_hostname: str | None = None,
-) -> SocketTransport:
+) -> Transport:
     """Make the transport of a socket, with TLS if there is a context.
 
     Takes the socket over: it is closed if anything is wrong, as with a
@@ -27,10 +27,11 @@ def make_transport(
     (OSError).
     """
     try:
+        below = SocketTransport(sock)
         if context is None:
-            return SocketTransport(sock)
+            return below
         return TLSTransport(
-            sock, context, server_side=server_side, server_hostname=server_hostname
+            below, context, server_side=server_side, server_hostname=server_hostname
         )
     except BaseException:
         sock.close()
@@ -51,15 +52,12 @@ def transport_of(
         return make_transport(
             stream, context, server_side=server_side, server_hostname=server_hostname
         )
-    if context is not None:
-        stream = trio.SSLStream(
-            stream,
-            context,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            https_compatible=True,
-        )
-    return StreamTransport(stream)
+    below = StreamTransport(stream)
+    if context is None:
+        return below
+    return TLSTransport(
+        below, context, server_side=server_side, server_hostname=server_hostname
+    )
 
 
 def check_context(context: object) -> None:

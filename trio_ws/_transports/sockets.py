@@ -69,9 +69,12 @@ class SocketTransport(Transport):
         try:
             if len(buffers) == 1 and len(buffers[0]) <= STEP_SIZE:
                 return self._sock.send(buffers[0])
-            if len(buffers[0]) < WRITE_SIZE and sum(map(len, buffers)) <= WRITE_SIZE:
+            size = sum(map(len, buffers))
+            if size <= WRITE_SIZE:
                 return self._sock.send(b"".join(buffers))
-            return self._sock.sendmsg(bounded(buffers[:_IOV_MAX], STEP_SIZE))
+            if size > STEP_SIZE:
+                buffers = bounded(buffers, STEP_SIZE)
+            return self._sock.sendmsg(buffers[:_IOV_MAX])
         except (BlockingIOError, InterruptedError):
             return 0
 
