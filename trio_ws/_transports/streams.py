@@ -6,17 +6,20 @@ into our hands and wait_writable() sends it.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .base import READ_SIZE, Buffer, Transport, bounded
 
 # How much is sent at once. Of a part of it nobody tells whether it has gone out,
 # so a peer that takes less in ping_timeout seems to be dead.
 _SEND_SIZE = 16 * 1024
+
+# Closing takes no time, but the last that is said may need turns of the loop.
+_LAST_TURNS = 16
 
 
 def _as_oserror(exc: Exception) -> OSError:
@@ -98,22 +101,41 @@ class StreamTransport(Transport):
                 del error  # no cycle with its traceback
 
     def shutdown(self) -> bool:
-        # send_eof() would have to be waited for; closing says the same. But
-        # closing a socket with bytes unread sends a reset, which can destroy
-        # what was written last: where there is one below, its end is told.
-        stream = self._stream
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        if not isinstance(stream, trio.SocketStream):
-            return False
-        with suppress(OSError):
-            stream.socket.shutdown(socket.SHUT_WR)
-        return True
+        return False  # send_eof() would have to be waited for
 
     async def aclose(self) -> None:
         self._error, self._eof = None, True  # no cycle with its traceback
-        with (
-            suppress(trio.BrokenResourceError, OSError),
-            trio.CancelScope(shield=True),
-        ):
-            await trio.aclose_forcefully(self._stream)
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+            nursery.start_soon(_cut, nursery.cancel_scope)
+            try:
+                await self._send_last()
+            except Exception as exc:  # noqa: BLE001 - raised below, and in no group
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # as above
+
+    async def _send_last(self) -> None:
+        """Send what is in our hands, and close the stream.
+
+        Which may have a last word of its own, as trio.SSLStream has.
+        """
+        with suppress(trio.BrokenResourceError, OSError):
+            try:
+                if self._unsent and not self._torn:
+                    await self.wait_writable()
+            finally:
+                await self._stream.aclose()
+
+
+@enable_ki_protection
+async def _cut(scope: trio.CancelScope) -> None:
+    """Cancel what takes longer than some turns of the loop."""
+    for _ in range(_LAST_TURNS):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
