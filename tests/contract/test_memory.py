@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import socket
+import ssl
 import sys
 import tracemalloc
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws import ServerConnection, open_server
+from tests.peers.certificates import contexts
+from tests.transports.test_tls import by_version
+from trio_ws import ServerConnection, connect, open_server
 
 COUNT = 100
 
@@ -35,6 +40,7 @@ REQUEST = (
 async def echo(ws: ServerConnection) -> None:
     async for message in ws:
         await ws.send(message)
+        del message
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -65,3 +71,58 @@ async def test_an_idle_connection_takes_little_memory(
             after, _ = tracemalloc.get_traced_memory()
             limit = LIMIT if sys.gettrace() is None else LIMIT + TRACED
             assert (after - before) / COUNT < limit
+
+
+class MallocInfo(ctypes.Structure):
+    """What glibc's mallinfo2() returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def allocated() -> int:
+    """Return how much is allocated in C, which tracemalloc doesn't see."""
+    gc.collect()
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = MallocInfo
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="asks glibc 2.33 or newer",
+)
+@by_version
+async def test_tls_keeps_little_of_large_messages(
+    version: ssl.TLSVersion, mock_clock: trio.testing.MockClock
+) -> None:
+    # 20.2 KiB an end, in two BIOs: OpenSSL never makes them smaller.
+    client, server = contexts(version)
+    async with (
+        open_server(echo, 0, host="127.0.0.1", ssl=server, compression=None) as served,
+        AsyncExitStack() as stack,
+    ):
+        uri = f"wss://localhost:{served.port}/"
+        connections = [
+            await stack.enter_async_context(connect(uri, ssl=client, compression=None))
+            for _ in range(20)
+        ]
+
+        async def exchange(size: int, count: int) -> int:
+            for connection in connections:
+                for _ in range(count):
+                    await connection.send(os.urandom(size))
+                    assert len(await connection.recv()) == size
+            await trio.testing.wait_all_tasks_blocked()
+            return allocated()
+
+        before = await exchange(100, 1)
+        for size, count in ((60_000, 1), (2**20, 3)):
+            after = await exchange(size, count)
+            assert (after - before) / len(connections) < 2 * 22 * 1024
