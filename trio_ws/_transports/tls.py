@@ -212,16 +212,19 @@ class TLSTransport(Transport):
 
     def _receive(self) -> Buffer | None:
         """Read once from below; return all that TLS hasn't been given, if any came."""
-        kept = len(self._came)  # of a header
-        if kept:
-            self._cipher[:kept] = self._came
-        count = self._below.read_into(self._cipher[kept:])
+        cipher, kept = self._cipher, len(self._came)
+        if kept:  # of a header
+            cipher[:kept] = self._came
+            count = self._below.read_into(cipher[kept:])
+        else:
+            count = self._below.read_into(cipher)
         if count is None:
             return None
-        # TLS isn't told of an end: it would send an error in place of a close_notify.
-        # Whether a WebSocket was cut is told by its close frame.
-        self._ended = not count
-        return self._cipher[: kept + count]
+        if not count:
+            # TLS isn't told: it would send an error in place of a close_notify.
+            # Whether a WebSocket was cut is told by its close frame.
+            self._ended = True
+        return cipher[: kept + count]
 
     def _take(self, target: memoryview, came: Buffer | None = None) -> int:
         """Put plaintext into ``target``; return how much.
