@@ -6,6 +6,7 @@ into our hands and wait_writable() sends it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .base import READ_SIZE, Buffer, Transport, bounded
+from .sockets import SocketTransport
 
 # How much is sent at once. Of a part of it nobody tells whether it has gone out,
 # so a peer that takes less in ping_timeout seems to be dead.
@@ -20,6 +22,9 @@ _SEND_SIZE = 16 * 1024
 
 # Closing takes no time, but the last that is said may need turns of the loop.
 _LAST_TURNS = 16
+
+# What is discarded, without waiting, of what came to a socket below.
+_LAST_READS = 64
 
 
 def _as_oserror(exc: Exception) -> OSError:
@@ -35,7 +40,17 @@ def _as_oserror(exc: Exception) -> OSError:
 class StreamTransport(Transport):
     """A stream of the user's, which is closed with the connection."""
 
-    __slots__ = ("_eof", "_error", "_received", "_stream", "_torn", "_unsent", "unsent")
+    __slots__ = (
+        "_eof",
+        "_error",
+        "_received",
+        "_receiving",
+        "_socket",
+        "_stream",
+        "_torn",
+        "_unsent",
+        "unsent",
+    )
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -45,6 +60,9 @@ class StreamTransport(Transport):
         self._error: OSError | None = None  # of receiving, until read() tells it
         self._eof = False
         self._torn = False  # a send was cut short: what follows would be garbage
+        # The one below a trio.SSLStream, which outlives it; and what waits before.
+        self._socket: SocketTransport | None = None
+        self._receiving: trio.CancelScope | None = None
 
     def read(self, size: int = READ_SIZE) -> bytes | None:
         data, self._received = self._received, None
@@ -62,11 +80,27 @@ class StreamTransport(Transport):
             await trio.lowlevel.checkpoint()
             return
         try:
-            self._received = bytes(await self._stream.receive_some(READ_SIZE))
+            if self._socket is not None:
+                await self._linger(self._socket)
+            elif self._socket_below() is None:
+                await self._receive()
+            else:
+                with trio.CancelScope() as self._receiving:
+                    await self._receive()
         except trio.ClosedResourceError:
             self._received = b""
         except (trio.BrokenResourceError, OSError) as exc:
             self._error = _as_oserror(exc)
+
+    async def _receive(self) -> None:
+        self._received = bytes(await self._stream.receive_some(READ_SIZE))
+
+    async def _linger(self, sock: SocketTransport) -> None:
+        """Discard what comes; ``read()`` tells of the end alone."""
+        await self._close_stream()
+        await sock.wait_readable()
+        if sock.read() == b"":
+            self._received = b""
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         if self._unsent:
@@ -100,11 +134,42 @@ class StreamTransport(Transport):
             finally:
                 del error  # no cycle with its traceback
 
+    def _socket_below(self) -> trio.socket.SocketType | None:
+        """Return the socket below a trio.SSLStream, if there is one."""
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            below = stream.transport_stream
+            if isinstance(below, trio.SocketStream):
+                return below.socket
+        return None
+
     def shutdown(self) -> bool:
-        return False  # send_eof() would have to be waited for
+        # send_eof() would have to be waited for; closing says the same. But closing a
+        # socket with bytes unread sends a reset, which can destroy what was written
+        # last: the one below a trio.SSLStream stays open, to discard what comes.
+        if self._socket is None and (below := self._socket_below()) is not None:
+            with suppress(OSError):
+                copy = socket.socket(fileno=below.dup().detach())
+                self._socket = SocketTransport(copy)
+            if self._receiving is not None:
+                self._receiving.cancel()
+        return self._socket is not None
 
     async def aclose(self) -> None:
         self._error, self._eof = None, True  # no cycle with its traceback
+        self.shutdown()
+        try:
+            await self._close_stream()
+        finally:
+            if self._socket is not None:
+                with suppress(OSError):
+                    for _ in range(_LAST_READS):
+                        if not self._socket.read():
+                            break
+                await self._socket.aclose()
+
+    async def _close_stream(self) -> None:
+        """Close the stream, and end what is below. **Cancellation**: none."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.shield = True
@@ -114,6 +179,8 @@ class StreamTransport(Transport):
             except Exception as exc:  # noqa: BLE001 - raised below, and in no group
                 failure = exc
             nursery.cancel_scope.cancel()
+        if self._socket is not None:
+            self._socket.shutdown()
         if failure is not None:
             try:
                 raise failure
