@@ -102,7 +102,7 @@ def allocated() -> int:
 async def test_tls_keeps_little_of_large_messages(
     version: ssl.TLSVersion, mock_clock: trio.testing.MockClock
 ) -> None:
-    # 20.2 KiB an end, in two BIOs: OpenSSL never makes them smaller.
+    # 24.6 KiB an end, in two BIOs: OpenSSL never makes them smaller.
     client, server = contexts(version)
     async with (
         open_server(echo, 0, host="127.0.0.1", ssl=server, compression=None) as served,
@@ -125,4 +125,4 @@ async def test_tls_keeps_little_of_large_messages(
         before = await exchange(100, 1)
         for size, count in ((60_000, 1), (2**20, 3)):
             after = await exchange(size, count)
-            assert (after - before) / len(connections) < 2 * 22 * 1024
+            assert (after - before) / len(connections) < 2 * 27 * 1024
