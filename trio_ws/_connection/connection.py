@@ -375,6 +375,7 @@ class Connection(trio.abc.Channel[str | bytes]):
 
         **Cancellation**: changes nothing.
         """
+        check_run(self._budget, "wait_closed")
         await self._endpoint.wait_closed()
 
 

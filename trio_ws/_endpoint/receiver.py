@@ -78,6 +78,7 @@ class Receiver:
 
     def begin(self) -> None:
         """Begin to receive; who does clears ``receiving`` in the end."""
+        self._budget.check_thread()
         if self.receiving:
             raise ConcurrencyError("another task is already receiving")
         if self.stream is not None and self.stream.is_of_another_task():
