@@ -270,8 +270,13 @@ async def test_shutdown_of_a_socket_whose_peer_is_gone(pair: Pair) -> None:
 async def test_aclose_wakes_who_waits(pair: Pair) -> None:
     transport = pair[0]
     stuff(transport)
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await transport.wait_readable()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.wait_readable)
+        nursery.start_soon(read)
         nursery.start_soon(transport.wait_writable)
         await trio.testing.wait_all_tasks_blocked()
         await transport.aclose()

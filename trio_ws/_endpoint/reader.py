@@ -161,6 +161,8 @@ class Reader:
                 # After a short read, reading again would find nothing.
                 try:
                     await self._transport.wait_readable()
+                except trio.ClosedResourceError:
+                    pass  # it was woken
                 except OSError as exc:
                     self.host.lost(exc)
                     return

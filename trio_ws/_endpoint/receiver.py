@@ -184,10 +184,7 @@ class Receiver:
 
     @enable_ki_protection
     async def wait(self) -> None:
-        """Wait, as none is there, for a message, a piece of one, or the end.
-
-        One task at a time. **Cancellation**: nothing is lost.
-        """
+        """Wait for a message, a piece, or the end. **Cancellation**: loses nothing."""
         engine, reader, writer = self._engine, self._reader, self._writer
         if writer.state is not DIRECT:
             writer.write_some()  # what is held back, now at the latest
@@ -226,6 +223,8 @@ class Receiver:
                     reader.by = RECEIVER_LAST  # what follows is the reader's
                 if reader.by is not RECEIVER or reader.has_input:
                     return
+        except trio.ClosedResourceError:
+            pass  # it was woken
         except OSError as exc:
             reader.host.lost(exc)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 
 import trio
@@ -56,11 +56,8 @@ class SocketTransport(Transport):
         except (BlockingIOError, InterruptedError):
             return None
 
-    async def wait_readable(self) -> None:
-        try:
-            await trio.lowlevel.wait_readable(self._sock)
-        except trio.ClosedResourceError:
-            return
+    def wait_readable(self) -> Awaitable[None]:
+        return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105
 
     def wake(self) -> None:
         trio.lowlevel.notify_closing(self._sock)

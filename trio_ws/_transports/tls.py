@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -166,7 +166,8 @@ class TLSTransport(Transport):
                 self._came = self._came[cut:]
                 self._missing -= cut
                 return
-            await self._below.wait_readable()
+            with suppress(trio.ClosedResourceError):
+                await self._below.wait_readable()
             data = self._below.read()
             if data == b"":
                 self._incoming.write_eof()
@@ -299,12 +300,11 @@ class TLSTransport(Transport):
             raise self._error
         return end if self._ended else None
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         # A peer that waits for our close_notify sends nothing behind its own.
         if self._ended or self._unread:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._below.wait_readable()
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105
+        return self._below.wait_readable()
 
     def wake(self) -> None:
         self._below.wake()
