@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import trio
 
@@ -19,6 +21,12 @@ _IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
 _UNSENT = 768 * 1024
 
 
+@functools.lru_cache(maxsize=64)
+def _shared(address: Any) -> Any:
+    """Return one of equal addresses: those of a server's connections are, mostly."""
+    return address
+
+
 class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
@@ -30,7 +38,7 @@ class SocketTransport(Transport):
         sock.setblocking(False)
         self._sock = sock
         self.unsent = 0
-        self.local_address = sock.getsockname()
+        self.local_address = _shared(sock.getsockname())
         self.remote_address = None
         with suppress(OSError):  # the peer may be gone already
             self.remote_address = sock.getpeername()
