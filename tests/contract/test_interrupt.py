@@ -26,7 +26,7 @@ from tests.peers.wsproto_peer import (
 )
 from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint import counter, writer
-from trio_ws._endpoint.endpoint import Endpoint as Pump
+from trio_ws._endpoint.endpoint import Endpoint
 from trio_ws._endpoint.keepalive import Keepalive
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def test_scope_of_a_handler_is_entered_and_left_protected(
 
         return noted
 
-    for name, owner in (("start", Pump), ("_exit_error", ConnectionScope)):
+    for name, owner in (("start", Endpoint), ("_exit_error", ConnectionScope)):
         monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
 
     async def handler(ws: trio_ws.ServerConnection) -> None:

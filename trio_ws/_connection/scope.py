@@ -8,7 +8,7 @@
 Leaving goes the other way, one step at a time: ws.nursery (waits for the user's
 tasks), our cancel scope (absorbs our own cancellation and tells it from any
 other), the normal form of what was raised, the closing handshake, the service
-nursery, the verdict.
+nursery, the exception that the block raises or not.
 
 We never cancel ws.nursery's own scope: its exit couldn't be told from that of
 a task that failed.
