@@ -310,7 +310,7 @@ def test_the_deadlines_are_those_of_the_code() -> None:
         ("``write_limit`` bytes (64 KiB)", lambda o: o.write_limit == 64 * 1024),
         ("``max_queue`` messages (16)", lambda o: o.max_queue == 16),
         (
-            "``max_size`` bytes or characters (1 MiB)",
+            "``max_size`` bytes (1 MiB)",
             lambda o: o.max_size == 1024 * 1024,
         ),
         ("(40 where either is None)", lambda o: o.stall_timeout == 40),
