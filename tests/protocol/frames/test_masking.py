@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.peers import wire
 from tests.peers.wire import BINARY, PING, TEXT
 from tests.protocol.frames.decoding import decoder, feed_bytes, frame
 from trio_ws._protocol.frames.encoder import encode
+from trio_ws._protocol.frames.masking import masked_as_a_whole, masked_by_words
 from trio_ws._protocol.frames.memory import SPLIT_SIZE
 
 
@@ -40,6 +42,17 @@ def test_masking(size: int) -> None:
         stream += frame(BINARY, data, masked=True)
         target = decoder(masked=True)
         assert target.feed(stream) == [(PING, b"p" * start), data]
+
+
+@pytest.mark.parametrize("way", [masked_as_a_whole, masked_by_words])
+@pytest.mark.parametrize("key", [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x12345678])
+@pytest.mark.parametrize("size", [*range(20), 2047, 2048, 2**16 + 3])
+def test_both_ways_in_python(
+    way: Callable[[bytes, int, int, int], bytes], key: int, size: int
+) -> None:
+    data = bytes(i * 7 % 256 for i in range(size + 5))
+    expected = wire.xor(data[3:-2], key.to_bytes(4, "little"))
+    assert way(data, 3, size + 3, key) == expected
 
 
 def test_a_key_of_zero() -> None:

@@ -14,6 +14,7 @@ from tests.protocol import pure
 from tests.protocol.both import in_use
 from tests.protocol.frames.decoding import BAD_TEXT, BOTH, decoder, frame
 from trio_ws._protocol.errors import PayloadTooBig
+from trio_ws._protocol.frames import partial
 from trio_ws._protocol.frames.decoder import Decoder, Item
 
 
@@ -136,6 +137,13 @@ LARGE = 32 * 1024
 # Large payloads, received where they stay
 
 
+@pytest.fixture
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receive them so, also where that's slower than to copy."""
+    monkeypatch.setattr(partial, "IN_PLACE", True)
+
+
+@pytest.mark.usefixtures("in_place")
 @BOTH
 @pytest.mark.parametrize("size", [LARGE, LARGE + 3, 300_001])
 @pytest.mark.parametrize("begun", [0, 1, 2, 3, 1000])
@@ -159,6 +167,7 @@ def test_a_large_payload(masked: bool, size: int, begun: int, step: int) -> None
     assert target.feed(frame(TEXT, b"next", masked=masked)) == ["next"]
 
 
+@pytest.mark.usefixtures("in_place")
 @BOTH
 def test_large_fragments(masked: bool) -> None:
     first, second, last = os.urandom(40_001), os.urandom(10), os.urandom(200_003)
@@ -174,6 +183,7 @@ def test_large_fragments(masked: bool) -> None:
         assert items == [(PING, b"p"), first + second + last]
 
 
+@pytest.mark.usefixtures("in_place")
 def test_space_and_feeding_take_turns() -> None:
     payload = os.urandom(100_000)
     stream = frame(BINARY, payload, masked=True)
@@ -187,6 +197,7 @@ def test_space_and_feeding_take_turns() -> None:
     assert items == [payload]
 
 
+@pytest.mark.usefixtures("in_place")
 def test_a_payload_larger_than_one_part() -> None:
     # So that the peer's word alone takes no more memory.
     payload = os.urandom(1000) * (2**24 // 1000 + 100)
@@ -197,6 +208,7 @@ def test_a_payload_larger_than_one_part() -> None:
     assert wire.put(target, target.feed, stream[10:]) == [payload]
 
 
+@pytest.mark.usefixtures("in_place")
 @pytest.mark.parametrize(
     ("opcode", "size", "space"),
     [(BINARY, LARGE, True), (BINARY, LARGE - 1, False), (TEXT, LARGE, False)],
@@ -207,6 +219,7 @@ def test_where_there_is_space(opcode: int, size: int, space: bool) -> None:
     assert (target.space() is not None) == space
 
 
+@pytest.mark.usefixtures("in_place")
 @BOTH
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_large_payload_that_is_taken_or_discarded(masked: bool, whole: bool) -> None:
@@ -234,6 +247,7 @@ def test_a_large_payload_that_is_taken_or_discarded(masked: bool, whole: bool) -
         assert items == (["next"] if discard else [payload[len(taken) :], "next"])
 
 
+@pytest.mark.usefixtures("in_place")
 def test_a_space_outlives_what_it_was_for() -> None:
     # Whoever holds on to it sees no later message, and harms none.
     target = decoder()
@@ -246,6 +260,7 @@ def test_a_space_outlives_what_it_was_for() -> None:
     assert target.feed(bytes(LARGE) + frame(TEXT, b"next")) != []
 
 
+@pytest.mark.usefixtures("in_place")
 @BOTH
 @pytest.mark.parametrize("count", [0, -1, 10**6])
 def test_what_does_not_fit_is_not_filled(masked: bool, count: int) -> None:
@@ -284,6 +299,22 @@ def test_no_memory_for_what_may_never_come(
             items += wire.put(target, target.feed, stream[at : at + size])
         assert items == [payload]
         assert target.space() is None
+
+
+def test_where_copying_costs_less_there_is_no_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As on PyPy.
+    codec = pure.load("frames.decoder")
+    monkeypatch.setattr(pure.load("frames.partial"), "IN_PLACE", False)
+    payload = os.urandom(3 * LARGE)
+    stream = frame(BINARY, payload, masked=True)
+    target = codec.Decoder(masked=True, max_size=None)
+    items: list[Item] = []
+    for at in range(0, len(stream), 777):
+        assert target.space() is None
+        items += target.feed(stream[at : at + 777])
+    assert items == [payload]
 
 
 def test_a_decoder_that_is_garbage_in_the_middle_of_a_large_payload() -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from ..closing import CloseCode
 from ..errors import ProtocolError
 from . import masking, text
+from .masking import IN_PLACE
 
 # Room is made for so much of a large payload, since the peer alone says that it will
 # come, and given out a bit at a time.
@@ -123,7 +124,9 @@ class PartialMessage:
     # -- Into room -----------------------------------------------------------
 
     def make_room(self, size: int) -> None:
-        """Make room for bytes that are to come, or for the first of them."""
+        """Make room, if that's of use, for the first of the bytes that are to come."""
+        if not IN_PLACE:
+            return
         try:
             self._buffer = io.BytesIO(masking.blank(min(size, _LARGEST_ROOM)))
         except MemoryError:  # pragma: no cover - takes a limit of the process
