@@ -1,6 +1,7 @@
 """What pyproject.toml can't say: the codec is compiled where that is possible."""
 
 import os
+import sys
 
 from setuptools import Extension, setup
 
@@ -14,6 +15,14 @@ MODULES = [
     "_protocol.frames.partial",
 ]
 
+compiled = not os.environ.get("TRIO_WS_PURE")
+if compiled and sys.implementation.name != "cpython":
+    # The extension works with the memory of CPython's objects. PyPy, for one, makes
+    # copies of them for C, and its own compiler runs the Python as quickly.
+    why = f"the codec isn't compiled: {sys.implementation.name} runs it as Python"
+    print(why)  # noqa: T201 - where the build's output is shown
+    compiled = False
+
 setup(
     ext_modules=[
         Extension(
@@ -25,7 +34,7 @@ setup(
             optional=os.environ.get("TRIO_WS_REQUIRE") != "all",
         )
         for name in MODULES
-        if not os.environ.get("TRIO_WS_PURE")
+        if compiled
     ],
     # No generated files beside the sources.
     options={"build_ext": {"cython_c_in_temp": True}},

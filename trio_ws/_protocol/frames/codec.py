@@ -11,8 +11,8 @@ from .encoder import encode
 def codec() -> Literal["compiled", "python"]:
     """Tell whether frames are made and parsed by compiled code or by Python.
 
-    Both do the same. The code is compiled where trio_ws was installed with a C
-    compiler at hand; ``TRIO_WS_PURE=1`` in the environment when trio_ws is
+    Both do the same. The code is compiled where trio_ws was installed on CPython with
+    a C compiler at hand; ``TRIO_WS_PURE=1`` in the environment when trio_ws is
     imported makes it Python all the same, and so does a free-threaded Python while
     its GIL is off.
     """
