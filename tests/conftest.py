@@ -2,7 +2,9 @@
 
 Nothing skipped where all is required: with ``TRIO_WS_REQUIRE=all`` in the
 environment, a test or module that skips (for want of a library, an interpreter,
-a platform) fails, with the reason it gave. An expected failure is no skip.
+a platform) fails, with the reason it gave. An expected failure is no skip. Nor is
+a test that carries ``@pytest.mark.cpython("why")`` on another Python: it measures
+memory, or counts on an object to be freed with its last reference.
 
 Time: a test that has to wait in real time carries
 ``@pytest.mark.realtime(seconds=2)``, where seconds is about what it waits. All
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 REALTIME_BUDGET = 30.0
 
 REQUIRE = "TRIO_WS_REQUIRE"
+
+OTHER_PYTHON = sys.implementation.name != "cpython"
 
 # Machines are noisy: how long one example took says nothing.
 settings.register_profile(
@@ -97,6 +101,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not report.skipped or hasattr(report, "wasxfail") or not _everything_required():
         return
+    if OTHER_PYTHON and "cpython" in getattr(report, "keywords", ()):
+        return
     reason = report.longrepr
     if isinstance(reason, tuple):
         path, line, text = reason
@@ -121,6 +127,12 @@ def pytest_make_collect_report() -> Generator[
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marker = item.get_closest_marker("cpython")
+    if marker is not None and OTHER_PYTHON:
+        pytest.skip(f"for CPython: {marker.args[0]}")
 
 
 # Sweeps

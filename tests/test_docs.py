@@ -9,10 +9,9 @@ import ast
 import builtins
 import inspect
 import re
-import symtable
 from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -32,6 +31,9 @@ from docs._ext.snippets import (
     uses,
 )
 from trio_ws import exceptions
+
+if TYPE_CHECKING:
+    import symtable
 
 PAGES = sorted(DOCS.glob("*.rst"))
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -63,8 +65,11 @@ def test_a_snippet_does_what_the_text_says(name: str) -> None:
     assert not re.search(r'File "/|site-packages|/tmp|0x[0-9a-f]+', outcome.output)
 
 
+@pytest.mark.cpython("it asks CPython's compiler which names are whose")
 @pytest.mark.parametrize("name", USES)
 def test_what_is_shown_is_complete(name: str) -> None:
+    import symtable
+
     code = shown(name)
     table = symtable.symtable(code, name, "exec")
     assert list(missing_names(table, {s.get_name() for s in bound(table)})) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -14,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers.in_memory import BINARY, REQUEST, TEXT, RawPeer, close_frame
 from tests.protocol.extensions.compressed import noise
 from tests.protocol.extensions.samples import ClientXor, ServerXor
@@ -481,6 +481,7 @@ async def test_stuck_clients_slow_nobody(
         assert trio.current_time() == began
 
 
+@measures_memory
 async def test_memory_is_bounded_by_the_stuck_ones(
     mock_clock: trio.testing.MockClock,
 ) -> None:

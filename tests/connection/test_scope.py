@@ -19,6 +19,7 @@ import trio.testing
 from wsproto.events import BytesMessage, TextMessage
 
 import trio_ws
+from tests.memory import counts_references
 from tests.peers.wsproto_peer import (
     BreakableStream,
     WsprotoPeer,
@@ -761,6 +762,7 @@ async def leave_told(peer: WsprotoPeer, ws: AnyConnection) -> None:
     await ws.recv()
 
 
+@counts_references
 @SIDES
 @pytest.mark.parametrize(
     "body", [leave_with_bodys_error, leave_with_childs_error, leave_told]

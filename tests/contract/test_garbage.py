@@ -37,12 +37,15 @@ from tests.contract.garbage import (
     uri,
 )
 from tests.handlers import stubborn
+from tests.memory import counts_references
 from tests.peers.certificates import contexts
 from tests.peers.in_memory import CLOSE, TEXT, RawPeer
 from tests.peers.sockets import tcp_pair, trio_stream
 from tests.peers.wsproto_peer import BreakableStream
 from trio_ws import Connection, ConnectionClosed, Server, open_server, reconnect, serve
 from trio_ws.testing import open_pair
+
+pytestmark = counts_references
 
 # Two ends that are both ours
 

@@ -24,6 +24,7 @@ from tests.contract.garbage import (
     uri,
 )
 from tests.handlers import echo
+from tests.memory import counts_references
 from tests.peers import raw_http
 from tests.peers.raw_stream import RawStream
 from tests.peers.sockets import tcp_pair, trio_stream
@@ -37,6 +38,8 @@ from trio_ws import (
     reconnect,
 )
 from trio_ws.testing import open_pair
+
+pytestmark = counts_references
 
 # Between two ends that are both ours
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import socket
 import sys
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -20,6 +19,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers import wire
 from tests.peers.certificates import contexts
 from tests.peers.in_memory import BINARY, CONT, REQUEST, TEXT, frame
@@ -96,6 +96,7 @@ FRAGMENTS = b"".join(
 COMPRESSED = compressed(bytes(MIB))  # to no less, since nothing counts but its size
 
 
+@measures_memory
 @pytest.mark.parametrize(
     ("data", "size"),
     [
@@ -128,6 +129,7 @@ def test_a_message_in_small_pieces(data: bytes, size: int) -> None:
     assert engine.messages or engine.decoder.partial_size > 900_000
 
 
+@measures_memory
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("begun", [0, 1])
 def test_a_large_message_is_received_where_it_stays(masked: bool, begun: int) -> None:
@@ -144,6 +146,7 @@ def test_a_large_message_is_received_where_it_stays(masked: bool, begun: int) ->
     assert [len(message) for message in engine.messages] == [8 * MIB]
 
 
+@measures_memory
 def test_a_large_message_is_masked_piece_by_piece() -> None:
     engine = Engine(client=True, max_size=None)
     payload = bytes(8 * MIB)
@@ -158,6 +161,7 @@ def test_a_large_message_is_masked_piece_by_piece() -> None:
     assert 0 < engine.outbox.size < 2 * PIECE_SIZE
 
 
+@measures_memory
 def test_a_message_taken_piece_by_piece() -> None:
     engine = Engine(client=True, max_size=None)
     taken = 0
@@ -175,6 +179,7 @@ def test_a_message_taken_piece_by_piece() -> None:
 HEADERS = b"".join(b"X-%d: %s\r\n" % (i, b"x" * 3000) for i in range(10))
 
 
+@measures_memory
 @pytest.mark.parametrize(
     ("parser", "data"),
     [
@@ -194,6 +199,7 @@ def test_a_handshake_byte_by_byte(
     assert copies(in_pieces(parser().receive, data, 1, 2000), 16 * KIB) <= FEW
 
 
+@measures_memory
 def test_a_large_message_on_a_stream() -> None:
     async def main() -> None:
         stream, _ = trio.testing.memory_stream_pair()
@@ -202,6 +208,7 @@ def test_a_large_message_on_a_stream() -> None:
     trio.run(main)
 
 
+@measures_memory
 def test_a_large_message_on_tls() -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
@@ -237,6 +244,7 @@ def check_writes(transport: Transport) -> None:
     assert counts[0] >= 16 * KIB
 
 
+@measures_memory
 def test_many_pings_whose_pongs_come_one_by_one() -> None:
     async def main() -> None:
         pings = Pings(None)

@@ -8,13 +8,13 @@ import os
 import socket
 import ssl
 import sys
-import tracemalloc
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 import trio
 import trio.testing
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers.certificates import contexts
 from tests.transports.test_tls import by_version
 from trio_ws import ServerConnection, connect, open_server
@@ -43,6 +43,7 @@ async def echo(ws: ServerConnection) -> None:
         del message
 
 
+@measures_memory
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_an_idle_connection_takes_little_memory(
     compression: str | None, mock_clock: trio.testing.MockClock

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import socket
-import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_ws
+from tests.memory import measures_memory, tracemalloc
 from tests.peers import raw_http
 from tests.peers.wire import (
     BINARY,
@@ -500,6 +500,7 @@ async def test_a_peer_that_sends_on_for_ever_is_gone_soon(client: bool) -> None:
     sides.check(1009, [])
 
 
+@measures_memory
 @both_sides
 @pytest.mark.parametrize(
     "build",
@@ -530,6 +531,7 @@ async def test_what_comes_behind_a_violation_is_not_kept(
     assert peak < 500_000
 
 
+@measures_memory
 @both_sides
 async def test_a_message_that_grows_too_big_costs_no_more_than_max_size(
     client: bool,

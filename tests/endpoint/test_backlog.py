@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import tracemalloc
 import zlib
 from contextlib import suppress
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers.stream_peer import StreamPeer, reset_error, server_peer
 from tests.peers.wire import BINARY, CLOSE, KEY, PING, PONG, TEXT, close_frame, frame
 from trio_ws import Connection, accept, connect
@@ -99,6 +99,7 @@ def waiting(ws: Connection) -> int:
     return ws._engine.queued
 
 
+@measures_memory
 @by_role
 @by_letter
 async def test_memory_of_one_read(

@@ -16,6 +16,7 @@ import trio.testing
 import trustme
 
 from tests.handlers import echo, stubborn, wait
+from tests.memory import counts_references
 from tests.peers.in_memory import REQUEST, MemoryListener, RawPeer, close_frame
 from tests.server.serving import in_memory, logged
 from trio_ws import (
@@ -494,6 +495,7 @@ async def test_closing_while_a_connection_is_accepted(
             assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 503")
 
 
+@counts_references
 async def test_what_a_handler_leaves_is_in_no_cycle(
     autojump_clock: MockClock,
 ) -> None:

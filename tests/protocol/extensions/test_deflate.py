@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import zlib
 from typing import Any
 
 import pytest
 from websockets.frames import Frame as PeerFrame
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers import wire
 from tests.peers.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from tests.protocol.extensions.compressed import (
@@ -176,6 +176,7 @@ def test_contexts_are_made_when_first_needed(monkeypatch: pytest.MonkeyPatch) ->
     assert theirs.messages.pop() == bytes(200)
 
 
+@measures_memory
 def test_a_negotiation_alone_costs_no_memory() -> None:
     client = ClientPerMessageDeflateFactory()
     server = ServerPerMessageDeflateFactory()

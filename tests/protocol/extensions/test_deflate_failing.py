@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import tracemalloc
 import zlib
 
 import pytest
 
+from tests.memory import measures_memory, tracemalloc
 from tests.peers import wire
 from tests.peers.wire import BINARY, CONT, KEY, TEXT
 from tests.protocol.extensions.compressed import (
@@ -127,6 +127,7 @@ KEPT: dict[str, tuple[bytes, int, int, int]] = {
 }
 
 
+@measures_memory
 @ROLES
 @pytest.mark.parametrize("fin", SWITCH)
 @pytest.mark.parametrize(("payload", "opcode", "rsv", "code"), KEPT.values(), ids=KEPT)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.memory import counts_references
 from tests.peers import wire
 from trio_ws._protocol.frames.memory import PIECE_SIZE
 from trio_ws._protocol.frames.outbox import MAX_PONGS, Outbox, frame_size
@@ -132,6 +133,7 @@ def test_a_large_frame_is_not_copied() -> None:
     assert rest.nbytes == 2**16 - 10
 
 
+@counts_references
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_went_out_is_not_kept_alive(masked: bool) -> None:
     payload = b"x" * (2**16 + 1)
