@@ -26,7 +26,7 @@ CASES ?=
 
 # On all cores; each takes the next test when it has time.
 PARALLEL = -n auto --dist worksteal
-PIP = python -m pip install --quiet --disable-pip-version-check
+PIP = python -m pip install --prefer-binary --quiet --disable-pip-version-check
 # What has to be compiled again when it changes.
 TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
 CODEC = $(TYPES) $(TYPES:.pxd=.py)
