@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -114,6 +115,11 @@ def check_text(error: BaseException, entered_in: str, left_in: str) -> None:
     assert f"left in the task {left_in}" in text
     assert "contextlib.aclosing()" in text
     assert "trio.as_safe_channel" in text
+
+
+def drop_garbage() -> None:
+    """Have what was dropped noticed, on a Python without reference counts, too."""
+    gc.collect()
 
 
 @contextmanager

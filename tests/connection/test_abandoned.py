@@ -17,6 +17,7 @@ from tests.connection.blocks import (
     ALL,
     CORRUPTED,
     check_text,
+    drop_garbage,
     dropped_generators,
     subject,
 )
@@ -79,6 +80,7 @@ def test_the_main_task_drops_a_generator(caplog: pytest.LogCaptureFixture) -> No
 
         async for _ in generator():
             break
+        drop_garbage()
 
     with dropped_generators(caplog) as raised:
         assert codes_after(main) == [1001]

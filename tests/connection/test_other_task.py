@@ -21,6 +21,7 @@ from tests.connection.blocks import (
     ALL,
     check_text,
     corrupts,
+    drop_garbage,
     dropped_generators,
     raised_elsewhere,
     subject,
@@ -54,6 +55,7 @@ async def test_a_generator_is_dropped(
     async def drops() -> None:
         async for _ in one.generator():
             break
+        drop_garbage()
         await one.ws.wait_closed()
         await trio.lowlevel.checkpoint()  # it goes on as if nothing were
 

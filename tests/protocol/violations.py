@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from tests.peers import wire
 from tests.peers.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
 from tests.protocol.frames.decoding import BAD_TEXT, SHORT_ONES, frame, key
 from trio_ws._protocol.opcodes import SHORT_FRAGMENT
+
+# CPython's decoder waits for the third byte of a surrogate.
+SURROGATE_KNOWN_AT = 4 if sys.implementation.name == "cpython" else 3
 
 
 def violation(
@@ -161,8 +165,7 @@ VIOLATIONS = [
             (b"ab\x80cd", "invalid start byte", 2, 3),
             (b"\xc0\xafcd", "invalid start byte", 0, 1),
             (b"\xe0\x80cd", "invalid continuation byte", 0, 2),
-            # CPython's decoder waits for the third byte of a surrogate.
-            (b"a\xed\xa0\x80d", "invalid continuation byte", 1, 4),
+            (b"a\xed\xa0\x80d", "invalid continuation byte", 1, SURROGATE_KNOWN_AT),
             (b"\xf4\x90\x80\x80", "invalid continuation byte", 0, 2),
             (b"\xf5aaa", "invalid start byte", 0, 1),
             (b"\xe2\x82(", "invalid continuation byte", 0, 3),

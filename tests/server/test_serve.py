@@ -18,6 +18,7 @@ import trustme
 from tests.connection.blocks import (
     check_text,
     corrupts,
+    drop_garbage,
     dropped_generators,
     raised_elsewhere,
 )
@@ -265,6 +266,7 @@ async def test_a_server_is_in_a_generator_that_is_dropped(
         async for server in servers():
             sockets.extend(server.sockets)
             break
+        drop_garbage()
         while sockets[0].fileno() >= 0:
             await trio.lowlevel.checkpoint()
 
