@@ -13,6 +13,8 @@ def living_tasks() -> int:
 
 
 def open_descriptors() -> int:
-    """How many descriptors this process has open."""
+    """How many descriptors this process has open; 0 where the system doesn't tell."""
+    if os.name != "posix":
+        return 0
     gc.collect()  # of earlier tests
     return len(os.listdir("/dev/fd"))

@@ -16,6 +16,7 @@ import trustme
 
 from tests.handlers import echo
 from tests.peers.in_memory import RawPeer
+from tests.platforms import needs_unix_sockets
 from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
@@ -174,6 +175,7 @@ async def test_cancelled_while_it_connects(nursery: trio.Nursery) -> None:
         assert sockets() == before
 
 
+@needs_unix_sockets
 async def test_over_a_unix_socket(tmp_path: Path, nursery: trio.Nursery) -> None:
     path = tmp_path / "socket"
     server = await nursery.start(unix_serve, echo, path)

@@ -13,6 +13,7 @@ import trio.testing
 import trustme
 
 from tests.peers.in_memory import RawPeer
+from tests.platforms import needs_unix_sockets
 from trio_ws import (
     ClientConnection,
     Headers,
@@ -213,6 +214,7 @@ async def test_other_than_the_location_says(site: Site) -> None:
     )
 
 
+@needs_unix_sockets
 async def test_over_unix_sockets(tmp_path: Path, nursery: trio.Nursery) -> None:
     path, site = tmp_path / "socket", Site()
     site.locations = {"/a": "b", "/c": "ws://example.com/"}

@@ -9,7 +9,8 @@ import pytest
 
 import trio_ws
 from tests.handlers import echo
-from tests.server.serving import Resolver, needs_linux, tls_contexts
+from tests.platforms import needs_linux
+from tests.server.serving import Resolver, tls_contexts
 
 
 async def check_echo(ws: trio_ws.ClientConnection) -> None:

@@ -7,7 +7,7 @@ no object of the package is alive any more, though the garbage collector doesn't
 from __future__ import annotations
 
 import gc
-import resource
+import os
 import ssl
 import sys
 import warnings
@@ -42,6 +42,7 @@ from tests.peers.certificates import contexts
 from tests.peers.in_memory import CLOSE, TEXT, RawPeer
 from tests.peers.sockets import tcp_pair, trio_stream
 from tests.peers.wsproto_peer import BreakableStream
+from tests.platforms import needs_linux
 from trio_ws import Connection, ConnectionClosed, Server, open_server, reconnect, serve
 from trio_ws.testing import open_pair
 
@@ -535,7 +536,7 @@ GROWTH = 10 * 1024 * 1024  # bytes
 def resident() -> int:
     """Return how many bytes of memory this process takes."""
     with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 async def open_and_close(server: Server, count: int) -> None:
@@ -556,7 +557,7 @@ async def grow() -> None:
     assert len(ballast) == BALLAST
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@needs_linux
 async def test_connections_one_after_the_other_take_no_memory() -> None:
     # Where much is alive, the collector rarely looks at what is old. In a process of
     # its own, since this one may have memory that is free.

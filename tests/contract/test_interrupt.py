@@ -24,6 +24,7 @@ from tests.peers.wsproto_peer import (
     open_against_peer,
     over,
 )
+from tests.platforms import needs_proc
 from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint import counter, writer
 from trio_ws._endpoint.endpoint import Endpoint
@@ -393,7 +394,7 @@ def interrupt_at(line: Line, run: Run) -> None:
         trio.lowlevel.current_trio_token()
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@needs_proc
 @pytest.mark.usefixtures("all_is_quick")
 @pytest.mark.parametrize("run", [small_run, server_run])
 def test_interrupt_at_any_line(run: Run) -> None:

@@ -32,6 +32,7 @@ from tests.peers.sockets import (
 )
 from tests.peers.stream_peer import REQUEST, URI, response_to
 from tests.peers.wire import BINARY, KEY, TEXT, close_frame, frame
+from tests.platforms import needs_unix_sockets
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
 from trio_ws._endpoint.reader import OFFERED
 from trio_ws._transports.sockets import SocketTransport
@@ -238,7 +239,7 @@ async def test_send_fails_while_reading_is_paused() -> None:
     assert received == [str(i) for i in range(200)]
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+@needs_unix_sockets
 async def test_peer_that_has_stopped_reading_and_floods_holds_nobody() -> None:
     # On a Unix socket writes fail with EPIPE as soon as the peer has shut down
     # its reading side, while it can go on sending: what is read after that

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import socket
 
 import pytest
@@ -31,6 +30,7 @@ from tests.peers.in_memory import (
     connected,
     frame,
 )
+from tests.peers.sockets import trio_stream
 from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
@@ -479,8 +479,8 @@ async def test_an_answer_that_comes_at_the_last_moment(
 ) -> None:
     # Of the reader and the pinger, both of which can run, either may be first.
     for _ in range(20):
-        ours, theirs = trio.socket.socketpair()
-        streams = trio.SocketStream(ours), trio.SocketStream(theirs)
+        ours, theirs = socket.socketpair()
+        streams = trio_stream(ours), trio_stream(theirs)
         peer = RawPeer(client=False, streams=streams)
         nursery.start_soon(peer.answer)
         async with connect("ws://testing/", stream=peer.theirs) as ws:
@@ -488,7 +488,7 @@ async def test_an_answer_that_comes_at_the_last_moment(
             mock_clock.jump(20)
             kind, payload = await peer.read() or (0, b"")
             assert kind == 0x80 | PING
-            os.write(theirs.fileno(), frame(PONG, payload))  # without a turn
+            theirs.sendall(frame(PONG, payload))  # without a turn
             mock_clock.jump(20)
             await trio.testing.wait_all_tasks_blocked()
             await ws.send("alive")

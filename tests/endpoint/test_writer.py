@@ -38,6 +38,7 @@ from trio_ws import (
     connect,
 )
 from trio_ws._endpoint.reader import RECEIVER, TASK
+from trio_ws._transports.base import STEP_SIZE
 from trio_ws._transports.sockets import SocketTransport
 
 FIN = 0x80
@@ -308,6 +309,79 @@ async def test_frames_of_which_the_socket_takes_a_part(
         for i in range(400):
             assert await both.peer.read() == (FIN | BINARY, bytes([i % 256]) * 10_000)
         await both.peer.close()
+
+
+class AllOrNothing:
+    """A socket that takes all that a call gives it while its buffer isn't full.
+
+    However much that is: so does Windows.
+    """
+
+    BUFFER = 2**16
+    sendmsg: Any = property()
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.waits = 0
+        self.most = 0
+        self.sent = 0
+        self.room = trio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        if name == "sendmsg":
+            raise AttributeError(name)
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes) -> int:
+        if self.waits >= self.BUFFER:
+            raise BlockingIOError
+        self.sent += len(data)
+        self.waits += len(data)
+        self.most = max(self.most, self.waits)
+        return len(data)
+
+    def drain(self) -> None:
+        self.waits = 0
+        self.room.set()
+        self.room = trio.Event()
+
+
+async def test_a_socket_that_takes_whatever_it_is_given_at_once(
+    sockets: MakeSockets, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, size, count = 2**16, 10 * STEP_SIZE, 3
+    both = sockets()
+    with trio.CancelScope() as scope:
+        async with connected(
+            nursery, both.peer, write_limit=limit, ping_interval=None
+        ) as ws:
+            transport = ws._endpoint.transport
+            assert isinstance(transport, SocketTransport)
+            sock = AllOrNothing(transport._sock)
+            transport._sock = sock  # type: ignore[assignment]
+            monkeypatch.setattr(
+                SocketTransport, "wait_writable", lambda _: sock.room.wait()
+            )
+            accepted = 0
+
+            async def send() -> None:
+                nonlocal accepted
+                for _ in range(count):
+                    await ws.send(bytes(size))
+                    accepted += 1
+
+            nursery.start_soon(send)
+            while sock.sent < count * size:
+                await wait_all_tasks_blocked()
+                held = ws._endpoint.engine.outbox.size
+                # A message is accepted only while less than write_limit waits.
+                assert held < limit + size + 100
+                sock.drain()
+            await wait_all_tasks_blocked()
+            assert accepted == count
+            # Of the kernel's memory it takes no more than that.
+            assert sock.most <= sock.BUFFER + STEP_SIZE
+            scope.cancel()
 
 
 # Peers that don't read

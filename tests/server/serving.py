@@ -6,7 +6,6 @@ import logging
 import pathlib
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -124,9 +123,6 @@ def tls_contexts(name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
-
-
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 
 
 def is_socket(path: pathlib.Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +18,9 @@ import trio.testing
 
 import trio_ws
 from tests.handlers import echo
+from tests.leaks import living_tasks, open_descriptors
 from tests.peers.in_memory import MemoryListener
+from tests.platforms import needs_limits
 from tests.server.serving import logged
 from trio_ws import connect, open_server
 
@@ -95,12 +96,14 @@ async def test_a_stream_that_is_gone_before_it_is_accepted(
     assert logged(log) == []
 
 
+# ECONNRESET is Windows' word for it.
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.ECONNRESET])
 async def test_a_client_that_is_gone_before_it_is_accepted(
-    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, code: int
 ) -> None:
     accepting = Accepting(monkeypatch)
     async with open_server(echo, 0, host="127.0.0.1") as server:
-        accepting.errors += [OSError(errno.ECONNABORTED, "aborted")] * 5
+        accepting.errors += [OSError(code, "gone")] * 5
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
             await ws.send("x")
             assert await ws.recv() == "x"
@@ -126,6 +129,7 @@ async def test_an_error_that_stays_does_not_make_it_spin(
     assert len([line for line in logged(log) if line[0] == "ERROR"]) == 1
 
 
+@needs_limits
 @pytest.mark.realtime(seconds=0.5)
 def test_a_process_without_descriptors_recovers() -> None:
     # In a process of its own: the limit is one of the whole process.
@@ -201,26 +205,18 @@ async def test_a_peer_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> N
             assert await ws.recv() == "x"
 
 
-def descriptors() -> int:
-    """Count the open descriptors of this process, where the system tells."""
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return 0
-
-
 async def test_many_clients_at_once() -> None:
     async def visit() -> None:
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
             await ws.send("x")
             assert await ws.recv() == "x"
 
-    before = descriptors(), trio.lowlevel.current_statistics().tasks_living
+    before = open_descriptors(), living_tasks()
     async with open_server(echo, 0, host="127.0.0.1") as server:
         async with trio.open_nursery() as nursery:
             for _ in range(150):
                 nursery.start_soon(visit)
-    assert (descriptors(), trio.lowlevel.current_statistics().tasks_living) == before
+    assert (open_descriptors(), living_tasks()) == before
 
 
 async def check_echo(ws: trio_ws.ClientConnection) -> None:
@@ -268,8 +264,11 @@ async def test_what_waits_is_accepted_in_batches(mock_clock: MockClock) -> None:
     assert steps.count <= 8
 
 
+@needs_limits
 @pytest.mark.realtime(seconds=0.4)
 async def test_no_descriptors_left(caplog: pytest.LogCaptureFixture) -> None:
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     steps = Steps()
     async with trio_ws.open_server(echo, 0, host="127.0.0.1") as server:

@@ -32,6 +32,7 @@ from tests.peers.in_memory import (
     RawPeer,
     close_frame,
 )
+from tests.platforms import needs_posix
 from trio_ws import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -609,7 +610,7 @@ SERVER = """
 
 
 @pytest.mark.realtime(seconds=0.5)
-@pytest.mark.skipif(os.name != "posix", reason="SIGTERM is a POSIX signal")
+@needs_posix
 async def test_sigterm() -> None:
     async def visit(task_status: trio.TaskStatus[None]) -> None:
         async with connect(uri) as ws:

@@ -21,11 +21,16 @@ import trio_ws
 from tests.handlers import echo
 from tests.peers import raw_http, wire
 from tests.peers.in_memory import MemoryListener
+from tests.platforms import (
+    needs_linux,
+    needs_posix,
+    needs_reuse_port,
+    needs_unix_sockets,
+)
 from tests.server.serving import (
     Resolver,
     content,
     is_socket,
-    needs_linux,
     tls_contexts,
     unix_connected,
 )
@@ -57,14 +62,10 @@ def has_ipv6() -> bool:
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="::1 is absent")
 
 
-needs_reuse_port = pytest.mark.skipif(
-    not hasattr(socket, "SO_REUSEPORT"), reason="SO_REUSEPORT is absent"
-)
-
-
 # Listeners and sockets of the user's
 
 
+@needs_unix_sockets
 async def test_listeners_of_all_kinds_at_once(tmp_path: pathlib.Path) -> None:
     server_context, client_context = tls_contexts("127.0.0.1")
     memory = MemoryListener()
@@ -161,7 +162,7 @@ def test_where_refuses_what_contradicts_itself(
         ListenSpec(listeners=[8765])  # type: ignore[list-item]
     monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
     ListenSpec(8765)
-    with pytest.raises(ValueError, match="this platform doesn't have it"):
+    with pytest.raises(ValueError, match=r"reuse_port: .* has no SO_REUSEPORT"):
         ListenSpec(8765, reuse_port=True)
 
 
@@ -209,6 +210,7 @@ async def ask_pid(uri: str) -> int:
 # Socket activation
 
 
+@needs_unix_sockets
 async def test_sockets_from_systemd(tmp_path: pathlib.Path) -> None:
     code = """
         # As systemd does it: the sockets are descriptors 3 and 4.
@@ -246,6 +248,19 @@ async def test_sockets_from_systemd(tmp_path: pathlib.Path) -> None:
             assert await ws.recv() == str(process.pid)
 
 
+def test_no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whose sockets are no descriptors, as others may have them.
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        patched.setattr(sys, "platform", "win32")
+        with pytest.raises(RuntimeError) as caught:
+            trio_ws.open_systemd_listeners()
+    assert str(caught.value) == "open_systemd_listeners: win32 has no systemd"
+
+
+@needs_posix
 @pytest.mark.parametrize(
     ("pid", "count"),
     [

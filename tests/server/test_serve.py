@@ -24,6 +24,7 @@ from tests.connection.blocks import (
 )
 from tests.handlers import echo, wait
 from tests.peers.in_memory import MemoryListener
+from tests.platforms import needs_unix_sockets
 from tests.server.serving import in_memory
 from trio_ws import (
     Server,
@@ -111,6 +112,7 @@ async def test_listeners_of_the_users(kind: str) -> None:
             raise AssertionError("listens")
 
 
+@needs_unix_sockets
 async def test_a_unix_socket_has_no_port(tmp_path: Any) -> None:
     sock = trio.socket.socket(socket.AF_UNIX)
     await sock.bind(str(tmp_path / "socket"))
@@ -120,6 +122,7 @@ async def test_a_unix_socket_has_no_port(tmp_path: Any) -> None:
             _ = server.port
 
 
+@needs_unix_sockets
 async def test_a_unix_server_removes_its_file_from_anywhere(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

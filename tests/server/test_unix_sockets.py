@@ -18,8 +18,11 @@ import trio.testing
 
 import trio_ws
 from tests.handlers import echo
+from tests.platforms import needs_unix_sockets
 from tests.server.serving import content, is_socket, tls_contexts, unix_connected
 from trio_ws._server.listening import open_unix
+
+pytestmark = needs_unix_sockets
 
 
 async def check_echo(ws: trio_ws.ClientConnection) -> None:
@@ -144,6 +147,10 @@ def make_file(path: pathlib.Path) -> None:
     path.write_text("precious")
 
 
+def make_fifo(path: pathlib.Path) -> None:
+    os.mkfifo(path)
+
+
 def make_link(path: pathlib.Path) -> None:
     path.symlink_to(path.with_name("elsewhere"))
 
@@ -156,7 +163,7 @@ def make_link_to_stale(path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [make_file, pathlib.Path.mkdir, os.mkfifo, make_link, make_link_to_stale]
+    "make", [make_file, pathlib.Path.mkdir, make_fifo, make_link, make_link_to_stale]
 )
 async def test_what_is_no_socket_is_left_alone(
     path: pathlib.Path, make: Callable[[pathlib.Path], None]

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
-import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.peers.sockets import reset, tcp_pair, trio_stream
-from trio_ws._transports.base import READ_SIZE, WRITE_SIZE
+from tests.platforms import needs_linux, needs_resets, needs_unix_sockets
+from trio_ws._transports.base import READ_SIZE, STEP_SIZE, WRITE_SIZE
 from trio_ws._transports.make import make_transport
-from trio_ws._transports.sockets import SocketTransport, take_socket
+from trio_ws._transports.sockets import SocketTransport, take_socket, unix_family
 
 Pair = tuple[SocketTransport, socket.socket]
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
+class WithoutSendmsg(socket.socket):
+    """A socket as Windows has it."""
+
+    __slots__ = ()
+    sendmsg: Any = property()
+
+
+@pytest.fixture(params=[socket.socket, WithoutSendmsg], ids=lambda kind: kind.__name__)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     ours, theirs = tcp_pair()
+    ours = request.param(fileno=ours.detach())
     with contextlib.closing(ours), contextlib.closing(theirs):
         yield SocketTransport(ours), theirs
 
@@ -65,7 +76,7 @@ async def test_sets_options(pair: Pair, level: int, name: str) -> None:
     assert pair[0]._sock.getsockopt(level, getattr(socket, name)) != 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="TCP_NOTSENT_LOWAT as in Linux")
+@needs_linux
 async def test_raises_the_low_mark_of_trio() -> None:
     # With it, senders would have to wait for each 16 KiB; without any, what the peer
     # has no window for would lie before a pong, megabytes of it.
@@ -89,7 +100,7 @@ async def test_does_without_the_low_mark(monkeypatch: pytest.MonkeyPatch) -> Non
     theirs.close()
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+@needs_unix_sockets
 async def test_unix_socket_has_no_options_of_tcp() -> None:
     ours, theirs = socket.socketpair()
     transport = SocketTransport(ours)
@@ -100,7 +111,34 @@ async def test_unix_socket_has_no_options_of_tcp() -> None:
     theirs.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="getpeername() as in Linux")
+def test_no_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+    with pytest.raises(RuntimeError, match="path: Python has no Unix sockets on "):
+        unix_family("path")
+
+
+async def test_peer_whose_names_are_gone() -> None:
+    class Gone(socket.socket):
+        """As macOS and the BSDs answer once the peer is gone."""
+
+        def getsockname(self) -> object:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        def getpeername(self) -> object:
+            raise OSError(errno.ENOTCONN, "Socket is not connected")
+
+    ours, theirs = tcp_pair()
+    transport = SocketTransport(Gone(fileno=ours.detach()))
+    assert transport.local_address is None
+    assert transport.remote_address is None
+    theirs.sendall(b"last words")
+    await transport.wait_readable()
+    assert transport.read() == b"last words"
+    await transport.aclose()
+    theirs.close()
+
+
+@needs_linux
 async def test_peer_that_has_gone_has_no_address() -> None:
     ours, theirs = tcp_pair()
     reset(theirs)
@@ -124,20 +162,16 @@ async def test_take_socket_leaves_a_stream_that_is_closed() -> None:
     theirs.close()
 
 
-async def test_make_transport_closes_a_socket_it_can_not_use(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Gone(socket.socket):
-        """A socket whose peer went away, as some systems show it."""
-
-        def getsockname(self) -> object:
-            raise OSError(22, "Invalid argument")
+async def test_make_transport_closes_a_socket_it_can_not_use() -> None:
+    class Unusable(socket.socket):
+        def setblocking(self, flag: bool) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
 
     ours, theirs = tcp_pair()
-    gone = Gone(fileno=ours.detach())
+    unusable = Unusable(fileno=ours.detach())
     with pytest.raises(OSError, match="Invalid argument"):
-        make_transport(gone, None, server_side=True)
-    assert gone.fileno() == -1
+        make_transport(unusable, None, server_side=True)
+    assert unusable.fileno() == -1
     theirs.close()
 
 
@@ -169,6 +203,7 @@ async def test_read_is_bounded(pair: Pair) -> None:
         total += len(data)
 
 
+@needs_resets
 async def test_reset_is_an_oserror(pair: Pair) -> None:
     transport, theirs = pair
     reset(theirs)
@@ -218,6 +253,54 @@ async def test_write_takes_buffers_in_order(pair: Pair, name: str) -> None:
         assert taken == len(expected)
 
 
+class Recording(socket.socket):
+    """Takes all that it is given, and keeps it."""
+
+    def __init__(self, *, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        self.calls: list[list[Any]] = []
+
+    def send(self, data: Any, *args: Any) -> int:
+        self.calls.append([data])
+        return len(data)
+
+    def sendmsg(self, buffers: Any, *args: Any) -> int:
+        self.calls.append(list(buffers))
+        return sum(map(len, self.calls[-1]))
+
+
+class RecordingWithoutSendmsg(Recording):
+    sendmsg: Any = property()
+
+
+@pytest.mark.parametrize("kind", [Recording, RecordingWithoutSendmsg])
+def test_one_call_is_given_a_bounded_amount(kind: type[Recording]) -> None:
+    # What a peer as fast as we are takes at once, or a system as generous as Windows.
+    ours, theirs = tcp_pair()
+    recording = kind(fileno=ours.detach())
+    with recording, theirs:
+        transport = SocketTransport(recording)
+        large = bytes(3 * STEP_SIZE)
+        for buffers in ([large], [b"head", large], [large, large], [b"x" * 300] * 500):
+            recording.calls.clear()
+            assert 0 < transport.write(buffers) <= STEP_SIZE
+            (call,) = recording.calls
+            assert len(call) <= 16  # what POSIX guarantees
+
+
+def test_without_sendmsg_a_header_is_no_packet_of_its_own() -> None:
+    ours, theirs = tcp_pair()
+    recording = RecordingWithoutSendmsg(fileno=ours.detach())
+    with recording, theirs:
+        transport = SocketTransport(recording)
+        payload = memoryview(bytes(3 * STEP_SIZE))
+        assert transport.write([b"head", payload]) == WRITE_SIZE
+        # And what is left of the payload isn't copied.
+        assert transport.write([payload[WRITE_SIZE:], b"head"]) == STEP_SIZE
+        (_, (rest,)) = recording.calls
+        assert rest.obj is payload.obj
+
+
 async def test_write_takes_nothing_where_there_is_no_room(pair: Pair) -> None:
     transport, theirs = pair
     wrote = stuff(transport)
@@ -245,6 +328,10 @@ async def test_write_to_a_peer_that_is_gone(pair: Pair) -> None:
     for buffers in ([b"x"], [b"x", b"y"], [b"x", bytes(WRITE_SIZE)]):
         with pytest.raises(ConnectionError):
             transport.write(buffers)
+
+
+# What a socket that is closed says: ENOTSOCK on Windows.
+NOT_OPEN = errno.EBADF if os.name == "posix" else 10038
 
 
 # -- The end ----------------------------------------------------------------------
@@ -287,5 +374,5 @@ async def test_aclose_wakes_who_waits(pair: Pair) -> None:
 async def test_waiting_on_a_transport_that_is_closed_returns(pair: Pair) -> None:
     transport = pair[0]
     await transport.aclose()
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with pytest.raises(OSError, match=str(NOT_OPEN)):
         transport.read()

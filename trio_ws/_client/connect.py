@@ -94,7 +94,8 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
     """Connect over a Unix socket: ``async with unix_connect(path) as ws: ...``.
 
     ``uri`` says what the Host header and the path of the request are, and with
-    ``wss://`` that TLS is used. Otherwise as connect().
+    ``wss://`` that TLS is used. Otherwise as connect(). Raises RuntimeError on
+    Windows, where Python has no Unix sockets.
 
     **Cancellation** as with connect().
     """

@@ -16,6 +16,7 @@ from .._protocol.handshake.client import ClientHandshake
 from .._protocol.uri import WebSocketURI, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
+from .._transports.sockets import unix_family
 from .._transports.tls import TLSTransport
 from .opening import open_client
 from .options import ClientOptions
@@ -54,6 +55,8 @@ class Dialer:
         self._path = path
         if port is not None and not 1 <= port <= 65535:
             raise ValueError(f"port: expected 1 to 65535; got {port!r}")
+        if path is not None:
+            unix_family("path")
         self._check_tls()
         if stream is not None:
             self._check_stream(stream)

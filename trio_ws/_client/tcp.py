@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from typing import Any
 
 import trio
@@ -51,10 +52,19 @@ async def _connect(address: _Address) -> socket.socket:
             await trio.lowlevel.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
-                raise OSError(code, os.strerror(code)) from None
+                raise _system_error(code) from None
     except BaseException as exc:
         sock.close()
         if isinstance(exc, OSError):
             exc.add_note(f"connecting to {name}")
         raise
     return sock
+
+
+def _system_error(code: int) -> OSError:
+    if sys.platform == "win32":  # pragma: no cover - whose strerror() knows no socket
+        import ctypes
+
+        return ctypes.WinError(code)
+    else:
+        return OSError(code, os.strerror(code))

@@ -320,7 +320,7 @@ class Endpoint:
         """Act on an error that writing met with, once what the peer said is read."""
         if self.writer.state is not BROKEN:
             self.writer.state = BROKEN
-            if isinstance(exc, ConnectionResetError):
+            if isinstance(exc, ConnectionResetError | ConnectionAbortedError):
                 self.reader.reset = exc
             for _ in range(_LAST_READS):
                 if self.engine.phase in FINAL or not self.reader.read_now():

@@ -123,7 +123,7 @@ class Reader:
         # Whether receivers may read; the helpers for tests have one order of
         # things, whatever the clock says.
         self.callers_read = transport.callers_read
-        self.reset: ConnectionResetError | None = None  # that a write met with
+        self.reset: OSError | None = None  # that a write met with
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
         self._wake_task: trio.Event | None = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ _GONE = {
     getattr(errno, name)
     for name in (
         "ECONNABORTED",
+        "ECONNRESET",  # of Windows
         "EHOSTDOWN",
         "EHOSTUNREACH",
         "ENETDOWN",
@@ -127,7 +127,7 @@ class Acceptor:
     ) -> None:
         # A descriptor of our own for the same socket: trio's accept() takes a
         # turn of the loop for every connection, and the user's stays usable.
-        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+        with socket.socket(fileno=listener.socket.dup().detach()) as sock:
             sock.setblocking(False)
             while True:
                 await trio.lowlevel.wait_readable(sock)

@@ -7,11 +7,13 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
 
+from .._transports.sockets import unix_family
 from .acceptor import AnyListener
 
 # What trio's listeners use by default, too: as many as the system allows.
@@ -38,8 +40,8 @@ class ListenSpec:
         if self.listeners is None:
             if self.port is None:
                 raise ValueError("port: expected a port, or listeners; got neither")
-            if self.reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-                raise ValueError("reuse_port: this platform doesn't have it")
+            if self.reuse_port:
+                _reuse_port_option()
             return
         if not self.listeners:
             raise ValueError("listeners: expected at least one; got none")
@@ -78,6 +80,13 @@ class ListenSpec:
             raise
 
 
+def _reuse_port_option() -> int:
+    """Return SO_REUSEPORT; raise ValueError where there is none."""
+    if sys.platform != "win32" and hasattr(socket, "SO_REUSEPORT"):
+        return socket.SO_REUSEPORT
+    raise ValueError(f"reuse_port: {sys.platform} has no SO_REUSEPORT")
+
+
 async def _open_shared(
     port: int, host: str | None, backlog: int | None
 ) -> list[trio.SocketListener]:
@@ -85,6 +94,7 @@ async def _open_shared(
     addresses = await trio.socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
+    option = _reuse_port_option()
     listeners: list[trio.SocketListener] = []
     unsupported: OSError | None = None
     try:
@@ -99,7 +109,7 @@ async def _open_shared(
                 continue
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.setsockopt(socket.SOL_SOCKET, option, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 await sock.bind(address)
@@ -127,10 +137,12 @@ async def open_unix(
     the new file.
 
     Raises OSError: FileExistsError for any other file, EADDRINUSE for a socket
-    in use. **Cancellation**: nothing is left open.
+    in use. RuntimeError where there are no Unix sockets. **Cancellation**: nothing
+    is left open.
     """
-    _remove_stale(path)
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    family = unix_family("path")
+    _remove_stale(path, family)
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         await sock.bind(path)
         try:
@@ -163,17 +175,18 @@ def remove_unix(path: str, known: Identity) -> None:
             os.unlink(path)
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, family: int) -> None:
     """Remove a socket that nobody uses; raise OSError for any other file."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
+    own = sys.platform != "win32" and status.st_uid == os.geteuid()
+    if not own or not stat.S_ISSOCK(status.st_mode):
         raise FileExistsError(
             errno.EEXIST, "expected no file, or a socket of this user's", path
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -192,8 +205,10 @@ def open_systemd_listeners() -> list[trio.SocketListener]:
     listeners=open_systemd_listeners())``. The environment variables are
     removed, so that child processes don't take them for theirs.
 
-    Raises RuntimeError if there are none.
+    Raises RuntimeError if there are none, as on Windows, which has no systemd.
     """
+    if os.name == "nt":
+        raise RuntimeError(f"open_systemd_listeners: {sys.platform} has no systemd")
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)

@@ -43,10 +43,11 @@ async def serve(
 
     ``port`` and ``host`` say where to listen: port 0 takes a free one, host
     None means all interfaces. With ``reuse_port`` several processes can listen
-    on one port (SO_REUSEPORT). ``listeners`` are trio listeners, or listening
-    sockets, to use instead; they are closed in the end. ``ssl`` is the context
-    for TLS. ``handler_nursery`` is where handlers run, by default a nursery of
-    serve() itself. ``options`` are those of :class:`trio_ws.ServerOptions`.
+    on one port (SO_REUSEPORT, which Windows lacks). ``listeners`` are trio
+    listeners, or listening sockets, to use instead; they are closed in the end.
+    ``ssl`` is the context for TLS. ``handler_nursery`` is where handlers run, by
+    default a nursery of serve() itself. ``options`` are those of
+    :class:`trio_ws.ServerOptions`.
 
     ``await nursery.start(serve, handler, 8765)`` returns the Server once it
     listens.
@@ -80,7 +81,8 @@ async def unix_serve(
     process that was killed leaves it; the file is removed in the end.
 
     Raises OSError: FileExistsError for any other file, EADDRINUSE for a socket
-    in use. **Cancellation** as of serve().
+    in use; RuntimeError on Windows, where Python has no Unix sockets.
+    **Cancellation** as of serve().
     """
     path = os.fspath(path)
     listener = await open_unix(path, mode, backlog)

@@ -23,8 +23,7 @@ def make_transport(
     """Make the transport of a socket, with TLS if there is a context.
 
     Takes the socket over: it is closed if anything is wrong, as with a
-    ``server_hostname`` that can't be one (ValueError) or a peer that has gone
-    (OSError).
+    ``server_hostname`` that can't be one (ValueError).
     """
     try:
         below = SocketTransport(sock)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Awaitable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +13,7 @@ import trio
 
 from .base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Buffer, Transport, bounded
 
-_IOV_MAX = 64  # buffers in one system call; POSIX guarantees 16, Linux has 1024
+_IOV_MAX = 16  # buffers in one system call: as many as POSIX guarantees
 
 
 # How much the kernel may hold of what the peer has no window for. trio sets 16 KiB, for
@@ -38,10 +39,8 @@ class SocketTransport(Transport):
         sock.setblocking(False)
         self._sock = sock
         self.unsent = 0
-        self.local_address = _shared(sock.getsockname())
-        self.remote_address = None
-        with suppress(OSError):  # the peer may be gone already
-            self.remote_address = sock.getpeername()
+        self.local_address = _shared(_name(sock.getsockname))
+        self.remote_address = _name(sock.getpeername)
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         with suppress(OSError):
@@ -79,7 +78,7 @@ class SocketTransport(Transport):
                 return self._sock.send(b"".join(buffers))
             if size > STEP_SIZE:
                 buffers = bounded(buffers, STEP_SIZE)
-            return self._sock.sendmsg(buffers[:_IOV_MAX])
+            return _send_several(self._sock, buffers)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -102,6 +101,34 @@ class SocketTransport(Transport):
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self.discard()
+
+
+def _send_several(sock: socket.socket, buffers: Sequence[Buffer]) -> int:
+    """Send buffers that are too large to be copied, as many as one call takes."""
+    if sys.platform != "win32" and hasattr(sock, "sendmsg"):
+        return sock.sendmsg(buffers[:_IOV_MAX])
+    # Of a large one nothing is copied. A small one, such as a header, isn't sent by
+    # itself, which would be a packet: a part of what follows is copied behind it.
+    if len(buffers[0]) >= WRITE_SIZE:
+        return sock.send(buffers[0])
+    return sock.send(b"".join(bounded(buffers, WRITE_SIZE)))
+
+
+def _name(ask: Callable[[], Any]) -> Any:
+    """Return an address of a socket, None if its peer is gone already.
+
+    Linux then forgets the peer's address, macOS and the BSDs our own, too.
+    """
+    with suppress(OSError):
+        return ask()
+    return None
+
+
+def unix_family(keyword: str) -> int:
+    """Return the family of Unix sockets; raise RuntimeError where there are none."""
+    if sys.platform != "win32" and hasattr(socket, "AF_UNIX"):
+        return socket.AF_UNIX
+    raise RuntimeError(f"{keyword}: Python has no Unix sockets on {sys.platform}")
 
 
 def take_socket(stream: trio.SocketStream) -> socket.socket:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.peers import wire
 from tests.peers.wire import BINARY, PING, TEXT
+from tests.platforms import needs_fork
 from tests.protocol.frames.decoding import decoder, feed_bytes, frame
 from trio_ws._protocol.frames.encoder import encode
 from trio_ws._protocol.frames.masking import masked_as_a_whole, masked_by_words
@@ -90,7 +91,7 @@ print("parent", encode(1, b"", True, True)[2:].hex())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@needs_fork
 def test_a_child_does_not_use_the_keys_of_its_parent() -> None:
     result = subprocess.run(
         [sys.executable, "-c", FORKING], capture_output=True, text=True, check=True
