@@ -31,6 +31,12 @@ PIP = python -m pip install --prefer-binary --quiet --disable-pip-version-check
 TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
 CODEC = $(TYPES) $(TYPES:.pxd=.py)
 
+WINDOWS = build/windows
+# Those that say something of the platform, and are quick.
+WINDOWS_TESTS ?= tests/transports tests/connection tests/client tests/server tests/endpoint \
+	tests/contract/test_other_systems.py tests/contract/test_loss_on_sockets.py \
+	tests/test_testing.py tests/test_examples.py
+
 # The stamp's name holds what the environment was made from.
 KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))
 READY = $(VENV)/.made-$(KEY)
@@ -41,8 +47,8 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo env test test-only test-pure lint types format docs conformance fuzz \
-	soak bench bench-quick bench-compare rivals dist clean
+.PHONY: help demo env test test-only test-pure test-windows lint types format docs \
+	conformance fuzz soak bench bench-quick bench-compare rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -67,6 +73,12 @@ test-only: $(READY) ## all tests, without coverage, compiled: in half the time
 test-pure: $(READY) ## the tests of the sans-I/O core alone
 	$(VENV)/bin/python -m pytest tests/protocol $(ARGS)
 
+# The codec as Python, since nothing is compiled for Windows here; what Windows lacks is
+# skipped. PYTHON is a 3.11: its standard library is Windows', too.
+test-windows: export TRIO_WS_REQUIRE =
+test-windows: $(WINDOWS)/python ## tests on a CPython for Windows, by Wine
+	$(WINDOWS)/python -m pytest -p no:cacheprovider -q $(WINDOWS_TESTS) $(ARGS)
+
 lint: $(READY) ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -77,6 +89,9 @@ format: $(READY) ## let ruff format the code and fix what it can
 
 types: $(READY) ## mypy --strict on the package, the tests and the examples
 	$(VENV)/bin/mypy
+	@# The tests ask Linux for things that others don't have.
+	$(VENV)/bin/mypy --platform win32 trio_ws examples
+	$(VENV)/bin/mypy --platform darwin trio_ws examples
 
 docs: $(READY_DOCS) ## build docs/ into build/docs; a warning is an error
 	rm -rf build/docs
@@ -162,6 +177,10 @@ $(READY_BENCH): pyproject.toml setup.py $(CODEC)
 
 $(READY_DOCS): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_DOCS),-e '.[docs]')
+
+$(WINDOWS)/python: pyproject.toml $(wildcard tests/programs/windows/*.py)
+	rm -rf $(WINDOWS)
+	$(PYTHON) tests/programs/windows/make.py $(WINDOWS)
 
 $(READY_BUILD): pyproject.toml
 	$(call make_venv,$(VENV_BUILD),build)

@@ -32,7 +32,7 @@ from tests.peers.sockets import (
 )
 from tests.peers.stream_peer import REQUEST, URI, response_to
 from tests.peers.wire import BINARY, KEY, TEXT, close_frame, frame
-from tests.platforms import needs_unix_sockets
+from tests.platforms import by_reset, needs_unix_sockets
 from trio_ws import Connection, ServerConnection, accept, connect, open_server
 from trio_ws._endpoint.reader import OFFERED
 from trio_ws._transports.sockets import SocketTransport
@@ -73,7 +73,7 @@ async def hurry(ws: Connection, role: Role, theirs: socket.socket) -> None:
 @pytest.mark.usefixtures("all_is_quick")
 @pytest.mark.parametrize("quick", [False, True], ids=["", "receivers-read"])
 @pytest.mark.parametrize("name", ["text", "16-bit", "fragments", "ping", "close"])
-@pytest.mark.parametrize("way", ["end", "reset"])
+@pytest.mark.parametrize("way", ["end", by_reset])
 @by_role
 async def test_socket_vanishes_at_each_byte_of_a_frame(
     role: Role, way: str, name: str, quick: bool
@@ -109,7 +109,7 @@ async def in_thread(call: Callable[[], None]) -> None:
     await trio.to_thread.run_sync(call)
 
 
-@pytest.mark.parametrize("way", ["end", "reset"])
+@pytest.mark.parametrize("way", ["end", by_reset])
 async def test_socket_vanishes_in_the_opening_handshake(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,7 +137,7 @@ async def test_socket_vanishes_in_the_opening_handshake(
     assert open_descriptors() == descriptors
 
 
-@pytest.mark.parametrize("way", ["end", "reset"])
+@pytest.mark.parametrize("way", ["end", by_reset])
 async def test_server_outlives_clients_that_vanish_in_the_opening_handshake(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -274,7 +274,7 @@ async def test_peer_that_has_stopped_reading_and_floods_holds_nobody() -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize("way", ["end", "reset"])
+@pytest.mark.parametrize("way", ["end", by_reset])
 @by_role
 async def test_loss_wakes_senders_that_wait_for_a_socket(role: Role, way: str) -> None:
     ours, theirs = tcp_pair()

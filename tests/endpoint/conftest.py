@@ -11,6 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.endpoint.link import Link, MakeLink, MakeSockets, Sockets
+from tests.platforms import require_prompt_sockets
 from trio_ws._endpoint import writer as _writing
 from trio_ws._transports.sockets import SocketTransport
 
@@ -19,6 +20,7 @@ from trio_ws._transports.sockets import SocketTransport
 async def make_link(
     mock_clock: MockClock, nursery: trio.Nursery
 ) -> AsyncIterator[MakeLink]:
+    require_prompt_sockets()
     with ExitStack() as stack:
 
         def make(*, tls: bool = False, tcp: bool = False) -> Link:
@@ -68,6 +70,8 @@ async def sockets() -> AsyncIterator[MakeSockets]:
     with ExitStack() as stack:
 
         def make(**keywords: bool) -> Sockets:
+            if keywords.get("unix"):
+                require_prompt_sockets()
             both = Sockets(**keywords)
             for stream in (both.peer.theirs, both.peer.stream):
                 assert isinstance(stream, trio.SocketStream)

@@ -21,6 +21,7 @@ from tests.peers.in_memory import (
     connected,
     frame,
 )
+from tests.platforms import needs_resets
 from trio_ws import ConnectionClosedError, ConnectionClosedOK, accept
 from trio_ws._client.options import ClientOptions
 from trio_ws._endpoint import counter as _counter
@@ -36,6 +37,7 @@ FIN = 0x80
 # Failures
 
 
+@needs_resets
 async def test_a_reset_while_reading(
     sockets: MakeSockets, nursery: trio.Nursery
 ) -> None:

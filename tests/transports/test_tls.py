@@ -27,6 +27,7 @@ from tests.peers.key_updates import KeyUpdater
 from tests.peers.sockets import recv_until, reset, tcp_pair, trio_stream
 from tests.peers.stream_peer import REQUEST, response_to
 from tests.peers.wire import BINARY, CLOSE, KEY, TEXT, close_frame, frame, header
+from tests.platforms import by_reset
 from trio_ws import ServerConnection, accept, connect, open_server
 from trio_ws._transports.base import READ_SIZE, Transport
 from trio_ws._transports.make import make_transport
@@ -402,7 +403,7 @@ async def test_server_sends_close_notify_behind_its_close_frame() -> None:
     assert got == [close_frame(1000)]
 
 
-@pytest.mark.parametrize("way", ["end", "reset"])
+@pytest.mark.parametrize("way", ["end", by_reset])
 async def test_end_without_close_notify_is_an_end_of_stream(way: str) -> None:
     ours, theirs = tcp_pair()
 
