@@ -11,7 +11,6 @@ import trio
 
 from trio_ws import Server, ServerConnection, serve
 
-
 if sys.platform == "win32":  # which has no SIGTERM that a program can catch
     SIGNALS = signal.SIGINT, signal.SIGBREAK
 else:
