@@ -31,6 +31,8 @@ PIP = python -m pip install --prefer-binary --quiet --disable-pip-version-check
 TYPES = $(wildcard trio_ws/*/*.pxd trio_ws/*/*/*.pxd)
 CODEC = $(TYPES) $(TYPES:.pxd=.py)
 
+# Debian's names of the machines that the protocol is tested on.
+MACHINES ?= i386 s390x
 WINDOWS = build/windows
 # Those that say something of the platform, and are quick.
 WINDOWS_TESTS ?= tests/transports tests/connection tests/client tests/server tests/endpoint \
@@ -47,8 +49,8 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo env test test-only test-pure test-windows lint types format docs \
-	conformance fuzz soak bench bench-quick bench-compare rivals dist clean
+.PHONY: help demo env test test-only test-pure test-windows test-machines lint types \
+	format docs conformance fuzz soak bench bench-quick bench-compare rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -78,6 +80,11 @@ test-pure: $(READY) ## the tests of the sans-I/O core alone
 test-windows: export TRIO_WS_REQUIRE =
 test-windows: $(WINDOWS)/python ## tests on a CPython for Windows, by Wine
 	$(WINDOWS)/python -m pytest -p no:cacheprovider -q $(WINDOWS_TESTS) $(ARGS)
+
+test-machines: ## tests of the protocol on i386 and s390x, emulated; needs root
+	for machine in $(MACHINES); do \
+		$(PYTHON) tests/programs/machines.py build/machines $$machine $(ARGS) || exit; \
+	done
 
 lint: $(READY) ## ruff: rules and format
 	$(VENV)/bin/ruff check .

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,13 @@ from tests.peers.sockets import answer_in_thread, reset, tcp_pair, trio_stream
 from tests.peers.stream_peer import URI
 from tests.peers.wire import BINARY, frame
 from tests.platforms import needs_resets
-from trio_ws import ConnectionClosedError, connect, open_server
+from trio_ws import (
+    ConnectionClosedError,
+    connect,
+    open_server,
+    unix_connect,
+    unix_serve,
+)
 from trio_ws._transports.sockets import SocketTransport
 
 
@@ -239,3 +247,16 @@ async def test_a_reset_is_told_with_its_cause(
             await ws.recv()
     assert received == messages
     assert type(caught.value.__cause__) is cause
+
+
+async def test_unix_sockets_that_are_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Before anything is opened: unix_connect() isn't even entered.
+    with monkeypatch.context() as patched:
+        patched.delattr(socket, "AF_UNIX", raising=False)
+        with pytest.raises(RuntimeError, match="path: Python has no Unix sockets on"):
+            unix_connect(tmp_path / "socket")
+        with pytest.raises(RuntimeError, match="path: Python has no Unix sockets on"):
+            await unix_serve(echo, tmp_path / "socket")
+    assert os.listdir(tmp_path) == []
