@@ -190,7 +190,7 @@ def test_a_process_without_descriptors_recovers() -> None:
 
 
 async def test_a_peer_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    # getsockname() fails on some systems for a connection that was reset.
+    # What is asked of its socket may fail.
     def fails(sock: socket.socket, *_: object, **__: object) -> None:
         sock.close()
         raise OSError(errno.EINVAL, "gone")
