@@ -5,7 +5,7 @@
 ARCHITECTURE is one of Debian's, such as i386 or s390x; the arguments are for pytest.
 debootstrap fetches that architecture's Python, which has to be of the same minor
 version as the one that runs this; qemu-user-static runs it. Both are needed (on Debian,
-packages of these names), and root.
+packages of these names), and root. MIRROR in the environment is debootstrap's.
 
 Nothing of the folder's programs is run but Python, by an emulator that looks for its
 libraries there. So neither a chroot nor binfmt_misc is needed, and what a test starts
@@ -42,49 +42,47 @@ def run(*command: object) -> None:
     subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
 
 
-def make(folder: Path, architecture: str) -> None:
-    root, packages = folder / "root", folder / "packages"
-    codename = platform_codename()
-    options = ["--foreign", "--variant=minbase", f"--arch={architecture}"]
-    include = f"--include=python{VERSION}"
-    run(
-        "debootstrap",
-        *options,
-        include,
-        codename,
-        root,
-        *os.environ.get("MIRROR", "").split(),
-    )
+def unpack_python(root: Path, architecture: str) -> None:
+    options = ["--foreign", "--variant=minbase", f"--include=python{VERSION}"]
+    mirror = [os.environ["MIRROR"]] if "MIRROR" in os.environ else []
+    release = platform_codename()
+    run("debootstrap", *options, f"--arch={architecture}", release, root, *mirror)
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         run("dpkg-deb", "--extract", package, root)
+
+
+def install_packages(folder: Path) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
-    pure = ["--only-binary=:all:", "--platform=any", "--implementation=py"]
-    pure += [f"--python-version={VERSION}"]
     names = [each for each in wanted if not each.startswith(LEFT_OUT)]
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "--quiet",
-        "install",
-        "--target",
-        packages,
-        *pure,
-        *names,
-    )
-    script = folder / "python"
-    qemu = shutil.which(f"qemu-{QEMU.get(architecture, architecture)}-static")
-    text = SCRIPT.format(
+    pip = [sys.executable, "-m", "pip", "--quiet", "install", "--target", folder]
+    pure = ["--only-binary=:all:", "--platform=any", "--implementation=py"]
+    run(*pip, *pure, f"--python-version={VERSION}", *names)
+
+
+def write_script(script: Path, **names: object) -> None:
+    script.write_text(SCRIPT.format(script=script, **names))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+
+
+def make(folder: Path, architecture: str) -> None:
+    program = f"qemu-{QEMU.get(architecture, architecture)}-static"
+    for needed in ("debootstrap", "dpkg-deb", program):
+        if shutil.which(needed) is None:
+            sys.exit(f"{needed} is missing; see the head of {__file__}")
+    root, packages = folder / "root", folder / "packages"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    unpack_python(root, architecture)
+    install_packages(packages)
+    write_script(
+        folder / "python",
         root=root,
         project=PROJECT,
         packages=packages,
-        qemu=qemu,
-        script=script,
+        qemu=shutil.which(program),
         version=VERSION,
     )
-    script.write_text(text)
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
 
 def platform_codename() -> str:
@@ -96,8 +94,6 @@ def main() -> None:
     where, architecture, *arguments = sys.argv[1:]
     folder = Path(where).resolve() / architecture
     if not (folder / "python").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         make(folder, architecture)
     python = folder / "python"
     code = "import struct, sys; print(struct.calcsize('P') * 8, 'bits,', sys.byteorder)"
