@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -33,10 +32,6 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork() is absen
 
 needs_limits = pytest.mark.skipif(
     importlib.util.find_spec("resource") is None, reason="setrlimit() is absent"
-)
-
-needs_proc = pytest.mark.skipif(
-    os.name != "posix" or not Path("/proc/self/fd").exists(), reason="/proc is absent"
 )
 
 

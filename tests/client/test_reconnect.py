@@ -20,7 +20,7 @@ import trio
 import trio.testing
 import trustme
 
-from tests.contract.moments import descriptors
+from tests.leaks import descriptors
 from tests.peers.in_memory import MemoryListener
 from trio_ws import (
     Attempt,

@@ -16,16 +16,15 @@ reached by a cancellation that came before the call, or between a wake-up and it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import Self
 
 import trio
 import trio.testing
 
-Scenario = Callable[["Moments"], Awaitable[None]]
+from tests.leaks import descriptors
 
-DESCRIPTORS = "/proc/self/fd"
+Scenario = Callable[["Moments"], Awaitable[None]]
 
 # Virtual seconds under MockClock, where it costs nothing; real ones, in which
 # only a hang ends, over sockets.
@@ -78,11 +77,6 @@ class Moments(trio.abc.Instrument):
         assert self._act is not None
         self._act()
         self.fired = True
-
-
-def descriptors() -> set[str]:
-    """Return the open file descriptors; nothing where there is no /proc."""
-    return set(os.listdir(DESCRIPTORS)) if os.path.isdir(DESCRIPTORS) else set()
 
 
 def sweep(scenario: Scenario, *, mock_clock: bool, stride: int = 1) -> int:

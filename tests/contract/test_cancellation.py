@@ -11,9 +11,11 @@ import pytest
 
 import trio_ws
 import trio_ws.testing
-from tests.contract.moments import DESCRIPTORS, Moments, descriptors, sweep
+from tests.contract.moments import Moments, sweep
 from tests.contract.operations import RECEIVING, ROWS, Row, run_operation
 from tests.contract.scopes import BLOCKS, Block
+from tests.leaks import descriptors
+from tests.platforms import needs_posix
 from trio_ws.testing import full_checkpoints
 
 pytestmark = pytest.mark.sweep
@@ -129,9 +131,8 @@ def test_every_public_coroutine_is_swept() -> None:
     assert public_coroutines() == {name for names in covers for name in names}
 
 
+@needs_posix
 def test_descriptors_are_counted() -> None:
-    if not os.path.isdir(DESCRIPTORS):
-        pytest.skip(f"no {DESCRIPTORS}: the sweep can't see descriptors left open")
     before = descriptors()
     with open(os.devnull):
         assert len(descriptors() - before) == 1

@@ -18,13 +18,14 @@ import trio
 import trio.testing
 
 import trio_ws
+from tests.leaks import descriptors
 from tests.peers.wsproto_peer import (
     BreakableStream,
     WsprotoPeer,
     open_against_peer,
     over,
 )
-from tests.platforms import needs_proc
+from tests.platforms import needs_posix
 from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint import counter, writer
 from trio_ws._endpoint.endpoint import Endpoint
@@ -358,10 +359,6 @@ def is_swept(path: str) -> bool:
     )
 
 
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
 def leaves_of(exc: BaseException) -> list[BaseException]:
     if isinstance(exc, BaseExceptionGroup):
         return [leaf for member in exc.exceptions for leaf in leaves_of(member)]
@@ -394,7 +391,7 @@ def interrupt_at(line: Line, run: Run) -> None:
         trio.lowlevel.current_trio_token()
 
 
-@needs_proc
+@needs_posix
 @pytest.mark.usefixtures("all_is_quick")
 @pytest.mark.parametrize("run", [small_run, server_run])
 def test_interrupt_at_any_line(run: Run) -> None:
