@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -16,10 +17,9 @@ def grows_with_the_square(call: Callable[[int], object], size: int) -> bool:
     return _least(call, 16 * size) > 64 * _least(call, size)
 
 
-# Windows looks at a process's time 64 times a second; of the other clock, too, the
-# least of some times is taken.
-_FINE = time.get_clock_info("process_time").resolution < 1e-6
-_clock = time.process_time_ns if _FINE else time.perf_counter_ns
+# Windows looks at a process's time 64 times a second, whatever it says of that clock's
+# resolution. Of the other clock, too, the least of some times is taken.
+_clock = time.perf_counter_ns if os.name == "nt" else time.process_time_ns
 
 
 def _least(call: Callable[[int], object], size: int) -> int:
