@@ -36,6 +36,25 @@ def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
             logger.debug("%s %s: %s", sign, name, shown)
 
 
+def log_or_print(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    *args: object,
+    exc_info: Exception | None = None,
+) -> None:
+    """Log where no caller could be told that a handler of the logger's raises.
+
+    What it raises is shown on stderr, as what logging's own handlers meet with is:
+    unless logging.raiseExceptions is False.
+    """
+    try:
+        logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
+    except Exception:  # noqa: BLE001 - shown
+        record = logging.LogRecord(logger.name, level, "", 0, message, args, None)
+        logging.Handler().handleError(record)
+
+
 class FrameLog:
     """Logs each frame, each latency, and how the connection ended.
 

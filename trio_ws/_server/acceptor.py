@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.groups import collapse, leave_nursery, raise_as_is
+from .._endpoint.log import log_or_print
 from .._transports.base import Transport
 from .._transports.make import make_transport, transport_of
 
@@ -170,4 +171,9 @@ class Acceptor:
         """Log a shortage, once for as long as it lasts."""
         if not self._short:
             self._short = True
-            self._logger.error("accepting no connections for now: %s", exc)
+            log_or_print(
+                self._logger,
+                logging.ERROR,
+                "accepting no connections for now: %s",
+                exc,
+            )

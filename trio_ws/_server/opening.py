@@ -61,6 +61,43 @@ async def _open(
     refuse: Callable[[], Response | None],
 ) -> Opened[ServerConnection]:
     handshake = options.handshake()
+    request = await _receive(transport, handshake, logger, reading, refuse)
+    try:
+        log_request(logger, "<", request)
+        endpoint = Endpoint(transport, request, options, logger, client=False)
+        connection = make_connection(endpoint, ServerConnection)
+        response, problem = refuse(), None
+        if response is None:
+            response, problem = await answer(connection, handshake, options)
+            # The hooks may have taken their time.
+            response = refuse() or response
+        if response.status_code == 101:
+            log_response(logger, ">", response)
+    except Exception:
+        # Code of the user's: a hook, or a handler of the log.
+        await _respond(transport, plain_response(500, FAILED), logger)
+        raise
+    if response.status_code != 101:
+        try:
+            await _respond(transport, response, logger)
+            raise problem or Rejected(f"HTTP {response.status_code}")
+        finally:
+            del problem  # no cycle with its traceback
+    await write_all(transport, response.serialize())
+    endpoint.opened(response, handshake)
+    pack(request.headers)
+    pack(response.headers)
+    return connection, endpoint
+
+
+async def _receive(
+    transport: Transport,
+    handshake: ServerHandshake,
+    logger: logging.Logger,
+    reading: trio.CancelScope,
+    refuse: Callable[[], Response | None],
+) -> Request:
+    """Receive the request; answer one that is wrong, or that nobody waits for."""
     request: Request | None = None
     can_answer = False
     try:
@@ -69,40 +106,17 @@ async def _open(
                 await transport.do_handshake()
             can_answer = True
             request = await _read_request(transport, handshake)
-            log_request(logger, "<", request)
     except InvalidHandshake as exc:
         if not isinstance(exc.__cause__, EOFError):
             await _respond(transport, handshake.rejection(exc), logger)
         raise
-    response = refuse()
     if request is None:
+        response = refuse()
         assert response is not None  # why else would reading be cancelled
         if can_answer:
             await _respond(transport, response, logger)
         raise Rejected(f"HTTP {response.status_code}")
-    endpoint = Endpoint(transport, request, options, logger, client=False)
-    try:
-        connection = make_connection(endpoint, ServerConnection)
-    except Exception:
-        await _respond(transport, plain_response(500, FAILED), logger)
-        raise
-    problem: InvalidHandshake | None = None
-    if response is None:
-        response, problem = await answer(connection, handshake, options)
-        # The hooks may have taken their time.
-        response = refuse() or response
-    if response.status_code != 101:
-        await _respond(transport, response, logger)
-        try:
-            raise problem or Rejected(f"HTTP {response.status_code}")
-        finally:
-            del problem  # no cycle with its traceback
-    log_response(logger, ">", response)
-    await write_all(transport, response.serialize())
-    endpoint.opened(response, handshake)
-    pack(request.headers)
-    pack(response.headers)
-    return connection, endpoint
+    return request
 
 
 async def _read_request(transport: Transport, handshake: ServerHandshake) -> Request:
@@ -123,12 +137,14 @@ async def _respond(
     Closing with bytes unread would send a reset, which can destroy the answer
     on its way: what the peer still sends is discarded for a while.
     """
-    log_response(logger, ">", response)
-    # A peer that is gone doesn't hide why it is refused.
-    with suppress(OSError):
-        await write_all(transport, response.serialize())
-        if transport.shutdown():
-            with trio.move_on_after(_LINGER):
-                while await read_some(transport):
-                    # One that floods would keep even the deadline from passing.
-                    await trio.lowlevel.checkpoint()
+    try:
+        log_response(logger, ">", response)
+    finally:  # a handler of the log that raises keeps no answer back
+        # A peer that is gone doesn't hide why it is refused.
+        with suppress(OSError):
+            await write_all(transport, response.serialize())
+            if transport.shutdown():
+                with trio.move_on_after(_LINGER):
+                    while await read_some(transport):
+                        # One that floods would keep even the deadline from passing.
+                        await trio.lowlevel.checkpoint()

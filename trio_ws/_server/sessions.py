@@ -14,6 +14,7 @@ from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
+from .._endpoint.log import log_or_print
 from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
@@ -134,13 +135,18 @@ class Sessions:
                 self._idle.set()
 
     def _log_error(self, exc: Exception, scope: ConnectionScope | None) -> None:
+        logger = self._logger
         if scope is None:
-            self._logger.error("opening handshake failed", exc_info=exc)
+            log_or_print(
+                logger, logging.ERROR, "opening handshake failed", exc_info=exc
+            )
         elif scope.raised_exit_error:
             # The handler was never told, so it didn't fail.
-            self._logger.info("connection lost: %s", exc)
+            log_or_print(logger, logging.INFO, "connection lost: %s", exc)
         elif not isinstance(scope.loss_in(exc), ConnectionClosedOK):
-            self._logger.error("connection handler failed", exc_info=exc)
+            log_or_print(
+                logger, logging.ERROR, "connection handler failed", exc_info=exc
+            )
 
     @disable_ki_protection
     async def _handle(self, connection: ServerConnection) -> None:
@@ -234,5 +240,5 @@ class Sessions:
 async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:
     try:
         await connection.aclose(code, reason)
-    except Exception:
-        connection.logger.info("closing failed", exc_info=True)
+    except Exception as exc:  # noqa: BLE001 - logged
+        log_or_print(connection.logger, logging.INFO, "closing failed", exc_info=exc)
