@@ -16,6 +16,7 @@ from tests.contract.bugs import Role, by_role, outcome, side
 from tests.handlers import echo
 from tests.leaks import living_tasks
 from tests.peers.sockets import tcp_pair, trio_stream
+from tests.shortage import fails_at
 from trio_ws import (
     ClientConnection,
     Connection,
@@ -34,22 +35,8 @@ from trio_ws.exceptions import ConnectionClosed, ConnectionClosedError
 # ruff: noqa: PT012 - what raises is the end of a block, which has to be there
 
 
-def fails_at(call: Any, number: int, error: BaseException) -> Any:
-    """Wrap a function, which raises when it is called for this time."""
-    left = number
-
-    def wrapper(*args: Any, **keywords: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise error
-        return call(*args, **keywords)
-
-    return wrapper
-
-
 def fails_for(ws: Connection, call: Any, number: int, error: BaseException) -> Any:
-    """Do that for the parts of one connection alone."""
+    """Fail as fails_at() does, for the parts of one connection alone."""
     failing = fails_at(call, number, error)
     parts = ws._endpoint.writer, ws._engine.outbox, ws._endpoint.transport
 

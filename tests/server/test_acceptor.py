@@ -17,7 +17,7 @@ import trio.lowlevel
 import trio.testing
 
 import trio_ws
-from tests.handlers import echo
+from tests.handlers import echo, stubborn
 from tests.leaks import living_tasks, open_descriptors
 from tests.peers.in_memory import MemoryListener
 from tests.platforms import needs_limits
@@ -129,6 +129,118 @@ async def test_an_error_that_stays_does_not_make_it_spin(
     assert len([line for line in logged(log) if line[0] == "ERROR"]) == 1
 
 
+class Waiting:
+    """Stands in for trio.lowlevel.wait_readable(), which fails for listeners."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.errors: list[OSError] = []
+        self.descriptor = -1
+        original = trio.lowlevel.wait_readable
+
+        async def wait_readable(sock: socket.socket) -> None:
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if listens and self.errors:
+                self.descriptor = sock.fileno()
+                raise self.errors.pop()
+            await original(sock)
+
+        monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENOSPC])
+async def test_a_shortage_where_a_listener_is_waited_for(
+    code: int, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trio_ws._server.acceptor._SHORTAGE_SLEEP", 0)
+    waiting = Waiting(monkeypatch)
+    error = OSError(code, os.strerror(code))
+    waiting.errors += [error] * 3
+    async with open_server(echo, 0, host="127.0.0.1") as server:
+        for _ in range(2):
+            await connected(f"ws://127.0.0.1:{server.port}/")
+    assert not waiting.errors
+    message = f"accepting no connections for now: {error}"
+    assert [line for line in logged(log) if "listening" not in line[1]] == [
+        ("ERROR", message)
+    ]
+
+
+def check_closed_elsewhere(error: OSError, server: trio_ws.Server) -> None:
+    assert error.__notes__ == [
+        "a listener's descriptor was closed, not by its own aclose()"
+    ]
+    assert [sock.fileno() for sock in server.sockets] == [-1]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(socket.socket, "accept"), (trio.lowlevel, "wait_readable")],
+    ids=["accept", "wait_readable"],
+)
+async def test_a_descriptor_that_is_closed_elsewhere(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch, log: Any
+) -> None:
+    # As a process that becomes a daemon closes all that it has.
+    original = getattr(owner, name)
+
+    def closing(sock: socket.socket) -> Any:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            os.close(sock.fileno())
+        return original(sock)
+
+    async def visit(server: trio_ws.Server) -> None:
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            monkeypatch.setattr(owner, name, closing)
+            async with await trio.open_tcp_stream("127.0.0.1", server.port):
+                await ws.wait_closed()
+                assert ws.close_code == 1001
+                await trio.sleep_forever()
+
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        async with open_server(stubborn, 0, host="127.0.0.1") as server:
+            await visit(server)
+    check_closed_elsewhere(caught.value, server)
+    assert [line for line in logged(log) if line[0] == "ERROR"] == []
+
+
+async def test_a_descriptor_that_is_anothers_by_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = Waiting(monkeypatch)
+    waiting.errors.append(OSError(errno.EBADF, "Bad file descriptor"))
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        async with open_server(echo, 0, host="127.0.0.1") as server:
+            await trio.sleep_forever()
+    check_closed_elsewhere(caught.value, server)
+    os.close(waiting.descriptor)  # still open: it isn't the server's to close
+
+
+async def test_a_listener_whose_descriptor_is_closed_elsewhere() -> None:
+    listener = MemoryListener()
+    error = OSError(errno.EBADF, "Bad file descriptor")
+    listener.fail(error)
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        async with open_server(echo, listeners=[listener]):
+            await trio.sleep_forever()
+    assert caught.value is error
+    assert listener.closed
+
+
+async def test_each_listener_is_closed_whatever_others_raise() -> None:
+    class Broken(MemoryListener):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise error
+
+    error = ValueError("mine")
+    listeners = [Broken(), MemoryListener(), Broken(), MemoryListener()]
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with open_server(echo, listeners=listeners):
+            pass
+    assert caught.value is error
+    assert all(listener.closed for listener in listeners)
+
+
 @needs_limits
 @pytest.mark.realtime(seconds=0.5)
 def test_a_process_without_descriptors_recovers() -> None:
@@ -197,7 +309,7 @@ async def test_a_peer_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> N
 
     async with open_server(echo, 0, host="127.0.0.1") as server:
         with monkeypatch.context() as patched:
-            patched.setattr("trio_ws._server.acceptor.make_transport", fails)
+            patched.setattr("trio_ws._transports.make.make_transport", fails)
             async with await trio.open_tcp_stream("127.0.0.1", server.port):
                 await trio.testing.wait_all_tasks_blocked(0.01)
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:

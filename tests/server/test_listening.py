@@ -290,6 +290,24 @@ def test_no_sockets_from_systemd(
     assert "LISTEN_FDS" not in os.environ
 
 
+def test_a_socket_from_systemd_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = 200
+    monkeypatch.setattr("trio_ws._server.listening._LISTEN_FDS_START", first)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        os.dup2(tcp.fileno(), first)
+        with socket.socket(type=socket.SOCK_DGRAM) as udp:
+            os.dup2(udp.fileno(), first + 1)
+        with pytest.raises(ValueError, match="SOCK_STREAM"):
+            trio_ws.open_systemd_listeners()
+    for descriptor in (first, first + 1):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
 # Ports
 
 

@@ -581,3 +581,33 @@ async def test_closing_waits_for_no_tls_handshake() -> None:
                     await trio.lowlevel.checkpoint()
                 await server.aclose(timeout=None)
                 assert await stream.receive_some() == b""
+
+
+# In another thread
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["no run", "a run of its own"])
+async def test_closing_in_another_thread(run: bool) -> None:
+    def call() -> None:
+        if run:
+            trio.run(functools.partial(server.aclose, timeout=0))
+        else:
+            server.aclose().send(None)
+
+    manager, client = in_memory(echo)
+    async with manager as server, client() as ws:
+        with pytest.raises(
+            RuntimeError, match="outside the trio run of the server"
+        ) as (caught):
+            await trio.to_thread.run_sync(call)
+        assert "trio.from_thread.run()" in str(caught.value)
+        # As if it hadn't been called.
+        async with client() as later:
+            for each in (ws, later):
+                await each.send("x")
+                assert await each.recv() == "x"
+        closing = functools.partial(trio.from_thread.run, server.aclose)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(closing)
+        assert [message async for message in ws] == []
+        assert ws.close_code == 1001

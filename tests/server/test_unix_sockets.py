@@ -93,7 +93,7 @@ async def test_nobody_on_a_unix_socket(path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o777])
 async def test_the_mode_of_a_unix_socket(path: pathlib.Path, mode: int) -> None:
-    listener = await open_unix(str(path), mode, None)
+    listener, _ = await open_unix(str(path), mode, None)
     async with listener:
         assert mode_of(path) == mode
 
@@ -108,7 +108,8 @@ async def test_the_mode_is_set_before_anybody_can_connect(
             refused.append(sock.connect_ex(str(path)))
 
     monkeypatch.setattr(os, "chmod", chmod)
-    async with await open_unix(str(path), 0o600, None):
+    listener, _ = await open_unix(str(path), 0o600, None)
+    async with listener:
         assert refused == [errno.ECONNREFUSED]
 
 
@@ -226,7 +227,8 @@ def fill_backlog(path: pathlib.Path) -> list[socket.socket]:
 
 
 async def test_the_backlog_of_a_unix_socket(path: pathlib.Path) -> None:
-    async with await open_unix(str(path), None, 3):
+    listener, _ = await open_unix(str(path), None, 3)
+    async with listener:
         clients = fill_backlog(path)
         for client in clients:
             client.close()

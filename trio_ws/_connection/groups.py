@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 
 async def aexit(
@@ -39,6 +40,24 @@ async def leave_nursery(
         return await aexit(manager, exc)
     finally:
         del exc
+
+
+@enable_ki_protection
+async def run_in_nursery(body: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+    """Run ``body`` with a nursery; raise one exception where one is enough."""
+    manager = trio.open_nursery(strict_exception_groups=True)
+    nursery = await manager.__aenter__()
+    error = outcome = None
+    try:
+        await body(nursery)
+    except BaseException as exc:  # noqa: BLE001 - raised below
+        error = exc
+    try:
+        outcome = await leave_nursery(manager, nursery, error)
+        if outcome is not None:
+            raise_as_is(collapse(outcome, error))
+    finally:
+        del outcome, error  # no cycle with the traceback
 
 
 def collapse(

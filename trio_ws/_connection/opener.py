@@ -41,6 +41,15 @@ def make_connection(endpoint: Endpoint, default: type[ConnectionT]) -> Connectio
     return connection
 
 
+async def make_scope(connection: Connection, endpoint: Endpoint) -> ConnectionScope:
+    """Make the scope of a connection, which is closed if that fails."""
+    try:
+        return ConnectionScope(connection, endpoint)
+    except BaseException:
+        await endpoint.abort()
+        raise
+
+
 class Opener(abc.ABC, Generic[ConnectionT]):
     """The base of connect() and accept(): entered, they open a scope."""
 
@@ -56,9 +65,13 @@ class Opener(abc.ABC, Generic[ConnectionT]):
     @enable_ki_protection
     async def __aenter__(self) -> ConnectionT:
         connection, endpoint = await self._open()
-        scope = ConnectionScope(connection, endpoint)
-        await scope.__aenter__()
+        scope = await make_scope(connection, endpoint)
         self._scopes.append(scope)
+        try:
+            await scope.__aenter__()
+        except BaseException:
+            self._scopes.remove(scope)
+            raise
         return connection
 
     @enable_ki_protection

@@ -78,7 +78,7 @@ def current_budget() -> Budget:
         return budget
 
 
-def check_run(budget: Budget | None, call: str) -> None:
+def check_run(budget: Budget | None, call: str, of: str = "connection") -> None:
     """Raise RuntimeError unless this is the trio run of ``budget``; of any if None.
 
     From another thread a call works by luck, until the socket is full.
@@ -89,7 +89,7 @@ def check_run(budget: Budget | None, call: str) -> None:
     except RuntimeError:
         pass
     raise RuntimeError(
-        f"{call}() was called outside the trio run of the connection; in another "
+        f"{call}() was called outside the trio run of the {of}; in another "
         f"thread, call it by trio.from_thread.run() or trio.from_thread.run_sync()"
     ) from None
 

@@ -11,8 +11,8 @@ import trio
 from .._connection.connection import ServerConnection
 from .._connection.opener import Opened, Opener
 from .._endpoint.options import make_options
-from .._transports.make import check_context, transport_of
-from .opening import open_server
+from .._transports.make import check_context
+from .opening import open_server, take_accepted
 from .options import ServerOptions, ServerOptionsDict
 
 
@@ -21,9 +21,10 @@ async def open_on_stream(
 ) -> Opened[ServerConnection]:
     """Open a connection, but for its scope; as accept() does."""
     logger = options.logger or logging.getLogger("trio_ws.server")
+    reading = trio.CancelScope()  # which nobody cancels
     with trio.move_on_after(options.open_seconds):
-        transport = transport_of(stream, ssl, server_side=True)
-        return await open_server(transport, options, logger, reading=trio.CancelScope())
+        transport = await take_accepted(stream, ssl)
+        return await open_server(transport, options, logger, reading=reading)
     raise options.open_timed_out()
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import ssl as ssl_module
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.groups import collapse, leave_nursery, raise_as_is
+from .._connection.groups import run_in_nursery
 from .._endpoint.log import log_or_print
-from .._transports.base import Transport
-from .._transports.make import make_transport, transport_of
+from .opening import close_accepted
 
 # accept() fails with these for a connection that is gone before it is accepted;
 # accept(2) lists them.
@@ -38,31 +36,30 @@ _GONE = {
     if hasattr(errno, name)
 }
 
+# And with these where somebody else has closed the listener's descriptor.
+_CLOSED = {errno.EBADF, errno.ENOTSOCK}
+
 # With anything else where the process or the machine is short of something, as
-# of descriptors. Connections that end will give it back.
+# of descriptors or memory. Connections that end will give it back.
 _SHORTAGE_SLEEP = 0.1
 
 # So many connections are accepted in a row before others have their turn.
 _BATCH = 64
 
 AnyListener = trio.abc.Listener[Any]
-OnAccept = Callable[[Callable[[], Transport]], None]
+OnAccept = Callable[[trio.abc.Stream | socket.socket], None]
 
 
 class Acceptor:
     """Listeners, and what goes on while they accept."""
 
     def __init__(
-        self,
-        listeners: Sequence[AnyListener],
-        context: ssl_module.SSLContext | None,
-        logger: logging.Logger,
+        self, listeners: Sequence[AnyListener], logger: logging.Logger
     ) -> None:
         self._listeners = listeners
-        self._context = context
         self._logger = logger
         self._scope = trio.CancelScope()
-        self._short = False  # accept() failed for want of something
+        self._short = False  # of something that accepting takes
         self.stopped = trio.Event()  # nothing is accepted any more
 
     @property
@@ -82,28 +79,15 @@ class Acceptor:
     async def run(self, on_accept: OnAccept, on_start: Callable[[], None]) -> None:
         """Accept until stopped; close the listeners then.
 
-        ``on_accept`` is called with a function that makes the transport of a
-        connection: that may fail, and harm no other. ``on_start`` is called once all
-        listeners are waited for.
+        ``on_accept`` is called with what is accepted, which is closed if it raises;
+        a MemoryError ends nothing else. ``on_start`` is called once all listeners are
+        waited for.
 
+        Raises OSError if somebody else closes a listener's descriptor.
         **Cancellation**: the listeners are closed.
         """
-        try:
-            with self._scope:
-                await self._accept_all(on_accept, on_start)
-        finally:
-            self.stopped.set()
-            with trio.CancelScope(shield=True):
-                for listener in self._listeners:
-                    await listener.aclose()
 
-    async def _accept_all(
-        self, on_accept: OnAccept, on_start: Callable[[], None]
-    ) -> None:
-        manager = trio.open_nursery(strict_exception_groups=True)
-        nursery = await manager.__aenter__()
-        error: BaseException | None = None
-        try:
+        async def start(nursery: trio.Nursery) -> None:
             for listener in self._listeners:
                 if isinstance(listener, trio.SocketListener):
                     nursery.start_soon(self._accept_sockets, listener, on_accept)
@@ -112,15 +96,13 @@ class Acceptor:
             for sock in self.sockets:
                 self._logger.info("listening on %s", sock.getsockname())
             on_start()
-        except BaseException as exc:  # noqa: BLE001 # pragma: no cover - raised below
-            error = exc
-        outcome = await leave_nursery(manager, nursery, error)
+
         try:
-            if outcome is not None:
-                # One exception where one is enough, as of a KeyboardInterrupt.
-                raise_as_is(collapse(outcome, error))
+            with self._scope:
+                await run_in_nursery(start)
         finally:
-            del outcome, error  # no cycle with the traceback
+            self.stopped.set()
+            await close_listeners(self._listeners)
 
     @enable_ki_protection
     async def _accept_sockets(
@@ -131,13 +113,19 @@ class Acceptor:
         with socket.socket(fileno=listener.socket.dup().detach()) as sock:
             sock.setblocking(False)
             while True:
-                await trio.lowlevel.wait_readable(sock)
-                if not self._accept_batch(sock, on_accept):
+                try:
+                    await trio.lowlevel.wait_readable(sock)
+                    self._accept_batch(sock, on_accept)
+                except (OSError, MemoryError) as exc:
+                    if _is_closed(exc):
+                        sock.detach()  # by now, the descriptor may be another's
+                        raise
+                    self._log_shortage(exc)
                     await trio.sleep(_SHORTAGE_SLEEP)
 
     @enable_ki_protection
-    def _accept_batch(self, sock: socket.socket, on_accept: OnAccept) -> bool:
-        """Accept what is there; return False if there is a shortage."""
+    def _accept_batch(self, sock: socket.socket, on_accept: OnAccept) -> None:
+        """Accept what is there. Raises OSError, MemoryError."""
         for _ in range(_BATCH):
             try:
                 accepted, _address = sock.accept()
@@ -146,28 +134,34 @@ class Acceptor:
             except OSError as exc:
                 if exc.errno in _GONE:
                     continue
-                self._log_shortage(exc)
-                return False
-            on_accept(
-                partial(make_transport, accepted, self._context, server_side=True)
-            )
+                raise
+            try:
+                on_accept(accepted)
+            except BaseException:
+                accepted.close()
+                raise
         self._short = False
-        return True
 
     @enable_ki_protection
     async def _accept_streams(self, listener: AnyListener, on_accept: OnAccept) -> None:
         while True:
             try:
                 stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in _GONE:
-                    self._log_shortage(exc)
-                    await trio.sleep(_SHORTAGE_SLEEP)
-                continue
-            self._short = False
-            on_accept(partial(transport_of, stream, self._context, server_side=True))
+                try:
+                    on_accept(stream)
+                except BaseException:
+                    await close_accepted(stream)
+                    raise
+                self._short = False
+            except (OSError, MemoryError) as exc:
+                if isinstance(exc, OSError) and exc.errno in _GONE:
+                    continue
+                if _is_closed(exc):
+                    raise
+                self._log_shortage(exc)
+                await trio.sleep(_SHORTAGE_SLEEP)
 
-    def _log_shortage(self, exc: OSError) -> None:
+    def _log_shortage(self, exc: Exception) -> None:
         """Log a shortage, once for as long as it lasts."""
         if not self._short:
             self._short = True
@@ -175,5 +169,21 @@ class Acceptor:
                 self._logger,
                 logging.ERROR,
                 "accepting no connections for now: %s",
-                exc,
+                str(exc) or repr(exc),
             )
+
+
+def _is_closed(exc: Exception) -> bool:
+    """Tell a descriptor that somebody else has closed from a shortage."""
+    if isinstance(exc, OSError) and exc.errno in _CLOSED:
+        exc.add_note("a listener's descriptor was closed, not by its own aclose()")
+        return True
+    return False
+
+
+async def close_listeners(listeners: Sequence[AnyListener]) -> None:
+    """Close listeners, each whatever others raise. **Cancellation**: none."""
+    with trio.CancelScope(shield=True):
+        async with AsyncExitStack() as stack:
+            for listener in listeners:
+                stack.push_async_callback(listener.aclose)

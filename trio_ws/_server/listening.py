@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import trio
 
@@ -21,6 +21,9 @@ _BACKLOG = 0xFFFF
 
 # The first descriptor that systemd passes on; see sd_listen_fds(3).
 _LISTEN_FDS_START = 3
+
+# What tells a file from one that replaces it.
+Identity = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,10 +117,10 @@ async def _open_shared(
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 await sock.bind(address)
                 sock.listen(_BACKLOG if backlog is None else backlog)
+                listeners.append(trio.SocketListener(sock))
             except BaseException:
                 sock.close()
                 raise
-            listeners.append(trio.SocketListener(sock))
     except BaseException:
         for listener in listeners:
             listener.socket.close()
@@ -129,8 +132,8 @@ async def _open_shared(
 
 async def open_unix(
     path: str, mode: int | None, backlog: int | None
-) -> trio.SocketListener:
-    """Open a listener on a Unix socket.
+) -> tuple[trio.SocketListener, Identity]:
+    """Open a listener on a Unix socket; return what tells its file from another.
 
     A file that is there is replaced if it is a socket of this user's on which
     nobody listens, as a process that was killed leaves it. ``mode`` is that of
@@ -149,19 +152,16 @@ async def open_unix(
             if mode is not None:
                 os.chmod(path, mode)  # before listen(): nobody can have connected
             sock.listen(_BACKLOG if backlog is None else backlog)
+            return trio.SocketListener(sock), _identity(path)
         except BaseException:
             os.unlink(path)
             raise
     except BaseException:
         sock.close()
         raise
-    return trio.SocketListener(sock)
 
 
-Identity = tuple[int, int, int]
-
-
-def identity(path: str) -> Identity:
+def _identity(path: str) -> Identity:
     """Return what tells the file at ``path`` from one that replaces it."""
     # Once our socket is closed, a replacement can be given the same inode.
     status = os.stat(path)
@@ -171,7 +171,7 @@ def identity(path: str) -> Identity:
 def remove_unix(path: str, known: Identity) -> None:
     """Remove the file of a socket, unless it has been replaced."""
     with suppress(OSError):
-        if identity(path) == known:
+        if _identity(path) == known:
             os.unlink(path)
 
 
@@ -220,7 +220,11 @@ def open_systemd_listeners() -> list[trio.SocketListener]:
     descriptors = range(_LISTEN_FDS_START, _LISTEN_FDS_START + int(count))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    return [_of_socket(socket.socket(fileno=fd)) for fd in descriptors]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(fileno=fd)) for fd in descriptors]
+        listeners = [_of_socket(sock) for sock in sockets]
+        stack.pop_all()
+    return listeners
 
 
 def _of_socket(sock: socket.socket) -> trio.SocketListener:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl as ssl_module
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -17,6 +19,7 @@ from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
 from .._transports.base import Transport, read_some, write_all
+from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
 from .hooks import FAILED, answer
 from .options import ServerOptions
@@ -28,6 +31,26 @@ _LINGER = 1.0
 
 class Rejected(InvalidHandshake):
     """A hook, or a server that closes, answered with something else than 101."""
+
+
+async def take_accepted(
+    accepted: trio.abc.Stream | socket.socket, context: ssl_module.SSLContext | None
+) -> Transport:
+    """Make the transport of what was accepted, which is closed if that fails."""
+    try:
+        return transport_of(accepted, context, server_side=True)
+    except BaseException:
+        await close_accepted(accepted)
+        raise
+
+
+async def close_accepted(accepted: trio.abc.Stream | socket.socket) -> None:
+    """Close a stream at once, whatever it raises. **Cancellation**: none."""
+    if isinstance(accepted, socket.socket):
+        accepted.close()
+        return
+    with suppress(Exception), trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(accepted)
 
 
 async def open_server(

@@ -14,14 +14,14 @@ from trio.lowlevel import enable_ki_protection
 
 from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
 from .._endpoint.options import make_options
-from .._transports.make import check_context
 from .acceptor import AnyListener
-from .listening import ListenSpec, identity, open_unix, remove_unix
+from .listening import ListenSpec, open_unix, remove_unix
 from .options import ServerOptions, ServerOptionsDict
-from .server import Server, abandon_server, run_server
+from .server import Server, run_server
 from .sessions import Handler
 
 
+@enable_ki_protection
 async def serve(
     handler: Handler,
     port: int | None = None,
@@ -57,12 +57,11 @@ async def serve(
     with 1001 without waiting; those of a ``handler_nursery`` go on.
     """
     spec = ListenSpec(port, host, backlog, reuse_port, listeners)
-    server = await _make_server(
-        handler, spec, ssl, make_options(ServerOptions, "serve", options)
-    )
-    await run_server(server, handler_nursery, task_status)
+    made = make_options(ServerOptions, "serve", options)
+    await run_server(handler, spec, ssl, made, handler_nursery, task_status)
 
 
+@enable_ki_protection
 async def unix_serve(
     handler: Handler,
     path: str | os.PathLike[str],
@@ -85,10 +84,9 @@ async def unix_serve(
     **Cancellation** as of serve().
     """
     path = os.fspath(path)
-    listener = await open_unix(path, mode, backlog)
     # Wherever the process goes.
-    path = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
-    known = identity(path)
+    absolute = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
+    listener, known = await open_unix(path, mode, backlog)
     try:
         await serve(
             handler,
@@ -100,19 +98,7 @@ async def unix_serve(
         )
     finally:
         listener.socket.close()
-        remove_unix(path, known)
-
-
-async def _make_server(
-    handler: Handler,
-    spec: ListenSpec,
-    ssl: ssl_module.SSLContext | None,
-    options: ServerOptions,
-) -> Server:
-    if not callable(handler):
-        raise TypeError(f"handler: expected an async function; got {handler!r}")
-    check_context(ssl)
-    return Server(handler, await spec.open(), ssl, options)
+        remove_unix(absolute, known)
 
 
 class open_server:  # noqa: N801 - reads as the function that it is to its users
@@ -141,6 +127,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         made = make_options(ServerOptions, "open_server", options)
         self._arguments = (handler, spec, ssl, made)
         self._entered = False
+        self._scope = trio.CancelScope()  # of the server, not of the block
         self._task: trio.lowlevel.Task | None = None  # of the block, while it is in it
 
     @enable_ki_protection
@@ -148,12 +135,21 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         if self._entered:
             raise RuntimeError("open_server() can be entered once; call it again")
         self._entered = True
-        self._server = await _make_server(*self._arguments)
+        task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()
-        self._nursery.start_soon(run_server, self._server, None)
-        self._task = trio.lowlevel.current_task()
-        return self._server
+        try:
+            server: Server = await self._nursery.start(self._serve)
+        except BaseException as exc:
+            await leave_nursery(self._manager, self._nursery, exc)
+            raise
+        self._server = server
+        self._task = task
+        return server
+
+    async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
+        with self._scope:
+            await run_server(*self._arguments, task_status=task_status)
 
     @enable_ki_protection
     async def __aexit__(
@@ -166,7 +162,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         try:
             if trio.lowlevel.current_task() is not self._task:
                 if self._task is not None:
-                    abandon_server(self._server)
+                    self._scope.cancel()
                 raise wrong_task("the block of open_server()", self._task) from exc
             self._task = None
             outcome = exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from functools import partial
 from math import inf
 
@@ -12,10 +12,13 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.connection import ServerConnection
-from .._connection.groups import aexit, collapse, raise_as_is
+from .._connection.groups import run_in_nursery
+from .._endpoint.budget import check_run, current_budget
 from .._endpoint.options import check_seconds
 from .._protocol.closing import close_payload
-from .acceptor import Acceptor, AnyListener
+from .._transports.make import check_context
+from .acceptor import Acceptor, close_listeners
+from .listening import ListenSpec
 from .options import ServerOptions
 from .sessions import Handler, Sessions
 
@@ -25,16 +28,17 @@ class Server:
 
     def __init__(
         self,
-        handler: Handler,
-        listeners: Sequence[AnyListener],
-        context: ssl_module.SSLContext | None,
-        options: ServerOptions,
+        acceptor: Acceptor,
+        sessions: Sessions,
+        done: trio.Event,
+        logger: logging.Logger,
     ) -> None:
-        self.logger = options.logger or logging.getLogger("trio_ws.server")
-        self._sessions = Sessions(handler, options, self.logger)
-        self._acceptor = Acceptor(listeners, context, self.logger)
+        self.logger = logger
+        self._acceptor = acceptor
+        self._sessions = sessions
+        self._done = done
         self._port = _port_of(self.sockets)  # known also once they are closed
-        self._done = trio.Event()
+        self._budget = current_budget()
 
     @property
     def connections(self) -> Set[ServerConnection]:
@@ -74,8 +78,9 @@ class Server:
         ``timeout`` seconds to end, from the last close frame on; then they are
         cancelled. Returns when all have ended.
 
-        Raises ValueError or TypeError for wrong arguments, before anything is done.
-        A handler that calls it with a ``timeout`` of None waits for itself.
+        Raises ValueError or TypeError for wrong arguments, RuntimeError in another
+        thread, before anything is done. A handler that calls it with a ``timeout`` of
+        None waits for itself.
 
         **Cancellation**: the listeners are closed and the handlers cancelled,
         which makes each connection say 1001 without waiting.
@@ -85,56 +90,74 @@ class Server:
         check_seconds("spread", spread, zero=True)
         if spread in (None, inf):
             raise ValueError(f"spread: expected a finite number; got {spread}")
+        check_run(self._budget, "aclose", "server")
         self._sessions.refuse_new()
         self._acceptor.stop()
         try:
             # One that has just been accepted gets its session and its answer.
             await self._acceptor.stopped.wait()
-            idle = self._sessions.end_event()
-            async with trio.open_nursery() as nursery:
-                if close_connections:
-                    await self._sessions.close_connections(
-                        nursery, code, reason, spread
-                    )
-                with trio.CancelScope() as scope:
-                    if timeout is not None:
-                        scope.deadline = trio.current_time() + timeout
-                    await idle.wait()
-                self._sessions.cancel_all()
-            await idle.wait()
+            goodbye = (code, reason, spread) if close_connections else None
+            await run_in_nursery(partial(self._end_sessions, goodbye, timeout))
             await self._done.wait()
         except BaseException:
             self._sessions.cancel_all()
             raise
 
+    async def _end_sessions(
+        self,
+        goodbye: tuple[int, str, float] | None,
+        timeout: float | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Close the connections, if so wished; in the end, cancel what there is."""
+        idle = self._sessions.end_event()
+        if goodbye is not None:
+            await self._sessions.close_connections(nursery, *goodbye)
+        with trio.CancelScope() as scope:
+            if timeout is not None:
+                scope.deadline = trio.current_time() + timeout
+            await idle.wait()
+        self._sessions.cancel_all()
+        await idle.wait()
+
 
 @enable_ki_protection
 async def run_server(
-    server: Server,
-    handler_nursery: trio.Nursery | None,
+    handler: Handler,
+    spec: ListenSpec,
+    context: ssl_module.SSLContext | None,
+    options: ServerOptions,
+    handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled or closed; ``handler_nursery`` as of serve()."""
-    manager = trio.open_nursery(strict_exception_groups=True)
-    nursery = await manager.__aenter__()
-    nursery.start_soon(
-        server._acceptor.run,
-        partial(server._sessions.start, handler_nursery or nursery),
-        partial(task_status.started, server),
-    )
-    error = await aexit(manager, None)
-    server._done.set()
-    if error is not None:
+    """Listen, and serve until cancelled or closed; the arguments are those of serve().
+
+    Whatever is raised, the listeners are closed then.
+    """
+    if not callable(handler):
+        raise TypeError(f"handler: expected an async function; got {handler!r}")
+    check_context(context)
+    listeners = await spec.open()
+    try:
+        logger = options.logger or logging.getLogger("trio_ws.server")
+        sessions = Sessions(handler, context, options, logger)
+        acceptor = Acceptor(listeners, logger)
+        done = trio.Event()
+        server = Server(acceptor, sessions, done, logger)
+
+        async def serve(nursery: trio.Nursery) -> None:
+            await acceptor.run(
+                partial(sessions.start, handler_nursery or nursery),
+                partial(task_status.started, server),
+            )
+
         try:
-            raise_as_is(collapse(error, None))
+            await run_in_nursery(serve)
         finally:
-            del error  # no cycle with the traceback
-
-
-def abandon_server(server: Server) -> None:
-    """Close the listeners and cancel the sessions; wait for nothing."""
-    server._acceptor.stop()
-    server._sessions.cancel_all()
+            done.set()
+    except BaseException:
+        await close_listeners(listeners)  # accepting may not have begun
+        raise
 
 
 def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:

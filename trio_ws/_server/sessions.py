@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Set
 
 import trio
@@ -10,7 +12,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._connection.connection import ServerConnection
 from .._connection.groups import split_errors
-from .._connection.opener import Opened
+from .._connection.opener import Opened, make_scope
 from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
@@ -19,8 +21,7 @@ from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
-from .._transports.base import Transport
-from .opening import Rejected, open_server
+from .opening import Rejected, open_server, take_accepted
 from .options import ServerOptions
 
 # So many close frames are sent in one turn of the loop.
@@ -32,14 +33,14 @@ Handler = Callable[[ServerConnection], Awaitable[object]]
 class Session:
     """A connection of a server, before, while and after it is open."""
 
-    __slots__ = ("_scope", "cancelled", "connection", "endpoint", "reading")
+    __slots__ = ("cancelled", "connection", "endpoint", "reading", "scope")
 
     def __init__(self) -> None:
         self.connection: ServerConnection | None = None
         self.endpoint: Endpoint | None = None
         # While the request is read; cancelled: answer without waiting.
-        self.reading: trio.CancelScope | None = None
-        self._scope: trio.CancelScope | None = None
+        self.reading: trio.CancelScope | None = trio.CancelScope()
+        self.scope = trio.CancelScope()  # of what goes on now: first, the opening
         self.cancelled = False
 
     @property
@@ -49,14 +50,12 @@ class Session:
 
     def cancel(self) -> None:
         """Cancel what goes on now and what follows."""
-        self.cancelled = True
-        # Its task may have had no step yet, or one be due in which it goes on.
-        if self._scope is not None:  # pragma: no branch - chance orders a turn's tasks
-            self._scope.cancel()
+        self.cancelled = True  # a step may be due in which it goes on
+        self.scope.cancel()
 
     def runs_in(self, scope: trio.CancelScope) -> None:
         """Say which scope cancels what goes on now."""
-        self._scope = scope
+        self.scope = scope
         if self.cancelled:  # pragma: no cover - chance orders a turn's tasks
             scope.cancel()
 
@@ -69,9 +68,14 @@ class Sessions:
     """
 
     def __init__(
-        self, handler: Handler, options: ServerOptions, logger: logging.Logger
+        self,
+        handler: Handler,
+        context: ssl_module.SSLContext | None,
+        options: ServerOptions,
+        logger: logging.Logger,
     ) -> None:
         self._handler = handler
+        self._context = context
         self._options = options
         self._logger = logger
         self._sessions: dict[Session, None] = {}
@@ -94,25 +98,33 @@ class Sessions:
     # -- One session ---------------------------------------------------------
 
     @enable_ki_protection
-    def start(self, nursery: trio.Nursery, make: Callable[[], Transport]) -> None:
-        """Start to serve one connection, whose transport ``make`` makes."""
+    def start(
+        self, nursery: trio.Nursery, accepted: trio.abc.Stream | socket.socket
+    ) -> None:
+        """Start to serve one connection; take it over unless this raises."""
         session = Session()
-        nursery.start_soon(self._serve, session, make, name="trio_ws session")
         self._sessions[session] = None  # before its task runs: aclose() may come first
+        try:
+            nursery.start_soon(self._serve, session, accepted, name="trio_ws session")
+        except BaseException:
+            del self._sessions[session]
+            raise
 
     @enable_ki_protection
-    async def _serve(self, session: Session, make: Callable[[], Transport]) -> None:
+    async def _serve(
+        self, session: Session, accepted: trio.abc.Stream | socket.socket
+    ) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
         scope: ConnectionScope | None = None
         error = rest = None
         try:
-            opened = await self._open(session, make)
-            del make
+            opened = await self._open(session, accepted)
+            del accepted
             if opened is None:
                 return
             connection, session.endpoint = opened
             session.connection = connection
-            scope = ConnectionScope(connection, session.endpoint)
+            scope = await make_scope(connection, session.endpoint)
             async with scope:
                 session.runs_in(scope.outermost)
                 if self._goodbye is not None:
@@ -153,22 +165,23 @@ class Sessions:
         await self._handler(connection)
 
     async def _open(
-        self, session: Session, make: Callable[[], Transport]
+        self, session: Session, accepted: trio.abc.Stream | socket.socket
     ) -> Opened[ServerConnection] | None:
         """Do the opening handshake; log what goes wrong and return None."""
         options = self._options
+        reading = session.reading
+        assert reading is not None  # until the end of this
         try:
-            transport = make()
-            with trio.move_on_after(options.open_seconds) as opening:
-                session.runs_in(opening)
-                session.reading = trio.CancelScope()
+            with session.scope as opening:
+                opening.deadline = trio.current_time() + options.open_seconds
                 if self._closing:
-                    session.reading.cancel()
+                    reading.cancel()
+                transport = await take_accepted(accepted, self._context)
                 return await open_server(
                     transport,
                     options,
                     self._logger,
-                    reading=session.reading,
+                    reading=reading,
                     refuse=self._refuse,
                 )
             if not session.cancelled:
