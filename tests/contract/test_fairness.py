@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.peers.in_memory import BINARY, PONG, frame
+from tests.peers.in_memory import BINARY, PING, PONG, frame
 from trio_ws import (
     ClientConnection,
     Connection,
@@ -29,6 +29,7 @@ from trio_ws import (
 )
 from trio_ws._endpoint import budget as _pace
 from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint import goodbye as _goodbye
 from trio_ws._endpoint import reader as _reading
 from trio_ws._endpoint.counter import CALLS, SECONDS
 from trio_ws._endpoint.reader import RECEIVER
@@ -289,6 +290,57 @@ async def test_readers_of_many_connections(
             await ws.send("wake up")
         await turns.pass_by(20)
         assert 10 <= turns.most <= 20
+
+
+@pytest.mark.parametrize("what", ["pongs", "pings", "messages"])
+@pytest.mark.parametrize("count", [1, 10])
+async def test_goodbyes_to_peers_that_flood(
+    turns: Turns,
+    floods: dict[object, Flood],
+    now: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    count: int,
+) -> None:
+    class Slow(Flood):
+        def read(self, size: int) -> bytes:
+            now[0] += SECONDS / 4
+            return super().read(size)
+
+    rest = {"pongs": PONGS, "pings": frame(PING, bytes(125)), "messages": MESSAGES}
+    monkeypatch.setattr(_goodbye, "perf_counter", lambda: now[0])
+    heard = 0
+
+    def hear(_: bytes) -> None:
+        nonlocal heard
+        heard += 1
+
+    async def be_flooded() -> None:
+        async with connected() as ws:
+            floods[ws._endpoint.transport] = Slow(turns, b"", rest[what])
+            ws._endpoint.engine.on_pong = hear
+            await ws.send("wake up")
+            await trio.sleep_forever()
+
+    def reads() -> int:
+        return sum(len(flood.sizes) for flood in floods.values())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(be_flooded)
+        while len(floods) < count or not all(each.sizes for each in floods.values()):
+            await trio.lowlevel.checkpoint()
+        await turns.pass_by(20)
+        turns.most = heard = 0
+        before = reads()
+        nursery.cancel_scope.cancel()
+    after = reads()
+    # What is thrown away is bounded, and so is how much at a time: for each connection
+    # what it hears, then a millisecond for all; and its reader has a step of its own.
+    assert after - before <= count * (5 + 2 * 64 + 2)
+    assert turns.most <= 2 * (count * (5 + 1) + 5)
+    # Not all that is thrown away is parsed.
+    assert heard <= count * 7 * (READ_SIZE // len(PONGS) + 1)
 
 
 @asynccontextmanager

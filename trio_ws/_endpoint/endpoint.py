@@ -34,6 +34,7 @@ from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Request, Response
 from .._transports.base import Transport
 from .ending import Ending
+from .goodbye import discard, hear, take_leave
 from .host import CLOSED, CLOSING, HALF_CLOSED, NO_HOST, RUNNING, STOPPED
 from .keepalive import Keepalive
 from .log import FrameLog
@@ -53,13 +54,8 @@ _LINGER = 1.0
 # from the server after a reasonable time period) a client MAY initiate the TCP Close".
 _PATIENCE = 2.0
 
-# A stream of the user's may need turns of the loop, though no time, to write.
-_GOODBYE_TURNS = 16
-
 # Of a peer that can be told nothing, more is read than any buffer holds by default.
 _LAST_READS = 256
-
-_GOODBYE_DRAIN = 64  # reads, to discard, before a socket is closed in a hurry
 
 
 class Endpoint:
@@ -189,8 +185,7 @@ class Endpoint:
             # idle connection. While closing, the deadline is that of closing.
             while self.state < STOPPED and trio.current_time() < self._deadline:
                 if self.ending.abandoned:
-                    self._begin_goodbye(1001, "")
-                    self._end_goodbye()
+                    await self._say_goodbye(1001, "")
                     break
                 due = inf if keepalive is None else keepalive.due
                 try:
@@ -322,9 +317,12 @@ class Endpoint:
             self.writer.state = BROKEN
             if isinstance(exc, ConnectionResetError | ConnectionAbortedError):
                 self.reader.reset = exc
-            for _ in range(_LAST_READS):
-                if self.engine.phase in FINAL or not self.reader.read_now():
-                    break
+            if self.engine.phase is OPEN:
+                for _ in range(_LAST_READS):
+                    if self.engine.phase in FINAL or not self.reader.read_now():
+                        break
+            else:  # nobody wants its messages
+                hear(self.engine, self.reader)
             self.reader.reset = None  # no cycle with its traceback
             self.lost(exc)
 
@@ -411,18 +409,14 @@ class Endpoint:
     async def goodbye(self, code: int, reason: str) -> None:
         """Say and close what needs no waiting (R11). **Cancellation**: none."""
         try:
-            self._begin_goodbye(code, reason)
-            for _ in range(_GOODBYE_TURNS):
-                if self.writer.flushed or self.writer.state is BROKEN:
-                    break
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            self._end_goodbye()
+            if self.state < STOPPED:
+                await self._say_goodbye(code, reason)
         finally:  # whatever an extension of the user's raises
             self._stop_reading()
             with trio.CancelScope(shield=True):
                 await self.wait_closed()
 
-    def _begin_goodbye(self, code: int, reason: str) -> None:
+    async def _say_goodbye(self, code: int, reason: str) -> None:
         if self.ending.abandoned:
             self.writer.start(None)
         if self.engine.phase is OPEN:
@@ -430,14 +424,9 @@ class Endpoint:
                 self.fail(1011, "message was not completed", None)
             else:
                 self.close(code, reason)
-        self.writer.write_some()
-
-    def _end_goodbye(self) -> None:
-        if self.writer.flushed:
-            self.transport.shutdown()
-        for _ in range(_GOODBYE_DRAIN):
-            if self.writer.state is BROKEN or not self.reader.read_now():
-                break
+        await take_leave(self.engine, self.reader, self.writer, self.transport)
+        self._settle()
+        await discard(self.reader)
 
     # -- Without a scope -----------------------------------------------------
 
