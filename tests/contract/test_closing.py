@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
 from typing import Any, Literal
 
@@ -14,8 +15,16 @@ from trio.testing import MockClock
 
 from tests.peers.in_memory import MemoryListener, RawPeer
 from tests.peers.stream_peer import URI, StreamPeer, server_peer
-from tests.peers.wire import CLOSE, KEY, PING, PONG, TEXT, close_frame, frame
-from trio_ws import Connection, ServerConnection, accept, connect, open_server
+from tests.peers.wire import CLOSE, CONT, KEY, PING, PONG, TEXT, close_frame, frame
+from trio_ws import (
+    Connection,
+    ServerConnection,
+    State,
+    accept,
+    broadcast,
+    connect,
+    open_server,
+)
 from trio_ws.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -181,6 +190,272 @@ async def test_a_server_that_closes_amid_a_message(
     last = said[-1]
     assert isinstance(last, tuple)
     assert int.from_bytes(last[1][:2], "big") == code
+
+
+async def closed_ok(call: Callable[[], object]) -> None:
+    """See that a call says at once that the connection is closed in good order."""
+    before = trio.current_time()
+    with pytest.raises(ConnectionClosedOK):
+        outcome = call()
+        if inspect.isawaitable(outcome):
+            await outcome
+    assert trio.current_time() == before
+
+
+@by_role
+@pytest.mark.parametrize("way", WAYS)
+async def test_nothing_new_begins_while_a_message_is_completed(
+    role: Role, way: str, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+    seen: list[object] = []
+    ended: list[object] = []
+
+    async def queues(message: str | list[str]) -> None:
+        with pytest.raises(ConnectionClosed):
+            await ws.send(message)
+        ended.append("queued")
+
+    async def iterate() -> None:
+        assert [message async for message in ws] == []
+
+    async def others() -> None:
+        await trio.sleep(1)
+        assert ws.state is State.CLOSING
+        assert ws.close_code is None
+        for call in (
+            lambda: ws.send("x"),
+            lambda: ws.send(["x"]),
+            lambda: ws.send(fragments(0)),
+            lambda: ws.send_nowait("x"),
+            ws.recv,
+            ws.recv_nowait,
+            ws.ping,
+            ws.pong,
+        ):
+            await closed_ok(call)
+        await iterate()
+        assert broadcast([ws], "x", slow="close") == []
+        peer.feed(frame(PING, b"still", key=key_of(role)))
+        peer.feed(frame(TEXT, b"too late", key=key_of(role)))
+        await trio.sleep(1)
+        await closed_ok(ws.recv_nowait)
+
+    async with trio.open_nursery() as nursery:
+        async with opened(role, peer, close_timeout=5) as ws:
+            nursery.start_soon(send_slowly, ws, 3, seen)
+            await trio.testing.wait_all_tasks_blocked()
+            for message in ("x", ["x", "y"], "z"):
+                nursery.start_soon(queues, message)
+            nursery.start_soon(others)
+            peer.feed(frame(TEXT, b"nobody takes it", key=key_of(role)))
+            await trio.testing.wait_all_tasks_blocked()
+            await close_by(ws, way, 1000)
+    assert seen == ["sent"]
+    assert ended == ["queued"] * 3
+    assert [(each.opcode, each.data) for each in peer.frames] == [
+        (TEXT, b"one "),
+        (PONG, b"still"),
+        (CONT, b"two"),
+        (CONT, b""),
+        (CLOSE, b"\x03\xe8"),
+    ]
+    assert trio.current_time() == 3
+
+
+@by_role
+async def test_who_waits_is_told_before_a_message_is_completed(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+    seen: list[object] = []
+    told: list[float] = []
+
+    async def waits(call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(ConnectionClosedOK):
+            await call()
+        told.append(trio.current_time())
+
+    async with opened(role, peer, close_timeout=5) as ws:
+        ws.nursery.start_soon(send_slowly, ws, 3, seen)
+        ws.nursery.start_soon(waits, ws.recv)
+        ws.nursery.start_soon(waits, ws.ping)
+        await trio.testing.wait_all_tasks_blocked()
+        await ws.aclose()
+        assert told == [0, 0]
+        assert trio.current_time() == 3
+    assert seen == ["sent"]
+
+
+@by_role
+async def test_closing_amid_a_message_wakes_a_reader_that_paused(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+    async with opened(role, peer, max_queue=1, close_timeout=5) as ws:
+        for _ in range(9):
+            peer.feed(frame(TEXT, b"x", key=key_of(role)))
+            await trio.testing.wait_all_tasks_blocked()
+        assert ws._endpoint.reader.paused
+        ws.nursery.start_soon(send_slowly, ws, 3, [])
+        await trio.testing.wait_all_tasks_blocked()
+        ws.nursery.start_soon(ws.aclose)
+        peer.feed(frame(PING, b"there?", key=key_of(role)))
+        await trio.sleep(1)
+        assert PONG in [each.opcode for each in peer.frames]
+    assert trio.current_time() == 3
+
+
+@by_role
+@pytest.mark.parametrize("way", WAYS)
+async def test_senders_of_fragments_that_queue_put_no_close_off(
+    role: Role, way: str, autojump_clock: MockClock
+) -> None:
+    # Which task is first after a message's end is up to the scheduler.
+    for _ in range(10):
+        peer = peer_for(role)
+        answer_close(peer, role)
+        seen: list[object] = []
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            async with opened(role, peer, close_timeout=5) as ws:
+                for _ in range(4):
+                    nursery.start_soon(send_slowly, ws, 2, seen)
+                await trio.sleep(1)
+                await close_by(ws, way, 1000)
+        assert seen[0] == "sent"
+        assert len(seen) == 4
+        assert set(seen[1:]) <= {ConnectionClosedOK, ConnectionClosedError}
+        assert b"".join(each.data for each in peer.frames[:-1]) == b"one two"
+        assert close_code(peer) == 1000
+        assert trio.current_time() == start + 2
+
+
+@by_role
+@pytest.mark.parametrize("seconds", [5, None])
+async def test_what_follows_a_message_has_the_time_that_is_left(
+    role: Role, seconds: float | None, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)  # which answers nothing
+    seen: list[object] = []
+    async with opened(role, peer, close_timeout=seconds) as ws:
+        ws.nursery.start_soon(send_slowly, ws, 3 if seconds else 300, seen)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1000):
+            await ws.aclose()
+    assert seen == ["sent"]
+    assert close_code(peer) == 1000
+    assert trio.current_time() == (seconds or 1000)
+
+
+@by_role
+@pytest.mark.parametrize("way", ["aclose", "by block"])
+@pytest.mark.parametrize("after", ["goes on", "ends"])
+async def test_an_iterable_that_closes_doesnt_wait_for_itself(
+    role: Role, way: str, after: str, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+
+    async def closing() -> AsyncIterator[str]:
+        yield "one "
+        await close_by(ws, way, 1000)
+        if after == "goes on":
+            yield "two"
+
+    async with opened(role, peer, close_timeout=5) as ws:
+        with pytest.raises(ConnectionClosedOK):
+            await ws.send(closing())
+    assert [(each.opcode, each.data[:2]) for each in peer.frames] == [
+        (TEXT, b"on"),
+        (CLOSE, b"\x03\xf3"),
+    ]
+    assert trio.current_time() == 0
+
+
+@by_role
+async def test_an_iterable_that_closes_beside_another_task(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+
+    async def closing() -> AsyncIterator[str]:
+        yield "one "
+        await trio.sleep(1)
+        await ws.aclose()
+
+    async with opened(role, peer, close_timeout=5) as ws:
+        ws.nursery.start_soon(ws.send, closing())
+        await trio.testing.wait_all_tasks_blocked()
+        await ws.aclose(4000)
+        assert trio.current_time() == 1
+    assert close_code(peer) == 1011
+
+
+@by_role
+async def test_an_iterable_that_closes_before_it_has_begun(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+
+    async def closing() -> AsyncIterator[str]:
+        await ws.aclose(4000)
+        yield "never"
+
+    async with opened(role, peer, close_timeout=5) as ws:
+        with pytest.raises(ConnectionClosedOK):
+            await ws.send(closing())
+    assert [each.opcode for each in peer.frames] == [CLOSE]
+    assert close_code(peer) == 4000
+
+
+@by_role
+@pytest.mark.parametrize("fails", ["cancelled", "raises"])
+async def test_a_message_that_fails_while_somebody_closes(
+    role: Role, fails: str, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+
+    async def failing() -> AsyncIterator[str]:
+        yield "one "
+        await trio.sleep(1)
+        raise UserError
+
+    async def send() -> None:
+        with trio.move_on_after(1 if fails == "cancelled" else inf):
+            with contextlib.suppress(UserError):
+                await ws.send(fragments(9) if fails == "cancelled" else failing())
+
+    async with opened(role, peer, close_timeout=5) as ws:
+        ws.nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        await ws.aclose()
+        assert trio.current_time() == 1
+    assert close_code(peer) == 1011
+
+
+@by_role
+async def test_a_message_under_way_waits_for_room_while_somebody_closes(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    answer_close(peer, role)
+    async with opened(role, peer, close_timeout=5, write_limit=10) as ws:
+        peer.takes = 0
+        ws.nursery.start_soon(ws.send, ["a" * 20_000, "b" * 20_000, "c"])
+        await trio.testing.wait_all_tasks_blocked()
+        ws.nursery.start_soon(ws.aclose)
+        await trio.sleep(1)
+        peer.take(inf)
+    data = [each.data for each in peer.frames if each.opcode != CLOSE]
+    assert b"".join(data) == b"a" * 20_000 + b"b" * 20_000 + b"c"
+    assert close_code(peer) == 1000
 
 
 # By its own block (R11)

@@ -16,6 +16,7 @@ from trio_ws._protocol.closing import (
     FINAL,
     OK_CODES,
     TABLE,
+    UNCLOSED,
     Close,
     CloseCode,
     Event,
@@ -27,6 +28,7 @@ from trio_ws._protocol.closing import (
 from trio_ws._protocol.opcodes import MAX_CONTROL_PAYLOAD
 
 OPEN = Phase.OPEN
+FINISHING = Phase.FINISHING
 CLOSE_SENT = Phase.CLOSE_SENT
 CLOSE_RECEIVED = Phase.CLOSE_RECEIVED
 CLOSE_DONE = Phase.CLOSE_DONE
@@ -53,6 +55,17 @@ ALLOWED = {
         "SEND_CONTROL": OPEN,
         "RECV_DATA": OPEN,
         "RECV_CONTROL": OPEN,
+        "SEND_CLOSE": CLOSE_SENT,
+        "RECV_CLOSE": CLOSE_RECEIVED,
+        "EOF": FAILED,
+        "FAIL": FAILED,
+    },
+    # The fragments of a message that has begun, and nothing else of the user's. Set by
+    # who wants to close.
+    FINISHING: {
+        "SEND_DATA": FINISHING,
+        "RECV_DATA": FINISHING,
+        "RECV_CONTROL": FINISHING,
         "SEND_CLOSE": CLOSE_SENT,
         "RECV_CLOSE": CLOSE_RECEIVED,
         "EOF": FAILED,
@@ -148,6 +161,8 @@ def choices(joint: Joint, who: int, *, failures: bool) -> Iterator[Joint]:
                 phase=phase, sent_close=side.sent_close or what == CLOSE
             )
             yield joint.changed(who, after, (what,))
+    if side.phase is OPEN:
+        yield joint.changed(who, side._replace(phase=FINISHING), ())
     fail = TABLE.get((side.phase, Event.FAIL))
     if failures and fail is not None:
         # With a close frame, where none was sent, and without, as when the
@@ -177,8 +192,8 @@ def duties(joint: Joint, who: int, *, server: bool) -> Iterator[Joint]:
                 saw_end=side.saw_end or what == EOF,
             )
             yield joint.changed(who, after, (), taken=1)
-    if side.phase is CLOSE_RECEIVED and room:
-        phase = TABLE[CLOSE_RECEIVED, Event.SEND_CLOSE]
+    if side.phase in (FINISHING, CLOSE_RECEIVED) and room:
+        phase = TABLE[side.phase, Event.SEND_CLOSE]
         yield joint.changed(who, side._replace(phase=phase, sent_close=True), (CLOSE,))
     # RFC 6455, section 7.1.1: the server ends its stream first.
     may_end = side.phase in FINAL or (side.phase is CLOSE_DONE and server)
@@ -280,6 +295,11 @@ def test_close_codes() -> None:
         code.name: code.value for code in websockets.frames.CloseCode
     }
     assert {1000, 1001, 1005} == OK_CODES
+
+
+def test_a_close_frame_of_ours_may_be_first_where_none_has_come() -> None:
+    may_send = {phase for phase, event in TABLE if event is Event.SEND_CLOSE}
+    assert may_send - {CLOSE_RECEIVED} == UNCLOSED
 
 
 def test_which_codes_are_sendable() -> None:

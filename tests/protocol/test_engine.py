@@ -16,6 +16,7 @@ from trio_ws._protocol.closing import (
     CLOSE_SENT,
     CLOSED,
     FAILED,
+    FINISHING,
     OPEN,
     TABLE,
     Close,
@@ -82,10 +83,19 @@ def send(side: Engine, payload: bytes, opcode: int = BINARY, fin: bool = True) -
     side.outbox.push(side.data_frame(opcode, payload, fin))
 
 
+def finish(side: Engine) -> None:
+    """Want to close once the message under way is whole, as the endpoint does."""
+    if phase(side) is OPEN:
+        side.phase = FINISHING
+        side.discard_messages()
+
+
 def to_phase(wanted: Phase, *, client: bool = False, trace: Any = None) -> Engine:
     """Bring a connection to a phase, its outbox empty."""
     side = Engine(client=client, max_size=None, trace_received=trace)
-    if wanted is CLOSE_SENT:
+    if wanted is FINISHING:
+        finish(side)
+    elif wanted is CLOSE_SENT:
         side.close(1000, "")
     elif wanted in (CLOSE_DONE, CLOSED):
         side.receive(incoming_close(side, 1000))
@@ -98,7 +108,7 @@ def to_phase(wanted: Phase, *, client: bool = False, trace: Any = None) -> Engin
     return side
 
 
-REACHABLE = [OPEN, CLOSE_SENT, CLOSE_DONE, FAILED, CLOSED]
+REACHABLE = [OPEN, FINISHING, CLOSE_SENT, CLOSE_DONE, FAILED, CLOSED]
 
 
 # Receiving
@@ -456,6 +466,50 @@ def test_what_cannot_be_sent_any_more(left: Phase) -> None:
 
 
 @ROLES
+def test_a_message_that_is_finished_before_closing(client: bool) -> None:
+    side = engine(client=client)
+    send(side, b"a", fin=False)
+    side.receive(incoming(side, TEXT, b"nobody took it"))
+    side.receive(incoming(side, TEXT, b"nor", fin=False))
+    finish(side)
+    assert phase(side) is FINISHING
+    assert not side.messages
+    assert side.queued == 0
+    assert side.decoder.partial_size == 0
+    assert not side.idle
+    side.receive(
+        incoming(side, CONT, b"the rest")
+        + incoming(side, TEXT, b"more")
+        + incoming(side, PING, b"p")
+    )
+    assert not side.messages
+    side.outbox.batch_limit = 1000
+    assert not side.queue_behind("another message", True)
+    for call in (lambda: side.send_ping(b""), lambda: side.send_pong(b"")):
+        with pytest.raises(ProtocolError, match="impossible in state FINISHING"):
+            call()
+    send(side, b"b", CONT)
+    side.close(1000, "")
+    assert phase(side) is CLOSE_SENT
+    assert sent(side) == [
+        (PONG, b"p"),
+        (BINARY, b"a"),
+        (CONT, b"b"),
+        (CLOSE, b"\x03\xe8"),
+    ]
+
+
+def test_the_stream_ends_while_a_message_is_finished() -> None:
+    side = engine()
+    send(side, b"a", fin=False)
+    finish(side)
+    side.receive_eof()
+    assert phase(side) is FAILED
+    assert side.outbox.size == 0
+    assert side.lost_data
+
+
+@ROLES
 def test_closing(client: bool) -> None:
     side = engine(client=client)
     send(side, b"a")
@@ -666,6 +720,7 @@ def test_each_step_is_one_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
         steps: list[Any] = [
             lambda side: send(side, b"a"),
             lambda side: side.send_ping(b""),
+            finish,
             lambda side: side.close(1000, ""),
             lambda side: side.fail(1011, "", None),
             lambda side: side.lose(OSError()),
@@ -686,8 +741,15 @@ def test_each_step_is_one_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     single = {(here, there) for (here, _), there in TABLE.items()}
     same = {(each, each) for each in REACHABLE}
     # A close frame that comes is answered in the same step.
-    assert taken - single - same == {(OPEN, CLOSE_DONE)}
+    assert taken - single - same == {
+        (OPEN, FINISHING),
+        (OPEN, CLOSE_DONE),
+        (FINISHING, CLOSE_DONE),
+    }
     assert taken >= {
+        (OPEN, FINISHING),
+        (FINISHING, CLOSE_SENT),
+        (FINISHING, FAILED),
         (OPEN, CLOSE_SENT),
         (OPEN, FAILED),
         (CLOSE_SENT, CLOSE_DONE),

@@ -335,9 +335,10 @@ class Connection(trio.abc.Channel[str | bytes]):
         """Close the connection: what was sent, a close frame, the answer.
 
         Waits for the closing handshake (RFC 6455, section 7.1.2) and the end
-        of TCP, ``close_timeout`` at most. Messages that weren't received are
-        discarded. From now on every call raises ConnectionClosedOK. Does
-        nothing on a connection that is closed.
+        of TCP, ``close_timeout`` at most; in that time a fragmented message that
+        another task is sending can end, else the connection is closed with 1011.
+        Messages that weren't received are discarded. From now on every call
+        raises ConnectionClosedOK. Does nothing on a connection that is closed.
 
         Raises ConnectionClosedError if messages that send() had accepted
         couldn't be written and nobody was told so far; ValueError, and does

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._protocol.closing import CONNECTING, OPEN, in_order
+from .._protocol.closing import CONNECTING, UNCLOSED, in_order
 from .._protocol.engine import Engine
 from .errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from .options import Options
@@ -118,7 +118,9 @@ class Ending:
         """Whether the connection ended, not in good order nor by the user."""
         engine = self._engine
         return not (
-            engine.phase is OPEN or self.aclosed or in_order(engine.rcvd, engine.sent)
+            engine.phase in UNCLOSED
+            or self.aclosed
+            or in_order(engine.rcvd, engine.sent)
         )
 
     @enable_ki_protection

@@ -24,7 +24,9 @@ from .._protocol.closing import (
     CONNECTING,
     FAILED,
     FINAL,
+    FINISHING,
     OPEN,
+    UNCLOSED,
     ends_tcp,
     listens_on,
 )
@@ -68,6 +70,7 @@ class Endpoint:
 
     __slots__ = (
         "_close_as",
+        "_close_by",
         "_closed_event",
         "_deadline",
         "_id",
@@ -128,8 +131,9 @@ class Endpoint:
         self._reader_scope: trio.CancelScope | None = None
         self._deadline = inf  # of closing: then the reader ends
         self._pinger_scope: trio.CancelScope | None = None
-        # What the first says that closes, while a message is yet to be completed.
+        # Of the first that closes amid a message: what it says, and the deadline.
         self._close_as: tuple[int, str] | None = None
+        self._close_by = inf
         self._closed_event: trio.Event | None = None
 
     @property
@@ -191,7 +195,7 @@ class Endpoint:
                 try:
                     with trio.CancelScope(shield=shield) as self._reader_scope:
                         self._reader_scope.deadline = (
-                            due if self.state is RUNNING else self._deadline
+                            due if self.engine.phase is OPEN else self._deadline
                         )
                         await self.reader.run()
                         if self.state < STOPPED:
@@ -250,7 +254,9 @@ class Endpoint:
         if reader.parked is not None:
             reader.wake_parked()
         if engine.phase is not OPEN and self.state is RUNNING:
-            self._begin_end()
+            self._turn_away()
+            if engine.phase is not FINISHING:
+                self._begin_end()
         if engine.phase is FAILED and not isinstance(engine.cause, EOFError):
             self._set_deadline(_LINGER)
         if engine.outbox.size or self.state is not RUNNING:
@@ -258,16 +264,21 @@ class Endpoint:
             # on the wire yet, and our stream must not end before.
             self.writer.flush()
 
-    def _begin_end(self) -> None:
-        """Wake all who wait, and start the clocks."""
-        self.state = CLOSING
+    def _turn_away(self) -> None:
+        """Wake all who wait for something of the peer's."""
         if self.reader.by in (RECEIVER, RECEIVER_LAST):
             self.transport.wake()
         self.reader.wake()  # also where it has paused
+        self.pings.end()
+
+    def _begin_end(self) -> None:
+        """Wake all who wait to send, and start the clocks."""
+        self.state = CLOSING
         self.writer.wake_room()
         self.sender.wake_message_end()
+        if self.engine.phase is not FAILED:  # which has a while to be told
+            self._deadline = self._close_by
         self._set_deadline(self.options.close_timeout)
-        self.pings.end()
         # Senders that queue are woken one by the other.
         self.ending.begin(self.sender.waiting)
         if self._log is not None:
@@ -347,7 +358,7 @@ class Endpoint:
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame behind the data."""
         try:
-            self.engine.close(code, reason)
+            self.engine.close(*(self._close_as or (code, reason)))
         finally:  # what an extension can't say ends the connection
             self.changed()
 
@@ -384,27 +395,27 @@ class Endpoint:
         """Do the closing handshake. **Cancellation**: closes in a hurry."""
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self.sender.in_message and self.engine.phase is OPEN:
-                self._close_as = self._close_as or (code, reason)
-                await self._finish_message()
-            if self.engine.phase is OPEN:
-                self.close(*(self._close_as or (code, reason)))
+            if self.sender.in_message and self.engine.phase in UNCLOSED:
+                await self._finish_message(code, reason)
+            if self.engine.phase in UNCLOSED:
+                self.close(code, reason)
             await self.wait_closed()
         except BaseException:
             await self.goodbye(code, reason)
             raise
 
-    async def _finish_message(self) -> None:
-        """Give another task's fragmented message close_timeout to be completed (R6)."""
-        seconds = self.options.close_timeout
-        until = inf if seconds is None else trio.current_time() + seconds
-        with trio.move_on_at(until):
-            await self.sender.wait_message_end()
-        if self.sender.in_message and self.engine.phase is OPEN:
-            text = f"message was not completed within {seconds} s of closing"
-            self.fail(1011, "message was not completed", TimeoutError(text))
-        # What follows has the time that is left (R8).
-        self._deadline = min(self._deadline, until)
+    async def _finish_message(self, code: int, reason: str) -> None:
+        """Give a fragmented message under way close_timeout to be completed (R6)."""
+        if self.engine.phase is OPEN:
+            self._close_as = code, reason
+            if self.options.close_timeout is not None:
+                self._close_by = trio.current_time() + self.options.close_timeout
+            self.engine.phase = FINISHING
+            self.engine.discard_messages()
+            self.changed()
+        cause = await self.sender.finish(self._close_by)
+        if cause is not None and self.engine.phase in UNCLOSED:
+            self.fail(1011, "message was not completed", cause)
 
     async def goodbye(self, code: int, reason: str) -> None:
         """Say and close what needs no waiting (R11). **Cancellation**: none."""
@@ -419,7 +430,7 @@ class Endpoint:
     async def _say_goodbye(self, code: int, reason: str) -> None:
         if self.ending.abandoned:
             self.writer.start(None)
-        if self.engine.phase is OPEN:
+        if self.engine.phase in UNCLOSED:
             if self.sender.in_message:
                 self.fail(1011, "message was not completed", None)
             else:

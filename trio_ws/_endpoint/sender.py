@@ -8,7 +8,7 @@ from types import TracebackType
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._protocol.closing import OPEN
+from .._protocol.closing import FINISHING, OPEN
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
@@ -130,12 +130,18 @@ class Sender:
             await self._wait_room()
             self._commit(opcode, payload, fin=True, compress=compress)
 
+    @property
+    def _accepts(self) -> bool:
+        """Whether the next frame, of whoever's turn it is, is accepted."""
+        phase = self._engine.phase
+        return phase is OPEN or (phase is FINISHING and self.in_message)
+
     @enable_ki_protection
     def _commit(
         self, opcode: int, payload: bytes, *, fin: bool, compress: bool
     ) -> None:
         """Accept a frame: the one step in which a message is committed (R5)."""
-        if self._engine.phase is not OPEN:
+        if not self._accepts:
             raise self._ending.closed()
         self._writer.write(self._engine.data_frame(opcode, payload, fin, compress))
 
@@ -153,8 +159,10 @@ class Sender:
     ) -> None:
         """Accept the fragments of one message as they come."""
         iterator = aiter(fragments)
+        self._check_open()
         async with _Turn(self):
             await self._budget.checkpoint()
+            self._check_open()
             message = FragmentedMessage(text)
             try:
                 async for fragment in iterator:
@@ -169,7 +177,7 @@ class Sender:
                     await self._wait_room()
                     self._commit_fragment(message, b"", fin=True, compress=compress)
             except BaseException as exc:
-                if message.begun and self._engine.phase is OPEN:
+                if message.begun and self._accepts:
                     self.host.fail(1011, "message was not completed", exc)
                 raise
             finally:
@@ -182,14 +190,26 @@ class Sender:
                         scope.cancel()
                         await iterator.aclose()
 
-    async def wait_message_end(self) -> None:
-        """Wait for the end of a fragmented message, or of the connection.
+    def _check_open(self) -> None:
+        """See that a message may begin, before its iterable does anything."""
+        if self._engine.phase is not OPEN:
+            raise self._ending.closed()
 
-        **Cancellation**: changes nothing.
+    async def finish(self, deadline: float) -> Exception | None:
+        """Wait for the end of the message under way; return why it has none.
+
+        Also if the connection ends before. **Cancellation**: changes nothing.
         """
+        task = trio.lowlevel.current_task()
+        if self.lock is not None and self.lock.statistics().owner is task:
+            return RuntimeError("its own iterable has closed the connection")
         if self._message_end is None:
             self._message_end = trio.Event()
-        await self._message_end.wait()
+        with trio.move_on_at(deadline):
+            await self._message_end.wait()
+        if not self.in_message:
+            return None
+        return TimeoutError("message was not completed in time (close_timeout)")
 
     def wake_message_end(self) -> None:
         """Wake who waits for the end of a message: it is here, or will never be."""
@@ -202,6 +222,6 @@ class Sender:
 
         **Cancellation**: nothing is lost.
         """
-        while self._engine.phase is OPEN and not self._writer.has_room:
+        while self._accepts and not self._writer.has_room:
             self._reader.keep_reading()  # the peer may read no more before we do
             await self._writer.next_room()

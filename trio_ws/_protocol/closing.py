@@ -3,6 +3,7 @@
 The table doesn't know which side it plays: both do the same. What stands in it
 is allowed and says what the state becomes; a missing entry is an error of
 whoever did it, the caller's when sending, a protocol violation when receiving.
+From OPEN to FINISHING leads no event, but that this side wants to close.
 In the states of DEAF, whatever the peer still sends is discarded unparsed, so
 receiving has no entries there.
 """
@@ -28,6 +29,7 @@ class Phase(enum.Enum):
 
     CONNECTING = enum.auto()  # the opening handshake isn't done: nothing is allowed
     OPEN = enum.auto()  # data flows both ways
+    FINISHING = enum.auto()  # ours is to follow a message of ours that isn't whole yet
     CLOSE_SENT = enum.auto()  # our close frame is queued; the peer may still send
     CLOSE_RECEIVED = enum.auto()  # the peer's came; ours has to follow
     CLOSE_DONE = enum.auto()  # both; what is left is the end of the stream
@@ -50,6 +52,7 @@ class Event(enum.Enum):
 
 CONNECTING = Phase.CONNECTING
 OPEN = Phase.OPEN
+FINISHING = Phase.FINISHING
 CLOSE_SENT = Phase.CLOSE_SENT
 CLOSE_RECEIVED = Phase.CLOSE_RECEIVED
 CLOSE_DONE = Phase.CLOSE_DONE
@@ -65,6 +68,13 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     (OPEN, Event.RECV_CLOSE): CLOSE_RECEIVED,
     (OPEN, Event.EOF): FAILED,
     (OPEN, Event.FAIL): FAILED,
+    (FINISHING, Event.SEND_DATA): FINISHING,
+    (FINISHING, Event.SEND_CLOSE): CLOSE_SENT,
+    (FINISHING, Event.RECV_DATA): FINISHING,
+    (FINISHING, Event.RECV_CONTROL): FINISHING,
+    (FINISHING, Event.RECV_CLOSE): CLOSE_RECEIVED,
+    (FINISHING, Event.EOF): FAILED,
+    (FINISHING, Event.FAIL): FAILED,
     (CLOSE_SENT, Event.RECV_DATA): CLOSE_SENT,
     (CLOSE_SENT, Event.RECV_CONTROL): CLOSE_SENT,
     (CLOSE_SENT, Event.RECV_CLOSE): CLOSE_DONE,
@@ -77,6 +87,7 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     (CLOSE_DONE, Event.FAIL): FAILED,
 }
 
+UNCLOSED = frozenset({OPEN, FINISHING})  # a close frame may be sent
 DEAF = frozenset({CLOSE_RECEIVED, CLOSE_DONE, FAILED, CLOSED})
 FINAL = frozenset({FAILED, CLOSED})
 

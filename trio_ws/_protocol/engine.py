@@ -196,7 +196,7 @@ class Engine:
             return
         if self.phase not in DEAF:
             self.cause = EOFError(f"stream ended {self.decoder.where()}")
-        if self.phase is OPEN:
+        if self.sent is None:
             self._drop(self.cause)
         # After a close frame of ours a peer that has ended its stream may still
         # read, so what waits may still go out.
