@@ -185,8 +185,7 @@ class Endpoint:
     async def _run_reader(self, keepalive: Keepalive | None) -> None:
         shield = not self.transport.callers_read
         try:
-            # A second task for the keepalive would be a fifth of the memory of an
-            # idle connection. While closing, the deadline is that of closing.
+            # The keepalive has no task: that is a fifth of an idle connection's memory.
             while self.state < STOPPED and trio.current_time() < self._deadline:
                 if self.ending.abandoned:
                     await self._say_goodbye(1001, "")
@@ -210,6 +209,7 @@ class Endpoint:
                     keepalive.step()
         except Exception as exc:  # noqa: BLE001 - raised below, unless memory is short
             self.died(exc)
+            await take_leave(self.engine, self.reader, self.writer, self.transport)
         finally:
             # Each of these steps is taken, whatever code of the user's raises.
             try:
@@ -430,16 +430,15 @@ class Endpoint:
     async def _say_goodbye(self, code: int, reason: str) -> None:
         if self.ending.abandoned:
             self.writer.start(None)
-        if self.engine.phase in UNCLOSED:
-            if self.sender.in_message:
+        try:
+            if self.engine.phase in UNCLOSED and self.sender.in_message:
                 self.fail(1011, "message was not completed", None)
-            else:
+            elif self.engine.phase in UNCLOSED:
                 self.close(code, reason)
-        await take_leave(self.engine, self.reader, self.writer, self.transport)
-        self._settle()
-        await discard(self.reader)
-
-    # -- Without a scope -----------------------------------------------------
+        finally:  # whatever an extension of the user's raises
+            await take_leave(self.engine, self.reader, self.writer, self.transport)
+            self._settle()
+            await discard(self.reader)
 
     async def abort(self) -> None:
         """Close a connection that never got its scope."""

@@ -6,7 +6,7 @@ from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
 
 cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER, MESSAGE_OVERHEAD
-cdef object CLOSE_SENT, DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
+cdef object DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 
 cdef class Engine:
     cdef readonly bint client

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .closing import (
-    CLOSE_SENT,
     DEAF,
     FAILED,
     FINAL,
@@ -160,7 +159,7 @@ class Engine:
                 return self._receive_others(items)
             size += text.memory_size(item) + MESSAGE_OVERHEAD
         # After our own close frame nobody waits for messages.
-        if self.phase is not CLOSE_SENT and items:
+        if items and (self.phase is OPEN or self.phase in FINAL):
             if self.messages:
                 self.messages.extend(items)  # type: ignore[arg-type]  # as was seen
             else:
@@ -173,7 +172,7 @@ class Engine:
         acts = False
         for item in items:
             if isinstance(item, (str, bytes)):
-                if self.phase is not CLOSE_SENT:
+                if self.phase is OPEN or self.phase in FINAL:
                     if not self.messages:
                         self.messages = deque()
                     self.messages.append(item)
