@@ -395,16 +395,3 @@ async def ws_is_empty(ws: Connection) -> bool:
     with pytest.raises(ConnectionClosed):
         await ws.recv()
     return True
-
-
-@by_role
-async def test_empty_messages_count(role: Role, autojump_clock: MockClock) -> None:
-    pair = Pair(role, max_queue=None, max_size=64_000)
-    pair.answer_close()
-    async with pair.scope as ws:
-        for _ in range(100):
-            pair.peer.feed(frame(BINARY, b"", key=key_of(role)) * 1000)
-            await settled()
-        assert len(ws._engine.messages) <= 2 * 1000
-        for _ in range(100_000):
-            assert await ws.recv() == b""

@@ -5,7 +5,7 @@ from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
 
-cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER, MESSAGE_OVERHEAD
+cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER
 cdef object DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 
 cdef class Engine:

@@ -35,7 +35,7 @@ from .frames.extended import encode_extended, forget
 from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
 from .frames.shared import encode_shared
-from .frames.text import MESSAGE_OVERHEAD, WideText
+from .frames.text import WideText
 from .opcodes import BINARY, CLOSE, CONT, MAX_HEADER, PING, PONG, TEXT
 
 # Shared where no message waits, and never added to: an empty deque takes 760 bytes.
@@ -157,7 +157,7 @@ class Engine:
         for item in items:
             if type(item) is not str and type(item) is not bytes:
                 return self._receive_others(items)
-            size += text.memory_size(item) + MESSAGE_OVERHEAD
+            size += text.memory_size(item)
         # After our own close frame nobody waits for messages.
         if items and (self.phase is OPEN or self.phase in FINAL):
             if self.messages:
@@ -176,7 +176,7 @@ class Engine:
                     if not self.messages:
                         self.messages = deque()
                     self.messages.append(item)
-                    self.queued += text.memory_size(item) + MESSAGE_OVERHEAD
+                    self.queued += text.memory_size(item)
             elif self.phase in FINAL:
                 pass  # of what came before a loss only messages are of interest
             elif type(item) is tuple:
@@ -264,7 +264,7 @@ class Engine:
     def pop(self) -> str | bytes:
         """Take the oldest message."""
         message = self.messages.popleft()
-        self.queued -= text.memory_size(message) + MESSAGE_OVERHEAD
+        self.queued -= text.memory_size(message)
         if not self.messages:
             self.messages = _NOTHING
         return message.decode() if type(message) is WideText else message
