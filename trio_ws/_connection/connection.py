@@ -166,8 +166,8 @@ class Connection(trio.abc.Channel[str | bytes]):
                     receiver.leave_stream()
                 while engine.idle:
                     await receiver.wait()
-                if not engine.messages:
-                    receiver.look_after_end()
+                if not engine.messages and not receiver.look_after_end():
+                    raise self._endpoint.ending.closed()
             finally:
                 receiver.receiving = False
         if decode is not None:

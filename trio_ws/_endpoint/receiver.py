@@ -100,20 +100,20 @@ class Receiver:
         if not self._engine.messages:
             if self._engine.phase is OPEN:
                 raise trio.WouldBlock("no message is there")
-            self.look_after_end()
+            if not self.look_after_end():
+                raise self._ending.closed()
 
     @enable_ki_protection
-    def look_after_end(self) -> None:
-        """See that a message is there, or raise ConnectionClosed.
+    def look_after_end(self) -> bool:
+        """Tell whether a message is there, after the end of the connection.
 
         What one read brought isn't all parsed at once (R10), and what came before a
         loss isn't lost (R2).
         """
         engine = self._engine
-        while not engine.messages:
-            if not engine.decoder.stopped:
-                raise self._ending.closed()
+        while not engine.messages and engine.decoder.stopped:
             engine.go_on()
+        return bool(engine.messages)
 
     @enable_ki_protection
     def take(self, decode: bool | None) -> str | bytes:
