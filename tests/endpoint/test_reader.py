@@ -717,6 +717,23 @@ async def test_reading_goes_on_before_the_queue_is_empty(
         await both.peer.close()
 
 
+async def test_messages_without_a_byte_pause_reading(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    peer = RawPeer(client=False)
+    frames = frame(TEXT) * 1000
+    async with connected(nursery, peer, max_queue=None) as ws:
+        sent = 0
+        while not ws._endpoint.reader.paused and sent < 100_000:
+            await peer.put(frames)
+            sent += 1000
+            await trio.testing.wait_all_tasks_blocked()
+        assert 65_536 < sent <= 67_000
+        nursery.start_soon(peer.read)
+        await peer.close()
+        assert len([message async for message in ws]) == sent
+
+
 @pytest.mark.parametrize("limit", [{"max_queue": 0}, {"max_size": 10}])
 async def test_closing_wakes_a_reader_that_paused(
     sockets: MakeSockets, nursery: trio.Nursery, limit: dict[str, int]

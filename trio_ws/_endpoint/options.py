@@ -28,6 +28,9 @@ STALL_TIMEOUT = 40.0
 # R10: how many bytes of messages may wait where messages may have any size.
 _MAX_WAITING = 2**20
 
+# R10: how many messages may wait where any number of them may, but not of bytes.
+_MAX_MESSAGES = 2**16
+
 
 class OptionsDict(TypedDict, total=False):
     """Keywords that clients and servers have in common; see ``Options``."""
@@ -69,7 +72,7 @@ class Options:
     * ``close_grace``: the same after the peer closed in good order.
     * ``max_size``: of a message that is received.
     * ``max_queue``: messages that may wait to be received before reading
-      pauses.
+      pauses; None leaves it to their size (``max_size``), up to 65,536.
     * ``write_limit``: send() waits while so many bytes wait for the socket.
     * ``compression``: "deflate" negotiates permessage-deflate (RFC 7692), None
       doesn't.
@@ -138,6 +141,16 @@ class Options:
         if self.max_size is None and self.max_queue is not None:
             return _MAX_WAITING
         return self.max_size
+
+    @property
+    def max_messages(self) -> float:
+        """How many messages may wait to be received (R10).
+
+        Where bytes alone are limited, empty messages are, too.
+        """
+        if self.max_queue is None:
+            return inf if self.max_size is None else _MAX_MESSAGES
+        return self.max_queue
 
     @property
     def stall_timeout(self) -> float:

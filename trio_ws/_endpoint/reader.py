@@ -89,7 +89,7 @@ class Reader:
         "_delivered",
         "_engine",
         "_frame_limit",
-        "_options",
+        "_max_messages",
         "_pings",
         "_transport",
         "_wake_task",
@@ -115,7 +115,7 @@ class Reader:
     ) -> None:
         self._engine = engine
         self._transport = transport
-        self._options = options
+        self._max_messages = options.max_messages
         self._writer = writer
         self._pings = pings
         self.host: Host = NO_HOST
@@ -243,9 +243,8 @@ class Reader:
         engine = self._engine
         if engine.phase is not OPEN:
             return False
-        options = self._options
         return (
-            (options.max_queue is not None and len(engine.messages) > options.max_queue)
+            len(engine.messages) > self._max_messages
             or engine.queued > engine.max_waiting
             or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
         )
@@ -254,11 +253,12 @@ class Reader:
         """Let the reader go on once what waits has been taken down far enough."""
         if self.by is not PAUSED:
             return
-        engine, options = self._engine, self._options
+        engine = self._engine
         # Not at the very limit: each pause costs two switches of tasks.
         if (
-            options.max_queue is None or len(engine.messages) <= options.max_queue // 4
-        ) and engine.queued <= engine.max_waiting // 4:
+            len(engine.messages) <= self._max_messages // 4
+            and engine.queued <= engine.max_waiting // 4
+        ):
             self.wake()
 
     def read_now(self) -> int | None:
