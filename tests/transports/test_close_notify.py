@@ -163,7 +163,10 @@ def ends(
     ours: ssl.SSLContext | None = context
     if link == "SSLStream of the user's":
         stream = trio.SSLStream(
-            stream, context, server_hostname="localhost", server_side=role == "server"
+            stream,
+            context,
+            server_hostname=None if role == "server" else "localhost",
+            server_side=role == "server",
         )
         uri, ours = "ws://localhost/", None
     if role == "client":
