@@ -743,6 +743,7 @@ async def test_records_are_read_however_they_are_cut(read: Read, step: int) -> N
         data = read(other)
         assert data is None or data
         received += data or b""
+        one.write(())  # what the socket had no room for
         if data is None:
             await other.wait_readable()
     assert received == message
@@ -800,6 +801,7 @@ async def test_no_bio_ever_holds_more_than_a_record() -> None:
         assert taken >= 60_000
         while taken:
             taken -= len(other.read() or b"")
+            one.write(())
     assert 10_000 < max(sizes) < 14_000
     await one.aclose()
     await other.aclose()
