@@ -114,6 +114,21 @@ REACHABLE = [OPEN, FINISHING, CLOSE_SENT, CLOSE_DONE, FAILED, CLOSED]
 # Receiving
 
 
+@pytest.mark.cpython("how a str is kept")
+@pytest.mark.parametrize(
+    ("letter", "width"), [("a", 1), ("\xe9", 1), ("\u0100", 2), ("\U0001f600", 4)]
+)
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+def test_text_is_counted_as_it_lies_in_memory(
+    letter: str, width: int, count: int
+) -> None:
+    side = engine(client=True)
+    side.receive(incoming(side, TEXT, (letter * count).encode()))
+    assert side.queued == width * count
+    side.pop()
+    assert side.queued == 0
+
+
 @ROLES
 def test_messages_wait_in_order(client: bool) -> None:
     side = engine(client=client)

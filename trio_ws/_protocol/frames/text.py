@@ -12,8 +12,10 @@ import sys
 # Shorter text isn't worth it.
 _SHORT = 1024
 
-# What a str that isn't ASCII takes besides its characters, an empty one included.
-_HEADER = sys.getsizeof("\xe9") - 2 if sys.implementation.name == "cpython" else 0
+# What a str that isn't ASCII takes besides its characters and their end. Not measured
+# by one letter below 256: CPython has a single str of each, which may hold its UTF-8.
+_NEW = b"\xe9\xe9".decode("latin-1")
+_HEADER = sys.getsizeof(_NEW) - 3 if sys.implementation.name == "cpython" else 0
 
 
 # What a message takes besides its bytes: the header of an object, a place in a queue.
@@ -33,6 +35,8 @@ def memory_size(message: str | bytes) -> int:
     if not _HEADER:  # pragma: no cover - PyPy
         return len(message.encode())  # which is how PyPy keeps it
     count = len(message)
+    if count == 1 and message < "\u0100":
+        return 1
     width = min((sys.getsizeof(message) - _HEADER) // (count + 1), 4)
     return count * width
 
