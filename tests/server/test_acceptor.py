@@ -212,7 +212,7 @@ async def test_a_descriptor_that_is_anothers_by_now(
         async with open_server(echo, 0, host="127.0.0.1") as server:
             await trio.sleep_forever()
     check_closed_elsewhere(caught.value, server)
-    os.close(waiting.descriptor)  # still open: it isn't the server's to close
+    socket.close(waiting.descriptor)  # still open: it isn't the server's to close
 
 
 async def test_a_listener_whose_descriptor_is_closed_elsewhere() -> None:
