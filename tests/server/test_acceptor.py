@@ -377,6 +377,7 @@ async def test_what_waits_is_accepted_in_batches(mock_clock: MockClock) -> None:
 
 
 @needs_limits
+@pytest.mark.cpython("os.urandom() takes a descriptor on PyPy")
 @pytest.mark.realtime(seconds=0.4)
 async def test_no_descriptors_left(caplog: pytest.LogCaptureFixture) -> None:
     import resource
