@@ -28,7 +28,14 @@ from tests.contract.bugs import (
     side,
 )
 from tests.peers.sockets import tcp_pair, trio_stream
-from trio_ws import Connection, connect, open_server
+from trio_ws import (
+    ClientConnection,
+    Connection,
+    ServerConnection,
+    connect,
+    open_server,
+)
+from trio_ws._connection.scope import ConnectionScope
 from trio_ws._endpoint.reader import OFFERED
 from trio_ws.exceptions import ConnectionClosedError
 
@@ -384,6 +391,25 @@ async def test_a_stream_of_the_users_raises(
     assert other.close_code == 1011
 
 
+@by_role
+async def test_a_block_that_cannot_be_entered(
+    role: Role, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = ClientConnection if role == "client" else ServerConnection
+    enter = ConnectionScope._enter_user_side
+
+    async def fails(self: Any, service: trio.Nursery) -> None:
+        if isinstance(self._connection, mine):
+            raise Bug
+        await enter(self, service)
+
+    monkeypatch.setattr(ConnectionScope, "_enter_user_side", fails)
+    error, other = await outcome(role, echo)
+    assert isinstance(error, Bug)
+    assert other.close_code == 1011
+    assert trio.current_time() < 15
+
+
 # The log
 
 
@@ -400,7 +426,10 @@ class Raises(logging.Handler):
 @by_role
 @pytest.mark.parametrize("sign", [" < TEXT", " > TEXT", " < CLOSE", " > CLOSE", "clos"])
 async def test_a_handler_of_the_log_raises(
-    role: Role, sign: str, autojump_clock: MockClock
+    role: Role,
+    sign: str,
+    autojump_clock: MockClock,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     logger = logging.getLogger("tests.raises")
     handler = Raises(sign)
@@ -410,6 +439,12 @@ async def test_a_handler_of_the_log_raises(
         error, other = await outcome(role, echo, logger=logger)
     finally:
         logger.removeHandler(handler)
+    if sign == "clos":
+        # Nobody could be told any more; it ends as if there were no log.
+        assert error is None
+        assert other.close_code == 1000
+        assert "--- Logging error ---" in capsys.readouterr().err
+        return
     assert isinstance(error, Bug)
     assert other.close_code in (1000, 1006, 1011)
     if "TEXT" in sign:

@@ -99,6 +99,7 @@ def allocated() -> int:
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
     reason="asks glibc 2.33 or newer",
 )
+@pytest.mark.cpython("PyPy gives the kernel back what it likes")
 @by_version
 async def test_tls_keeps_little_of_large_messages(
     version: ssl.TLSVersion, mock_clock: trio.testing.MockClock

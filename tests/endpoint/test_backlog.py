@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import zlib
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -395,3 +396,61 @@ async def ws_is_empty(ws: Connection) -> bool:
     with pytest.raises(ConnectionClosed):
         await ws.recv()
     return True
+
+
+@by_role
+@pytest.mark.parametrize("how", ["recv", "recv_nowait", "recv_streaming"])
+@pytest.mark.parametrize("amid", [False, True])
+async def test_receiving_while_another_task_closes_hides_no_close_frame(
+    role: Role, how: str, amid: bool, autojump_clock: MockClock
+) -> None:
+    async def pieces() -> AsyncIterator[str]:
+        yield "begun"
+        await trio.sleep(1)
+        yield "done"
+
+    async def receive(ws: Connection) -> None:
+        with suppress(ConnectionClosed, trio.WouldBlock):
+            await take(ws, how.removeprefix("recv_"))
+
+    data = frame(BINARY, bytes(50), key=key_of(role)) * 100
+    for _ in range(8):  # tasks of a turn run in any order
+        pair = Pair(role, close_timeout=1000)
+        start = trio.current_time()
+        async with pair.scope as ws, trio.open_nursery() as nursery:
+            if amid:
+                nursery.start_soon(sends, ws, pieces())
+            pair.peer.feed(data)
+            end(pair, "close")
+            await settled()
+            assert ws._engine.backlog
+            nursery.start_soon(ws.aclose)
+            nursery.start_soon(receive, ws)
+        assert ws.close_code == 1000
+        assert pair.peer.frames[-1].opcode == CLOSE
+        # A server waits no longer than for its own iterable.
+        assert trio.current_time() - start < 5
+
+
+async def sends(ws: Connection, message: AsyncIterator[str]) -> None:
+    with suppress(ConnectionClosed):
+        await ws.send(message)
+
+
+@by_role
+async def test_the_close_frame_behind_it_says_why_it_was_lost(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    pair = Pair(role, loss_grace=None)
+    key = key_of(role)
+    with suppress(ConnectionClosedError):
+        async with pair.scope as ws:
+            pair.peer.feed(burst(role, "", 20) + close_frame(1008, b"why", key=key))
+            await settled()
+            pair.peer.send_error = reset_error()
+            with pytest.raises(ConnectionClosedError):
+                while True:
+                    await ws.send(bytes(10_000))
+            assert ws.close_code == 1006
+            assert await take_all(ws, "recv") == list(expected("")[:20])
+            assert (ws.close_code, ws.close_reason) == (1008, "why")

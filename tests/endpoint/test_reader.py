@@ -29,6 +29,7 @@ from tests.peers.in_memory import (
     CLOSE,
     CONT,
     PING,
+    PONG,
     TEXT,
     RawPeer,
     connected,
@@ -36,6 +37,7 @@ from tests.peers.in_memory import (
 )
 from tests.peers.sockets import trio_stream
 from trio_ws import (
+    ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
     ServerConnection,
@@ -665,7 +667,7 @@ async def test_what_comes_behind_a_bug_in_parsing_is_not_parsed(
             endpoint = ws._endpoint
             endpoint.engine.extend([Fragile()])
             link.sock.send(frame(TEXT, b"break") + frame(TEXT, b"lost"))
-            assert endpoint.reader.read_some() is None
+            assert endpoint.reader.read_some()
             link.sock.send(frame(TEXT, b"behind"))
             assert endpoint.reader.read_now() == len(frame(TEXT, b"behind"))
             assert not endpoint.engine.messages
@@ -783,3 +785,42 @@ async def test_closing_wakes_a_reader_that_paused_without_a_queue(
         await peer.stream.aclose()
         await ws.wait_closed()
         assert ws.close_code == 1000
+
+
+async def test_no_memory_to_read_in_a_receive_call(
+    link: Link, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the socket gave away is lost: nothing behind it may be taken for a message.
+    def fails(*_: object) -> bytes | None:
+        raise MemoryError
+
+    async with link.standing_by() as ws:
+        monkeypatch.setattr(type(ws._endpoint.transport), "read", fails)
+        await link.peer.send(TEXT, b"lost")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.recv()
+        assert isinstance(caught.value.__cause__, MemoryError)
+        monkeypatch.undo()
+        link.closes = False
+        await link.close()
+    assert ws.close_code == 1006
+
+
+async def test_receiving_right_behind_a_close_reads_nothing(
+    link: Link, mock_clock: MockClock
+) -> None:
+    # The reader, which that woke, acts on what it reads; a receiver would not.
+    async with link.connected() as ws:
+        closes = frame(CLOSE, b"\x0f\xa1")
+        await link.peer.put(frame(TEXT, bytes(50)) * 100 + frame(PING, b"p") + closes)
+        await wait_all_tasks_blocked()
+        assert ws._engine.backlog
+        ws._endpoint.close(1000, "")
+        with pytest.raises(ConnectionClosed):
+            await ws.recv()
+        await wait_all_tasks_blocked()
+        assert await link.peer.read() == (0x80 | CLOSE, b"\x03\xe8")
+        assert await link.peer.read() == (0x80 | PONG, b"p")
+        link.closes = False
+        link.sock.shutdown(socket.SHUT_WR)
+    assert ws.close_code == 4001

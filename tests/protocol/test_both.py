@@ -167,7 +167,11 @@ def test_in_steps_or_at_once_is_the_same(
             assert in_steps.engine.decoder.stopped
             in_steps.go_on()
     assert messages == list(at_once.engine.messages)
-    assert in_steps.traced == at_once.traced
+    # In steps, a ping is answered before what follows it is read.
+    for way in ("received", "sent"):
+        assert [one for one in in_steps.traced if one[0] == way] == [
+            one for one in at_once.traced if one[0] == way
+        ]
     assert in_steps.engine.decoder.where() == at_once.engine.decoder.where()
     for name in ("phase", "rcvd", "violation"):
         one, other = getattr(in_steps.engine, name), getattr(at_once.engine, name)

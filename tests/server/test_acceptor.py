@@ -22,7 +22,8 @@ from tests.leaks import living_tasks, open_descriptors
 from tests.peers.in_memory import MemoryListener
 from tests.platforms import needs_limits
 from tests.server.serving import logged
-from trio_ws import connect, open_server
+from trio_ws import connect, open_server, serve
+from trio_ws._server import acceptor
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -408,3 +409,20 @@ async def test_no_descriptors_left(caplog: pytest.LogCaptureFixture) -> None:
             for sock in waiting:
                 stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
                 await connected("ws://h/", stream=stream)
+
+
+async def test_no_descriptor_to_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = acceptor._duplicate
+    made: list[socket.socket] = []
+
+    def duplicate(listener: trio.SocketListener) -> socket.socket:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(original(listener))
+        return made[0]
+
+    monkeypatch.setattr(acceptor, "_duplicate", duplicate)
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    with pytest.raises(OSError, match="Too many open files"):
+        await serve(echo, listeners=listeners)
+    assert [sock.fileno() for sock in (*listeners, *made)] == [-1, -1, -1]

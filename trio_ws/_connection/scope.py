@@ -81,7 +81,7 @@ class ConnectionScope:
             self._service = trio.open_nursery(strict_exception_groups=True)
             service = await self._service.__aenter__()
         except BaseException:
-            await self._endpoint.abort()
+            await self._endpoint.fail_to_enter()
             raise
         self.outermost = service.cancel_scope
         try:
@@ -90,7 +90,7 @@ class ConnectionScope:
             # For want of memory, perhaps: what is open is left in good order.
             self._ending.leaving = True
             self.outermost.cancel()
-            await self._endpoint.abort()
+            await self._endpoint.fail_to_enter()
             await aexit(self._service, exc)
             raise
 

@@ -36,7 +36,7 @@ from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Request, Response
 from .._transports.base import Transport
 from .ending import Ending
-from .goodbye import discard, hear, take_leave
+from .goodbye import discard, hear, hear_out, take_leave
 from .host import CLOSED, CLOSING, HALF_CLOSED, NO_HOST, RUNNING, STOPPED
 from .keepalive import Keepalive
 from .log import FrameLog
@@ -55,9 +55,6 @@ _LINGER = 1.0
 # RFC 6455, section 7.1.1: "in abnormal cases (such as not having received a TCP Close
 # from the server after a reasonable time period) a client MAY initiate the TCP Close".
 _PATIENCE = 2.0
-
-# Of a peer that can be told nothing, more is read than any buffer holds by default.
-_LAST_READS = 256
 
 
 class Endpoint:
@@ -166,12 +163,7 @@ class Endpoint:
         keepalive = None
         if self.options.ping_interval is not None:
             keepalive = Keepalive(
-                self.engine,
-                self.reader,
-                self.writer,
-                self.pings,
-                self.options,
-                self,
+                self.engine, self.reader, self.writer, self.pings, self.options, self
             )
         if keepalive is not None and not self.transport.callers_read:
             self._pinger_scope = trio.CancelScope(shield=True)
@@ -329,9 +321,7 @@ class Endpoint:
             if isinstance(exc, ConnectionResetError | ConnectionAbortedError):
                 self.reader.reset = exc
             if self.engine.phase is OPEN:
-                for _ in range(_LAST_READS):
-                    if self.engine.phase in FINAL or not self.reader.read_now():
-                        break
+                hear_out(self.engine, self.reader)
             else:  # nobody wants its messages
                 hear(self.engine, self.reader)
             self.reader.reset = None  # no cycle with its traceback
@@ -443,6 +433,14 @@ class Endpoint:
     async def abort(self) -> None:
         """Close a connection that never got its scope."""
         await self.transport.aclose()
+
+    async def fail_to_enter(self) -> None:
+        """Close one whose scope can't be entered. **Cancellation**: none."""
+        try:
+            self.engine.fail(1011, "", None)
+            await take_leave(self.engine, self.reader, self.writer, self.transport)
+        finally:
+            await self.abort()
 
     def discard(self) -> None:
         """Do that in a finaliser."""

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import trio
 
-from .._protocol.closing import DEAF
+from .._protocol.closing import DEAF, FINAL
 from .._protocol.engine import Engine
 from .._transports.base import Transport
 from .budget import current_budget
@@ -22,6 +22,9 @@ _TURNS = 16
 
 # Reads, to discard: as much as a system's buffer holds.
 _LAST_READS = 64
+
+# Of a peer that can be told nothing, more is heard than any buffer holds by default.
+_HEARD_OUT = 256
 
 
 async def take_leave(
@@ -50,6 +53,16 @@ def hear(engine: Engine, reader: Reader) -> None:
     start = perf_counter()
     while engine.phase not in DEAF:
         if not reader.read_now() or perf_counter() - start > budget.seconds:
+            break
+
+
+def hear_out(engine: Engine, reader: Reader) -> None:
+    """Take in what came before an error of writing: all that has room (R2, R10).
+
+    What is left of it then waits for who receives.
+    """
+    for _ in range(_HEARD_OUT):
+        if engine.phase in FINAL or not reader.read_now() or engine.decoder.room < 0:
             break
 
 

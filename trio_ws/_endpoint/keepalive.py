@@ -98,7 +98,7 @@ class Keepalive:
         engine, reader, writer = self._engine, self._reader, self._writer
         options = self._options
         now = trio.current_time()
-        if reader.reads != self._reads or reader.paused:
+        if reader.reads != self._reads or reader.paused or engine.backlog:
             self._silent_since = inf
         elif self._held and writer.progress != self._taken:
             # Life all the same, of a peer that reads but slowly.

@@ -90,7 +90,8 @@ class FrameLog:
             what = f"failed by this side: {engine.sent}"
         else:
             what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
-        self._logger.debug("%s %s", self._name, what)
+        # What follows is to be said and done, whatever a handler raises.
+        log_or_print(self._logger, logging.DEBUG, "%s %s", self._name, what)
 
 
 _SHOWN = 60  # bytes of a payload that a log line shows

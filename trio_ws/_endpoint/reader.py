@@ -300,6 +300,9 @@ class Reader:
         except OSError as exc:
             self.host.lost(exc)
             return 0
+        except Exception as exc:  # noqa: BLE001 - what it had read is lost, perhaps
+            self.host.died(exc)
+            return None
         if count:
             self.reads += not backlog
             try:
@@ -317,16 +320,19 @@ class Reader:
             if acts or self.parked is not None:
                 self.host.changed()
         elif count is not None:
-            if self.reset is not None:
-                # The kernel tells of a reset once; then it says end of stream.
-                self.host.lost(self.reset)
-                return 0
-            engine.receive_eof()
-            self.host.changed()
+            self._end_of_stream()
         if self._transport.unsent:
             self._writer.flush()  # TLS has an answer of its own
         self.full = engine.backlog or (count is not None and count >= size)
         return count
+
+    def _end_of_stream(self) -> None:
+        if self.reset is not None:
+            # The kernel tells of a reset once; then it says end of stream.
+            self.host.lost(self.reset)
+        else:
+            self._engine.receive_eof()
+            self.host.changed()
 
     def _parse_much(self, data: bytes | None) -> bool:
         """Parse a large read, or more of one, and learn how many frames are fair.

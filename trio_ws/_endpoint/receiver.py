@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from .._protocol.closing import OPEN
+from .._protocol.closing import FINAL, OPEN
 from .._protocol.engine import Engine
 from .._transports.base import Transport
 from .budget import current_budget
@@ -111,7 +111,7 @@ class Receiver:
         loss isn't lost (R2).
         """
         engine = self._engine
-        while not engine.messages and engine.decoder.stopped:
+        while engine.phase in FINAL and not engine.messages and engine.decoder.stopped:
             engine.go_on()
         return bool(engine.messages)
 
@@ -120,7 +120,7 @@ class Receiver:
         """Take the message that is there."""
         # Converted before it is taken: what can't be decoded isn't lost.
         message = decode_message(self._engine.peek(), decode)
-        self._engine.pop()
+        self._engine.drop()
         self._reader.resume_if_low()
         return message
 
@@ -153,7 +153,7 @@ class Receiver:
                     return taken, False
             if engine.phase is OPEN:
                 await self.wait()
-            elif engine.decoder.stopped:
+            elif engine.phase in FINAL and engine.decoder.stopped:
                 engine.go_on()
             else:
                 self.end_stream()
@@ -162,7 +162,7 @@ class Receiver:
     def take_last_piece(self) -> None:
         """Take the piece that next_piece() said is the last."""
         self.end_stream()
-        self._engine.pop()
+        self._engine.drop()
         self._reader.resume_if_low()
 
     @enable_ki_protection
@@ -175,7 +175,7 @@ class Receiver:
         if not begun:
             pass  # cancelled before the first piece, so nothing is lost (R4)
         elif self._engine.messages:
-            self._engine.pop()
+            self._engine.drop()
         else:
             self._engine.decoder.discard_partial()
         self._reader.resume_if_low()

@@ -251,6 +251,14 @@ def close_payload(code: int, reason: str) -> bytes:
     return code.to_bytes(2, "big") + data
 
 
+def close_or_none(payload: bytes) -> Close | None:
+    """Parse the payload of a close frame; None for what no close frame may carry."""
+    try:
+        return parse_close(payload)
+    except ProtocolError:
+        return None
+
+
 def parse_close(payload: bytes) -> Close:
     """Parse the payload of a close frame (RFC 6455, section 5.5.1).
 

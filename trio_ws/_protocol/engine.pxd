@@ -53,6 +53,8 @@ cdef class Engine:
 
     cpdef pop(self)
 
+    cpdef drop(self)
+
     cpdef peek(self)
 
     cpdef discard_messages(self)

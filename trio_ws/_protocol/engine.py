@@ -21,6 +21,7 @@ from .closing import (
     Close,
     Event,
     Phase,
+    close_or_none,
     close_payload,
     close_reason,
     parse_close,
@@ -31,7 +32,7 @@ from .extensions.base import Extension, Frame
 from .frames import text
 from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
-from .frames.extended import encode_extended, forget
+from .frames.extended import encode_control, encode_extended, forget
 from .frames.header import MAX_LENGTH
 from .frames.outbox import Encoded, Outbox
 from .frames.shared import encode_shared
@@ -178,13 +179,18 @@ class Engine:
                     self.messages.append(item)
                     self.queued += text.memory_size(item)
             elif self.phase in FINAL:
-                pass  # of what came before a loss only messages are of interest
-            elif type(item) is tuple:
+                if type(item) is tuple and item[0] == CLOSE and self.rcvd is None:
+                    self.rcvd = close_or_none(item[1])  # came before the loss
+            elif isinstance(item, tuple):
                 self._receive_control(item)
                 acts = True
-            else:
-                assert isinstance(item, ProtocolError)
+            elif isinstance(item, ProtocolError):
                 self._violate(item)
+                acts = True
+            else:  # a bug of an extension, or no memory
+                items.clear()  # no cycle with its traceback
+                self.bug = item
+                self.fail(1011, "", item)
                 acts = True
         return acts
 
@@ -263,11 +269,16 @@ class Engine:
 
     def pop(self) -> str | bytes:
         """Take the oldest message."""
-        message = self.messages.popleft()
-        self.queued -= text.memory_size(message)
+        message = self.peek()
+        self.drop()
+        return message
+
+    def drop(self) -> None:
+        """Forget the oldest message, which was taken."""
+        self.queued -= text.memory_size(self.messages[0])
+        self.messages.popleft()
         if not self.messages:
             self.messages = _NOTHING
-        return message.decode() if type(message) is WideText else message
 
     def peek(self) -> str | bytes:
         """Return the oldest message, which stays where it is."""
@@ -435,15 +446,5 @@ class Engine:
     def _control(self, opcode: int, payload: bytes, plain: bool = False) -> bytes:
         if self._trace_sent is not None and not plain:
             self._trace_sent(opcode, payload, len(payload), True)
-        frame = (
-            encode_extended(
-                Frame(opcode, payload),
-                self._extensions,
-                compress=False,
-                masked=self.client,
-            )
-            if self._extensions and not plain
-            else encode(opcode, payload, True, self.client)
-        )
-        assert type(frame) is bytes  # a control frame is never large
-        return frame
+        extensions = () if plain else self._extensions
+        return encode_control(opcode, payload, extensions, self.client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -80,17 +81,18 @@ class Acceptor:
         """Accept until stopped; close the listeners then.
 
         ``on_accept`` is called with what is accepted, which is closed if it raises;
-        a MemoryError ends nothing else. ``on_start`` is called once all listeners are
-        waited for.
+        a MemoryError ends nothing else. ``on_start`` is called once nothing is wanting
+        to accept.
 
-        Raises OSError if somebody else closes a listener's descriptor.
-        **Cancellation**: the listeners are closed.
+        Raises OSError if somebody else closes a listener's descriptor, or if there is
+        none to begin with. **Cancellation**: the listeners are closed.
         """
 
         async def start(nursery: trio.Nursery) -> None:
             for listener in self._listeners:
                 if isinstance(listener, trio.SocketListener):
-                    nursery.start_soon(self._accept_sockets, listener, on_accept)
+                    ours = own.enter_context(_duplicate(listener))
+                    nursery.start_soon(self._accept_sockets, ours, on_accept)
                 else:
                     nursery.start_soon(self._accept_streams, listener, on_accept)
             for sock in self.sockets:
@@ -98,30 +100,24 @@ class Acceptor:
             on_start()
 
         try:
-            with self._scope:
+            with contextlib.ExitStack() as own, self._scope:
                 await run_in_nursery(start)
         finally:
             self.stopped.set()
             await close_listeners(self._listeners)
 
     @enable_ki_protection
-    async def _accept_sockets(
-        self, listener: trio.SocketListener, on_accept: OnAccept
-    ) -> None:
-        # A descriptor of our own for the same socket: trio's accept() takes a
-        # turn of the loop for every connection, and the user's stays usable.
-        with socket.socket(fileno=listener.socket.dup().detach()) as sock:
-            sock.setblocking(False)
-            while True:
-                try:
-                    await trio.lowlevel.wait_readable(sock)
-                    self._accept_batch(sock, on_accept)
-                except (OSError, MemoryError) as exc:
-                    if _is_closed(exc):
-                        sock.detach()  # by now, the descriptor may be another's
-                        raise
-                    self._log_shortage(exc)
-                    await trio.sleep(_SHORTAGE_SLEEP)
+    async def _accept_sockets(self, sock: socket.socket, on_accept: OnAccept) -> None:
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(sock)
+                self._accept_batch(sock, on_accept)
+            except (OSError, MemoryError) as exc:
+                if _is_closed(exc):
+                    sock.detach()  # by now, the descriptor may be another's
+                    raise
+                self._log_shortage(exc)
+                await trio.sleep(_SHORTAGE_SLEEP)
 
     @enable_ki_protection
     def _accept_batch(self, sock: socket.socket, on_accept: OnAccept) -> None:
@@ -171,6 +167,17 @@ class Acceptor:
                 "accepting no connections for now: %s",
                 str(exc) or repr(exc),
             )
+
+
+def _duplicate(listener: trio.SocketListener) -> socket.socket:
+    """Make a descriptor of our own for a listener.
+
+    trio's accept() takes a turn of the loop for every connection, and so the user's
+    stays usable.
+    """
+    sock = socket.socket(fileno=listener.socket.dup().detach())
+    sock.setblocking(False)
+    return sock
 
 
 def _is_closed(exc: Exception) -> bool:

@@ -19,6 +19,7 @@ from tests.protocol.extensions.samples import (
     Xor,
     negotiated,
 )
+from trio_ws._protocol.closing import FAILED
 from trio_ws._protocol.engine import Engine
 from trio_ws._protocol.errors import PayloadTooBig
 from trio_ws._protocol.extensions.base import Extension, Frame
@@ -276,3 +277,27 @@ def test_any_messages_any_extensions(
         server.receive(stream[a:b])
     assert server.violation is None
     assert list(server.messages) == expected
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), MemoryError()])
+def test_messages_before_one_that_cannot_be_decoded(error: Exception) -> None:
+    class Fragile(Extension):
+        name = "x-fragile"
+
+        def encode(self, frame: Frame) -> Frame:
+            return frame
+
+        def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+            if frame.data == b"break":
+                raise error
+            return frame
+
+    side = Engine(client=False, max_size=None)
+    side.extend([Fragile()])
+    texts = (b"one", b"two", b"break", b"behind")
+    side.receive(b"".join(wire.frame(TEXT, text, key=KEY) for text in texts))
+    assert list(side.messages) == ["one", "two"]
+    assert side.phase is FAILED
+    assert side.sent is not None
+    assert side.sent.code == 1011
+    assert side.bug is side.cause is error

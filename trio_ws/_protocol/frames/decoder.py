@@ -35,7 +35,7 @@ TRACED: Final = 100
 _LARGE: Final = 32 * 1024
 
 Control = tuple[int, bytes]
-Item = str | bytes | Control | ProtocolError
+Item = str | bytes | Control | Exception
 Trace = Callable[[int, bytes, int, bool], None]
 
 
@@ -140,7 +140,7 @@ class Decoder:
                 position = self._add_payload(data, position, items)
             if not self._missing:
                 self._parse(data, position, items)
-        except ProtocolError as exc:
+        except Exception as exc:  # noqa: BLE001 - the last item, behind what came before
             items.append(exc)
         return items
 

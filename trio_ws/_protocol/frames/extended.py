@@ -25,6 +25,17 @@ def encode_extended(
         raise
 
 
+def encode_control(
+    opcode: int, payload: bytes, extensions: Sequence[Extension], masked: bool
+) -> bytes:
+    """Build a control frame, which is never compressed, nor large."""
+    frame = encode_extended(
+        Frame(opcode, payload), extensions, compress=False, masked=masked
+    )
+    assert type(frame) is bytes
+    return frame
+
+
 def forget(extensions: Sequence[Extension]) -> None:
     """Let nothing refer to what was compressed, since it isn't sent."""
     for extension in extensions:
