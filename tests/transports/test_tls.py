@@ -143,6 +143,7 @@ async def test_default_context_has_the_roots_of_the_system(
         return context
 
     monkeypatch.setattr(ssl, "create_default_context", create_default_context)
+    monkeypatch.setattr("trio_ws._client.tls._context", None)  # shared till now
     async with open_server(echo, 0, host="127.0.0.1", ssl=server_context()) as server:
         async with connect(url(server)) as ws:
             await ws.send("hello")

@@ -21,11 +21,11 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
     and ``port`` say where to connect to instead; the URI's still stand in the
     Host header and are what TLS checks. ``local_address`` is the address to
-    connect from. ``ssl`` is the context for ``wss://``,
-    by default one with the system's roots; ``server_hostname`` is checked in
-    place of the URI's host. ``stream`` is a connected trio.abc.Stream to use
-    instead of TCP; it is closed with the connection. ``options`` are those of
-    :class:`trio_ws.ClientOptions`.
+    connect from. ``ssl`` is the context for ``wss://``, by default one with the
+    system's roots, read once, that all connections of the process share;
+    ``server_hostname`` is checked in place of the URI's host. ``stream`` is a
+    connected trio.abc.Stream to use instead of TCP; it is closed with the
+    connection. ``options`` are those of :class:`trio_ws.ClientOptions`.
 
     Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
     fails, with what is wrong with a certificate), InvalidHandshake if it

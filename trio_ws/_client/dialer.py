@@ -22,6 +22,7 @@ from .opening import open_client
 from .options import ClientOptions
 from .redirects import redirect_target, without_credentials
 from .tcp import open_tcp
+from .tls import default_context
 
 
 class Dialer:
@@ -133,12 +134,10 @@ class Dialer:
 
     async def _open_transport(self, uri: WebSocketURI) -> Transport:
         stream = await self._open_stream(uri)
-        context = None
-        if uri.secure:
-            # To make one takes longer than to connect: once is enough.
-            self._ssl = self._ssl or ssl_module.create_default_context()
-            context = self._ssl
         try:
+            context = None
+            if uri.secure:
+                context = self._ssl or await default_context()
             return transport_of(
                 stream,
                 context,
@@ -148,6 +147,8 @@ class Dialer:
         except BaseException:
             if isinstance(stream, trio.abc.Stream):
                 await trio.aclose_forcefully(stream)
+            else:
+                stream.close()
             raise
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
