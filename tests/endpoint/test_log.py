@@ -28,8 +28,20 @@ from trio_ws.testing import open_pair
         (TEXT, b"hello", 5, True, "TEXT 'hello' [5 bytes]"),
         (TEXT, b"a", 1, True, "TEXT 'a' [1 byte]"),
         (BINARY, b"\x00\xff", 2, True, "BINARY 00 ff [2 bytes]"),
-        (TEXT, "é".encode(), 2, False, "TEXT c3 a9 [2 bytes, continued]"),
-        (TEXT, b"a\nb", 3, True, "TEXT 61 0a 62 [3 bytes]"),
+        (TEXT, "é".encode(), 2, False, "TEXT 'é' [2 bytes, continued]"),
+        (TEXT, b'{"a":\n1}', 9, True, """TEXT '{"a":\\n1}' [9 bytes]"""),
+        (TEXT, b"\x1b[2J", 4, True, r"TEXT '\x1b[2J' [4 bytes]"),
+        # A fragment may end within a character, a message may not.
+        (TEXT, b"caf\xc3", 4, False, "TEXT 'caf' c3 [4 bytes, continued]"),
+        (TEXT, b"caf\xc3", 4, True, "TEXT 63 61 66 c3 [4 bytes]"),
+        (TEXT, b"\xe2\x82", 2, False, "TEXT e2 82 [2 bytes, continued]"),
+        (TEXT, b"\xa9x", 2, True, "TEXT a9 78 [2 bytes]"),
+        (CONT, b"\xa9x", 2, True, "CONT a9 'x' [2 bytes]"),
+        (CONT, b"\xa9", 1, True, "CONT a9 [1 byte]"),
+        (CONT, b"\xa9\xc3", 2, False, "CONT a9 c3 [2 bytes, continued]"),
+        (CONT, b"\xa9" * 4, 4, True, "CONT a9 a9 a9 a9 [4 bytes]"),
+        # So may what of a long frame is shown.
+        (TEXT, b"x" * 59 + b"\xc3\xa9", 61, True, f"TEXT '{'x' * 59}'... [61 bytes]"),
         (CONT, b"", 0, True, "CONT '' [0 bytes]"),
         (BINARY, b"x" * 60, 60, True, f"BINARY '{'x' * 60}' [60 bytes]"),
         (BINARY, b"x" * 61, 61, True, f"BINARY '{'x' * 60}'... [61 bytes]"),
@@ -84,8 +96,8 @@ async def test_a_connection_from_opening_to_close(
     assert "> X-Plain: shown" in opening
     assert "< HTTP/1.1 101" in opening
     assert [line.removeprefix(client + " ") for line in told if client in line] == [
-        "> TEXT 47 72 c3 bc c3 9f 65 [7 bytes]",
-        "< TEXT 47 72 c3 bc c3 9f 65 [7 bytes]",
+        "> TEXT 'Grüße' [7 bytes]",
+        "< TEXT 'Grüße' [7 bytes]",
         "< CLOSE 4000 (private use) enough [8 bytes]",
         "> CLOSE 4000 (private use) enough [8 bytes]",
         "closed by the peer: 4000 (private use) enough",

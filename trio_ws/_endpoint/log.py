@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import uuid
 
@@ -10,7 +11,7 @@ from .._protocol.engine import Engine
 from .._protocol.escaping import escape, shortened
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
-from .._protocol.opcodes import CLOSE, OPCODE_NAMES
+from .._protocol.opcodes import CLOSE, CONT, OPCODE_NAMES
 
 # Headers whose values are nobody's business.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
@@ -96,17 +97,44 @@ class FrameLog:
 
 _SHOWN = 60  # bytes of a payload that a log line shows
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+
 
 def describe(opcode: int, payload: bytes, size: int, fin: bool) -> str:
     """Describe a frame for a log: opcode, the start of its payload, its size."""
     if opcode == CLOSE and len(payload) >= 2:
         code = int.from_bytes(payload[:2], "big")
         shown = str(Close(code, payload[2:].decode(errors="backslashreplace")))
+    elif opcode == CLOSE and payload:
+        shown = payload.hex()  # half a code
     else:
-        start = payload[:_SHOWN]
-        text = start.decode("ascii", "replace")
-        shown = repr(text) if text.isprintable() and start.isascii() else start.hex(" ")
+        shown = _shown(payload[:_SHOWN], size, head=opcode == CONT, tail=not fin)
         shown += "..." if size > _SHOWN else ""
     plural = "" if size == 1 else "s"
     more = "" if fin else ", continued"
     return f"{OPCODE_NAMES[opcode]} {shown} [{size} byte{plural}{more}]"
+
+
+def _shown(start: bytes, size: int, *, head: bool, tail: bool) -> str:
+    """Show what is UTF-8 as text, its control characters escaped, the rest in hex.
+
+    ``head`` and ``tail`` say that a fragment may begin and end within a character
+    (RFC 6455, section 5.6), whose bytes stand in hex beside the text.
+    """
+    begin = 0
+    while head and begin < min(len(start), 3) and start[begin] & 0xC0 == 0x80:
+        begin += 1
+    decoder = _Decoder()
+    try:
+        text = decoder.decode(start[begin:])
+    except UnicodeDecodeError:
+        return start.hex(" ")
+    rest = decoder.getstate()[0]
+    if size > _SHOWN:
+        rest = b""  # cut off here, not by the peer
+    elif rest and not tail:
+        return start.hex(" ")
+    parts = [start[:begin].hex(" "), repr(text), rest.hex(" ")]
+    if not text and (parts[0] or parts[2]):
+        del parts[1]
+    return " ".join(filter(None, parts))
