@@ -68,12 +68,18 @@ async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
     return bytes(received)
 
 
-async def read_answer(stream: trio.abc.ReceiveStream) -> Answer:
-    """Read a response that ends the connection: one, and nothing behind it."""
+async def read_answer(stream: trio.abc.ReceiveStream, *, head: bool = False) -> Answer:
+    """Read a response that ends the connection: one, and nothing behind it.
+
+    ``head`` says that it answers a HEAD request, and so has no body.
+    """
     answer = parse(await read_to_end(stream))
     assert answer.status != 101
     length = answer.header("Content-Length")
-    assert length is None or int(length) == len(answer.rest)
+    if head:
+        assert answer.rest == b""
+    else:
+        assert length is None or int(length) == len(answer.rest)
     return answer
 
 

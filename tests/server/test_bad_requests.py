@@ -130,7 +130,7 @@ CASES = [
     whole("fragment", 400, "fragment", line=b"GET /#top HTTP/1.1"),
     whole("http/1.1", 400, "InvalidMessage", line=b"GET / http/1.1"),
     whole("HTTP/11", 400, "InvalidMessage", line=b"GET / HTTP/11"),
-    Case("empty line first", b"\r\n" + raw_http.request(), 400, "InvalidMessage"),
+    Case("empty lines first", b"\r\n\r\n" + raw_http.request(), 400, "InvalidMessage"),
     # What isn't HTTP
     Case("TLS", CLIENT_HELLO, 400, r"TLS; this port speaks ws://, not wss://"),
     Case("garbage", b"\x00\xff\x00\xff", 400, "NUL"),
@@ -146,7 +146,7 @@ CASES = [
             line=method + b" /chat HTTP/1.1",
             headers=ALLOW,
         )
-        for method in (b"POST", b"HEAD", b"OPTIONS", b"get")
+        for method in (b"POST", b"OPTIONS", b"get")
     ),
     Case(
         "POST with body",

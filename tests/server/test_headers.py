@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import trio_ws
 from tests.handlers import echo
 from tests.peers import raw_http
 from tests.server.serving import serving
-from trio_ws import ServerConnection
+from trio_ws import Request, Response, ServerConnection
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,67 @@ async def test_user_agent_header(
     else:
         ((value,),) = values
         assert expected.fullmatch(value)
+
+
+def says_json(ws: ServerConnection, request: Request) -> Response:
+    response = ws.respond(200, "{}")
+    response.headers["Content-Type"] = "application/json"
+    return response
+
+
+def fails(ws: ServerConnection, request: Request) -> None:
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    ("sent", "hook", "status"),
+    [
+        (raw_http.request(), None, 101),
+        (raw_http.request(), says_json, 200),
+        (raw_http.request(), fails, 500),
+        (raw_http.request(without=b"Upgrade"), None, 426),
+        (b"\x16", None, 400),
+    ],
+)
+async def test_headers_of_every_answer(sent: bytes, hook: Any, status: int) -> None:
+    options: dict[str, Any] = {
+        "additional_headers": {"X-Mine": "1"},
+        "server_header": "Mine",
+    }
+    async with serving(process_request=hook, **options) as listener:
+        stream = listener.connect()
+        await stream.send_all(sent)
+        read = raw_http.read_switch if status == 101 else raw_http.read_answer
+        answer = await read(stream)
+        await stream.aclose()
+    assert answer.status == status
+    assert answer.header("Server") == "Mine"
+    assert answer.header("X-Mine") == "1"
+    date = answer.header("Date")
+    assert date is not None
+    assert date.endswith(" GMT")
+    assert parsedate_to_datetime(date).utcoffset() is not None
+    if hook is says_json:
+        assert answer.header("Content-Type") == "application/json"
+
+
+async def test_what_process_response_removes_stays_away() -> None:
+    def remove(ws: ServerConnection, request: Request, response: Response) -> None:
+        del response.headers["Server"]
+
+    async with serving(process_response=remove) as listener:
+        stream = listener.connect()
+        await stream.send_all(raw_http.request(without=b"Upgrade"))
+        assert (await raw_http.read_answer(stream)).header("Server") is None
+
+
+async def test_no_body_to_head() -> None:
+    async with serving() as listener:
+        stream = listener.connect()
+        await stream.send_all(raw_http.request(line=b"HEAD / HTTP/1.1"))
+        answer = await raw_http.read_answer(stream, head=True)
+    assert (answer.status, answer.header("Allow")) == (405, "GET")
+    assert int(answer.header("Content-Length") or 0) > 0
 
 
 HANDSHAKES_OWN = [

@@ -58,8 +58,8 @@ class Options:
     Times are in seconds, sizes in bytes; None means no limit.
 
     * ``subprotocols``: in order of preference.
-    * ``additional_headers``: for the request of a client, the response of a
-      server.
+    * ``additional_headers``: for the request of a client, each response
+      of a server.
     * ``open_timeout``: for DNS, TCP, TLS, the opening handshake and redirects
       together.
     * ``ping_interval``: between two pings of the keepalive; None turns it off.

@@ -36,7 +36,7 @@ async def answer(
     try:
         response = await _call_hook(options.process_request, connection, request)
         if response is not None:
-            _check_response(response, accepted)
+            _check_response(handshake.complete(response), accepted)
         else:
             hook = "select_subprotocol"
             select = options.select_subprotocol
@@ -52,11 +52,12 @@ async def answer(
         changed = await _call_hook(
             options.process_response, connection, request, response
         )
-        response = changed or response
+        if changed is not None and changed is not response:
+            response = handshake.complete(changed)
         _check_response(response, accepted)
     except Exception:
         connection.logger.exception("%s failed", hook)
-        return plain_response(500, FAILED), None
+        return handshake.complete(plain_response(500, FAILED)), None
     try:
         return response, problem
     finally:

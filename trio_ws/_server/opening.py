@@ -84,25 +84,31 @@ async def _open(
     refuse: Callable[[], Response | None],
 ) -> Opened[ServerConnection]:
     handshake = options.handshake()
-    request = await _receive(transport, handshake, logger, reading, refuse)
+
+    def refused() -> Response | None:
+        response = refuse()
+        return response and handshake.complete(response)
+
+    request = await _receive(transport, handshake, logger, reading, refused)
     try:
         log_request(logger, "<", request)
         endpoint = Endpoint(transport, request, options, logger, client=False)
         connection = make_connection(endpoint, ServerConnection)
-        response, problem = refuse(), None
+        response, problem = refused(), None
         if response is None:
             response, problem = await answer(connection, handshake, options)
             # The hooks may have taken their time.
-            response = refuse() or response
+            response = refused() or response
         if response.status_code == 101:
             log_response(logger, ">", response)
     except Exception:
         # Code of the user's: a hook, or a handler of the log.
-        await _respond(transport, plain_response(500, FAILED), logger)
+        failed = handshake.complete(plain_response(500, FAILED))
+        await _respond(transport, handshake, failed, logger)
         raise
     if response.status_code != 101:
         try:
-            await _respond(transport, response, logger)
+            await _respond(transport, handshake, response, logger)
             raise problem or Rejected(f"HTTP {response.status_code}")
         finally:
             del problem  # no cycle with its traceback
@@ -131,13 +137,13 @@ async def _receive(
             request = await _read_request(transport, handshake)
     except InvalidHandshake as exc:
         if not isinstance(exc.__cause__, EOFError):
-            await _respond(transport, handshake.rejection(exc), logger)
+            await _respond(transport, handshake, handshake.rejection(exc), logger)
         raise
     if request is None:
         response = refuse()
         assert response is not None  # why else would reading be cancelled
         if can_answer:
-            await _respond(transport, response, logger)
+            await _respond(transport, handshake, response, logger)
         raise Rejected(f"HTTP {response.status_code}")
     return request
 
@@ -153,7 +159,10 @@ async def _read_request(transport: Transport, handshake: ServerHandshake) -> Req
 
 
 async def _respond(
-    transport: Transport, response: Response, logger: logging.Logger
+    transport: Transport,
+    handshake: ServerHandshake,
+    response: Response,
+    logger: logging.Logger,
 ) -> None:
     """Write the answer to a request that isn't accepted, and see that it arrives.
 
@@ -165,7 +174,7 @@ async def _respond(
     finally:  # a handler of the log that raises keeps no answer back
         # A peer that is gone doesn't hide why it is refused.
         with suppress(OSError):
-            await write_all(transport, response.serialize())
+            await write_all(transport, handshake.serialize(response))
             if transport.shutdown():
                 with trio.move_on_after(_LINGER):
                     while await read_some(transport):

@@ -50,7 +50,7 @@ def test_a_complete_parser_takes_nothing_more() -> None:
         (b"\x80", "expected a method; got 0x80 after ''"),
         (b"{", "expected a method; got 0x7b after ''"),
         (b" ", "expected a method; got 0x20 after ''"),
-        (b"\r", "expected a method and a space; got the end of the line"),
+        (b"\rG", "expected a method and a space; got the end of the line"),
         (b"\n", "expected CRLF; got a bare LF after ''"),
         (b"GET\r", "expected a method and a space; got the end of the line"),
         (b"GET\n", "got a bare LF after 'GET'"),
@@ -140,3 +140,11 @@ def test_malformed_header(line: bytes, error: str) -> None:
         assert kind is InvalidMessage
         assert error in text
         assert text.isprintable()
+
+
+def test_one_empty_line_before_the_request_is_ignored() -> None:
+    request, _ = every_way(RequestParser, b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert request.path == "/"
+    kind, text = every_way(RequestParser, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert kind is InvalidMessage
+    assert "expected a method and a space; got the end of the line" in text

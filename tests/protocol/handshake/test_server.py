@@ -28,6 +28,7 @@ def test_accept(leftover: bytes) -> None:
     assert request.path == "/chat?room=1"
     assert server.leftover == leftover
     response = server.accept(request)
+    del response.headers["Date"]
     assert response.serialize() == (
         b"HTTP/1.1 101 Switching Protocols\r\n"
         b"Upgrade: websocket\r\n"
@@ -68,7 +69,7 @@ def test_headers_of_the_servers_user() -> None:
     response, _ = answer_to(
         request_bytes(), additional_headers=additional, server_header="Test/1"
     )
-    assert list(response.headers.raw_items())[3:] == [
+    assert list(response.headers.raw_items())[3:-1] == [
         *[("X", "1"), ("x", "2"), ("Server", "Test/1")]
     ]
     response, _ = answer_to(
@@ -231,6 +232,9 @@ def test_rejection(
 
 
 def check_rejection(response: Response, extra: dict[str, str]) -> None:
+    parsed = ResponseParser().receive(response.serialize())
+    assert parsed == response
+    del response.headers["Date"]
     connection = "close, Upgrade" if "Upgrade" in extra else "close"
     assert response.headers == Headers(
         {
@@ -244,7 +248,6 @@ def check_rejection(response: Response, extra: dict[str, str]) -> None:
     assert text.startswith("Failed to open a WebSocket connection: ")
     assert text.replace("\n", "").isprintable()
     assert len(text) < 1000
-    assert ResponseParser().receive(response.serialize()) == response
 
 
 @pytest.mark.parametrize(

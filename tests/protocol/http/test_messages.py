@@ -8,7 +8,7 @@ from tests.protocol.handshake.parsing import PARSED_REQUEST, every_way
 from trio_ws._protocol.handshake.request_parser import RequestParser
 from trio_ws._protocol.handshake.response_parser import ResponseParser
 from trio_ws._protocol.http.headers import Headers
-from trio_ws._protocol.http.messages import Request, Response
+from trio_ws._protocol.http.messages import Request, Response, http_date
 
 
 def test_serialize_round_trip() -> None:
@@ -43,3 +43,7 @@ def test_response_injection(bad: str) -> None:
 def test_response_with_a_wrong_status(status_code: int) -> None:
     with pytest.raises(ValueError, match="status code: expected "):
         Response(status_code, "", Headers()).serialize()
+
+
+def test_http_date() -> None:
+    assert http_date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"  # as in the RFC

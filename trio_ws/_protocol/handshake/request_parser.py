@@ -32,7 +32,12 @@ class RequestParser(Parser):
         super().__init__("request")
         self._request: Request | None = None
         self._method = self._path = ""
-        self._step = RequestParser._method_part
+        self._step = RequestParser._empty_line
+
+    @property
+    def method(self) -> str:
+        """That of the request, once it has come; empty before."""
+        return self._method
 
     def receive(self, data: bytes) -> Request | None:
         """Take bytes; return the request once complete, None before.
@@ -42,6 +47,16 @@ class RequestParser(Parser):
         """
         self._feed(data)
         return self._request
+
+    def _empty_line(self) -> bool:
+        # "a server [...] SHOULD ignore at least one empty line (CRLF) received prior
+        # to the request-line" (RFC 9112, section 2.2)
+        if b"\r\n".startswith(self._buffer) and len(self._buffer) < 2:
+            return False
+        if self._buffer.startswith(b"\r\n"):
+            self._consume(2)
+        self._step = RequestParser._method_part
+        return True
 
     def _method_part(self) -> bool:
         method = self._part(_find_no_tchar, "a method")

@@ -91,8 +91,8 @@ class ResponseParser(Parser):
         if match is None:
             raise InvalidMessage(f"expected a status line; got {excerpt(line)}")
         self._response.status_code = int(match["code"])
-        # Some intermediaries refuse in the name of HTTP/1.0.
-        refused = match["version"] == "HTTP/1.0" and self._response.status_code >= 300
+        # Some servers and intermediaries refuse in the name of HTTP/1.0.
+        refused = match["version"] == "HTTP/1.0" and self._response.status_code >= 200
         if match["version"] != "HTTP/1.1" and not refused:
             raise InvalidProtocol(match["version"])
         self._response.reason_phrase = match["reason"] or ""

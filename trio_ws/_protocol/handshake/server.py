@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -24,7 +26,7 @@ from ..errors import (
 from ..escaping import escape
 from ..extensions.base import Extension, ServerExtensionFactory
 from ..http.headers import Headers, HeadersLike
-from ..http.messages import Request, Response, plain_response
+from ..http.messages import Request, Response, http_date, plain_response
 from .common import (
     OWN_HEADERS,
     accept_key,
@@ -138,8 +140,7 @@ class ServerHandshake:
             response["Sec-WebSocket-Extensions"] = build_extensions(answers)
         if self.subprotocol is not None:
             response["Sec-WebSocket-Protocol"] = self.subprotocol
-        response.update(self._additional)
-        return Response(101, "Switching Protocols", response)
+        return self.complete(Response(101, "Switching Protocols", response))
 
     def _negotiate(self, offers: list[ExtensionHeader]) -> list[ExtensionHeader]:
         """Choose among the offers, which come in order of preference (section 9.1)."""
@@ -209,7 +210,32 @@ class ServerHandshake:
             del response.headers["Connection"]
             response.headers["Connection"] = "close, Upgrade"
         response.headers.update(extra)
+        return self.complete(response)
+
+    def complete(self, response: Response) -> Response:
+        """Add the headers that each answer has, unless it has them: Date is one."""
+        headers = response.headers
+        missing = [
+            (name, value)
+            for name, value in self._additional.raw_items()
+            if name not in headers
+        ]
+        headers.update(missing)
+        if "Date" not in headers:
+            # "An origin server with a clock [...] MUST generate a Date header field in
+            # all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error)
+            # responses" (RFC 9110, section 6.6.1)
+            headers["Date"] = http_date(time.time())
         return response
+
+    def serialize(self, response: Response) -> bytes:
+        """Return an answer as on the wire; to HEAD it has no body.
+
+        RFC 9110, section 9.3.2. Raises ValueError if the status line isn't one.
+        """
+        if self._parser.method == "HEAD":
+            response = dataclasses.replace(response, body=b"")
+        return response.serialize()
 
 
 def _selected(subprotocol: object, offered: Sequence[str]) -> str | None:

@@ -18,6 +18,11 @@ is_token = re.compile(TOKEN).fullmatch
 is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
+# Fields of a server's answer of which there can be one (RFC 9110, sections 6.6.1,
+# 8.3, 8.6 and 10.2.4): what a user assigns stands in place of the server's own.
+_SINGLE = frozenset({"content-length", "content-type", "date", "server"})
+
+
 class MultipleValuesError(LookupError):
     """A header that was asked for as one value came several times."""
 
@@ -42,7 +47,8 @@ class Headers(MutableMapping[str, str]):
 
     - ``headers[name]`` raises KeyError if there is no such header, and another
       LookupError if there are several;
-    - ``headers[name] = value`` adds one, after those already there;
+    - ``headers[name] = value`` adds one, after those already there; Content-Length,
+      Content-Type, Date and Server, which come once, it replaces;
     - ``del headers[name]`` removes them all.
 
     Names are tokens. Values hold no control characters other than HTAB and
@@ -100,6 +106,8 @@ class Headers(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         check_header(name, value)
+        if name.lower() in _SINGLE and name in self:
+            del self[name]
         self._items.append((name, value))
         self._values.setdefault(name.lower(), []).append(value)
 

@@ -5,8 +5,36 @@ from __future__ import annotations
 import dataclasses
 import http
 import re
+import time
 
 from .headers import Headers, is_field_value, is_token
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = [
+    "Jan",
+    "Feb",
+    "Mar",
+    "Apr",
+    "May",
+    "Jun",
+    "Jul",
+    "Aug",
+    "Sep",
+    "Oct",
+    "Nov",
+    "Dec",
+]
+
+
+def http_date(seconds: float) -> str:
+    """Make an IMF-fixdate (RFC 9110, section 5.6.7) of seconds since the epoch."""
+    # Not by email.utils, which needs sockets, nor strftime(), which speaks the locale's
+    # language.
+    at = time.gmtime(seconds)
+    return (
+        f"{_DAYS[at.tm_wday]}, {at.tm_mday:02d} {_MONTHS[at.tm_mon - 1]} {at.tm_year} "
+        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} GMT"
+    )
 
 
 def plain_response(status: int, text: str) -> Response:
