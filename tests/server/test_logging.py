@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from tests.handlers import echo, stubborn
 from tests.peers import raw_http
 from tests.peers.in_memory import MemoryListener, RawPeer
+from tests.server.serving import serving
 from trio_ws import (
     ConnectionClosedError,
     ServerConnection,
@@ -255,3 +256,15 @@ async def test_it_cannot_be_logged_that_closing_failed(
             assert ws.close_code == 1001
     (bug,) = log.raised
     assert f"Bug: {bug}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("offered", "lines"), [(["a"], 1), (None, 0)])
+async def test_no_subprotocol_selected(
+    caplog: pytest.LogCaptureFixture, offered: list[str] | None, lines: int
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+    async with serving() as listener:
+        async with connect("ws://h/", stream=listener.connect(), subprotocols=offered):
+            pass
+    told = [line for line in caplog.messages if "offered subprotocol" in line]
+    assert len(told) == lines

@@ -101,6 +101,9 @@ async def _open(
             response = refused() or response
         if response.status_code == 101:
             log_response(logger, ">", response)
+            offered = "Sec-WebSocket-Protocol" in request.headers
+            if offered and "Sec-WebSocket-Protocol" not in response.headers:
+                logger.info("no offered subprotocol selected: browsers fail with 1006")
     except Exception:
         # Code of the user's: a hook, or a handler of the log.
         failed = handshake.complete(plain_response(500, FAILED))
