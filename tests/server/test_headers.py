@@ -110,6 +110,17 @@ async def test_headers_of_every_answer(sent: bytes, hook: Any, status: int) -> N
         assert answer.header("Content-Type") == "application/json"
 
 
+async def test_a_response_that_is_given_again_stays_as_it_is() -> None:
+    health = Response(200, "OK", trio_ws.Headers({"X": "1"}), b"OK")
+    async with serving(process_request=lambda ws, request: health) as listener:
+        for _ in range(2):
+            stream = listener.connect()
+            await stream.send_all(raw_http.request())
+            answer = await raw_http.read_answer(stream)
+            assert answer.header("Date") is not None
+    assert health.headers == trio_ws.Headers({"X": "1"})
+
+
 async def test_what_process_response_removes_stays_away() -> None:
     def remove(ws: ServerConnection, request: Request, response: Response) -> None:
         del response.headers["Server"]

@@ -124,14 +124,16 @@ async def test_a_body_that_is_changed_has_its_length(
     ],
     ids=lambda response: str(response.status_code),
 )
-async def test_any_response_of_process_request_is_sent_as_it_is(
+async def test_any_response_of_process_request_is_sent_with_a_date(
     kind: Callable[[Hook], Hook],
     response: Response,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with serving(process_request=kind(lambda ws, request: response)) as listener:
+    hook = kind(lambda ws, request: response)
+    async with serving(process_request=hook, server_header=None) as listener:
         answer = await ask(listener)
+    assert answer.headers.pop()[0] == "Date"
     assert answer == (
         response.status_code,
         response.reason_phrase,

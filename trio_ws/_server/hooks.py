@@ -36,7 +36,8 @@ async def answer(
     try:
         response = await _call_hook(options.process_request, connection, request)
         if response is not None:
-            _check_response(handshake.complete(response), accepted)
+            response = handshake.complete(response)
+            _check_response(response, accepted)
         else:
             hook = "select_subprotocol"
             select = options.select_subprotocol

@@ -213,8 +213,11 @@ class ServerHandshake:
         return self.complete(response)
 
     def complete(self, response: Response) -> Response:
-        """Add the headers that each answer has, unless it has them: Date is one."""
-        headers = response.headers
+        """Add the headers that each answer has, unless it has them: Date is one.
+
+        To a copy, since a user may give the same response again.
+        """
+        headers = response.headers.copy()
         missing = [
             (name, value)
             for name, value in self._additional.raw_items()
@@ -226,7 +229,7 @@ class ServerHandshake:
             # all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error)
             # responses" (RFC 9110, section 6.6.1)
             headers["Date"] = http_date(time.time())
-        return response
+        return dataclasses.replace(response, headers=headers)
 
     def serialize(self, response: Response) -> bytes:
         """Return an answer as on the wire; to HEAD it has no body.
