@@ -374,19 +374,6 @@ async def test_wrong_arguments(
     assert await theirs.receive_some() == b"untouched"
 
 
-async def test_a_server_hostname_that_cannot_be_one(
-    client_context: ssl.SSLContext,
-) -> None:
-    async with open_server(echo, 0, host="127.0.0.1") as server:
-        with pytest.raises(ValueError, match="label empty"):
-            async with connect(
-                f"wss://127.0.0.1:{server.port}/",
-                ssl=client_context,
-                server_hostname=".x",
-            ):
-                raise AssertionError("entered")
-
-
 # Its end
 
 

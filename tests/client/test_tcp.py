@@ -38,6 +38,14 @@ async def test_a_name_whose_first_address_is_dead() -> None:
                 await check_echo(ws)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1.", "127.1"])
+async def test_an_address_is_looked_up_by_nobody(host: str) -> None:
+    Resolver().install()
+    async with trio_ws.open_server(echo, 0, host="127.0.0.1") as server:
+        await connected(f"ws://{host}:{server.port}/")
+        await connected("ws://name.example/", host=host, port=server.port)
+
+
 @needs_linux
 @pytest.mark.realtime(seconds=0.3)
 async def test_a_name_whose_first_address_is_silent() -> None:

@@ -1,4 +1,4 @@
-"""The context of TLS that clients share where none is given."""
+"""TLS of clients: the context that they share, and what they call the server."""
 
 from __future__ import annotations
 
@@ -137,3 +137,66 @@ async def test_a_context_that_cannot_be_made(
                 await check_echo(connect(url(server)))
         await check_echo(connect(url(server)))
     assert len(maker.made) == 1
+
+
+# The server's name
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "sni", "certified"),
+    [
+        ("good.example", {}, "good.example", "good.example"),
+        ("good.example.", {}, "good.example", "good.example"),
+        ("stra\xdfe.example", {}, "xn--strae-oqa.example", "xn--strae-oqa.example"),
+        ("127.0.0.1", {}, None, "127.0.0.1"),
+        ("127.1", {}, None, "127.0.0.1"),
+        ("127.0.0.1.", {}, None, "127.0.0.1"),
+        ("[::1]", {}, None, "::1"),
+        ("[fe80::1%25eth0]", {}, None, "fe80::1"),
+        ("h", {"server_hostname": "good.example."}, "good.example", "good.example"),
+        ("h", {"server_hostname": "127.0.0.1"}, None, "127.0.0.1"),
+        ("h", {"server_hostname": "::1"}, None, "::1"),
+        ("h", {"server_hostname": "[::1]"}, None, "::1"),
+    ],
+)
+async def test_what_tls_calls_the_server(
+    host: str, given: dict[str, Any], sni: str | None, certified: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CA.issue_cert(certified).configure_cert(context)
+    names: list[str | None] = []
+    context.sni_callback = lambda _, name, __: names.append(name)
+    client = ssl.create_default_context()
+    CA.configure_trust(client)
+    async with open_server(echo, 0, host="127.0.0.1", ssl=context) as server:
+        async with connect(
+            f"wss://{host}/", host="127.0.0.1", port=server.port, ssl=client, **given
+        ) as ws:
+            header = ws.request.headers["Host"]
+    assert names == [sni]
+    # With the dot, as browsers and curl say it.
+    assert header.endswith(".") == host.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["host", "server_hostname"])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("", ValueError),
+        (".bad", ValueError),
+        ("a" * 64 + ".example", ValueError),
+        ("a." * 127 + "a", ValueError),
+        ("\u2603.example", ValueError),
+        ("[::g]", ValueError),
+        ("a/b", ValueError),
+        (b"h", TypeError),
+    ],
+)
+def test_a_host_that_cannot_be_one(
+    name: str, value: Any, error: type[Exception]
+) -> None:
+    options: Any = {name: value}
+    with pytest.raises(error, match=f"{name}: "):
+        connect("wss://good.example/", **options)
+    with pytest.raises(error, match=f"{name}: "):
+        reconnect("wss://good.example/", **options)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from websockets.uri import parse_uri as peer_parse_uri
 
 from trio_ws._protocol.errors import InvalidURI
-from trio_ws._protocol.uri import WebSocketURI, build_host, parse_uri, redirected
+from trio_ws._protocol.uri import (
+    WebSocketURI,
+    build_host,
+    parse_host,
+    parse_uri,
+    redirected,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,26 @@ def test_iri() -> None:
         "/%C3%A9%7Ba%7D%20",
         "%E4%BD%A0=%7C",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        # IDNA 2003 makes strasse.example of it, which is another's
+        ("STRA\xdfE.example", "xn--strae-oqa.example"),
+        ("\u03b2\u03cc\u03bb\u03bf\u03c2.example", "xn--nxasmm1c.example"),
+        ("M\xdcLLER.example.", "xn--mller-kva.example."),
+        ("\uff11\uff12\uff17.0\u30020.1", "127.0.0.1"),
+        ("a" * 63 + "." + "b" * 63, "a" * 63 + "." + "b" * 63),
+        ("a." * 126 + "a.", "a." * 126 + "a."),
+        ("[2001:DB8::1]", "2001:db8::1"),
+        ("FE80::1%Eth0", "fe80::1%Eth0"),
+    ],
+)
+def test_host_alone(name: str, host: str) -> None:
+    assert parse_host(name) == host
+    in_uri = f"[{name}]" if name.startswith("FE80") else name
+    assert parse_uri(f"wss://{in_uri}:8080/").host == host
 
 
 @pytest.mark.parametrize(
@@ -97,6 +123,12 @@ def test_resource_name(uri: str, resource_name: str) -> None:
         ("ws://" + "\xe9" * 5000 + "/", "expected a host name"),
         # U+2100 is a/c to IDNA
         ("ws://evil.test\u2100.example/", "expected a host name"),
+        ("ws://./", "expected a host name"),
+        ("ws://.a/", "expected a host name"),
+        ("ws://" + "a." * 126 + "aa/", "expected a host name"),
+        ("ws://" + "\xe9" * 60 + "/", "expected a host name that IDNA 2008"),
+        ("ws://\u2603.example/", "expected a host name that IDNA 2008"),
+        ("ws://-\xe9.example/", "expected a host name that IDNA 2008"),
         ("ws://user@h/", "username provided without password"),
         ("ws://u%3Ax:p@h/", "expected no colon in the username"),
         ("ws://u:%ff@h/", "expected UTF-8"),

@@ -13,7 +13,7 @@ from .._connection.connection import ClientConnection
 from .._connection.opener import Opened
 from .._protocol.errors import InvalidStatus
 from .._protocol.handshake.client import ClientHandshake
-from .._protocol.uri import WebSocketURI, parse_uri
+from .._protocol.uri import WebSocketURI, parse_host, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import unix_family
@@ -22,7 +22,7 @@ from .opening import open_client
 from .options import ClientOptions
 from .redirects import redirect_target, without_credentials
 from .tcp import open_tcp
-from .tls import default_context
+from .tls import default_context, server_name
 
 
 class Dialer:
@@ -47,11 +47,11 @@ class Dialer:
     ) -> None:
         self._uri = parse_uri(uri)
         self._options = options
-        self._host = host
+        self._host = _checked_host("host", host)
         self._port = port
         self._local_address = local_address
         self._ssl = ssl
-        self._server_hostname = server_hostname
+        self._server_hostname = _checked_host("server_hostname", server_hostname)
         self._stream = stream
         self._path = path
         if port is not None and not 1 <= port <= 65535:
@@ -142,7 +142,7 @@ class Dialer:
                 stream,
                 context,
                 server_side=False,
-                server_hostname=self._server_hostname or uri.host,
+                server_hostname=server_name(self._server_hostname or uri.host),
             )
         except BaseException:
             if isinstance(stream, trio.abc.Stream):
@@ -161,3 +161,15 @@ class Dialer:
             uri.port if self._port is None else self._port,
             self._local_address,
         )
+
+
+def _checked_host(name: str, value: object) -> str | None:
+    """Check an argument that is to be a host, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str; got {value!r}")
+    try:
+        return parse_host(value)
+    except ValueError as exc:
+        raise ValueError(f"{name}: {exc}; got {value!r}") from None

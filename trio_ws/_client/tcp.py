@@ -29,6 +29,7 @@ async def open_tcp(
 def _literal(host: str, port: int) -> _Address | None:
     """Return the address that ``host`` spells out, None if it is a name."""
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    host = host.removesuffix(".")  # which getaddrinfo() knows with names alone
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
     except socket.gaierror:

@@ -1,7 +1,8 @@
-"""TLS of clients: the context where none is given."""
+"""TLS of clients: the context where none is given, and the name to check."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 
@@ -37,3 +38,17 @@ def _make() -> ssl.SSLContext:
         if _context is None:
             _context = ssl.create_default_context()
         return _context
+
+
+def server_name(host: str) -> str:
+    """Return what TLS is to call a host, for SNI and the certificate's check.
+
+    "The hostname is represented [...] without a trailing dot", and "literal IPv4 and
+    IPv6 addresses are not permitted" (RFC 6066, section 3): OpenSSL sends none that it
+    knows for one, which takes four numbers in IPv4, and no zone in IPv6.
+    """
+    name = host.partition("%")[0].removesuffix(".")
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name))
+    except OSError:
+        return name

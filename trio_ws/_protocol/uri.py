@@ -26,7 +26,9 @@ _match_host_port = re.compile(
 # Narrower than reg-name (RFC 3986, section 3.2.2): what names in the DNS and in
 # a hosts file look like.
 _is_host_name = re.compile(r"[a-z0-9._~\-]+").fullmatch
-_MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4, as text without the last dot
+# RFC 1035, section 2.3.4, as text without the last dot
+_MAX_HOST_LENGTH = 253
+_MAX_LABEL_LENGTH = 63
 
 # What needs no escaping in a path or a query (RFC 3986, section 3.3): reserved
 # characters, and the percent sign of what is escaped already.
@@ -37,7 +39,8 @@ _SAFE = ":/?[]@!$&'()*+,;=%"
 class WebSocketURI:
     """A WebSocket URI in its parts.
 
-    ``host`` is in lower case and ASCII, an IPv6 address without its brackets.
+    ``host`` is in lower case (but for an IPv6 zone) and ASCII, an IPv6 address without
+    its brackets.
     ``path`` and ``query`` are percent-encoded, ``username`` and ``password``
     decoded: both or neither are None.
     """
@@ -106,7 +109,7 @@ def parse_uri(uri: str) -> WebSocketURI:
     raise InvalidURI(_redact(uri), msg)
 
 
-class _Invalid(Exception):
+class _Invalid(ValueError):
     """What was expected; never with a part of the URI that could be secret."""
 
 
@@ -157,33 +160,63 @@ def _user_info(userinfo: str) -> tuple[str, str]:
     return username, password
 
 
+def parse_host(host: str) -> str:
+    """Parse a host: a name, or an address, if IPv6 with or without its brackets.
+
+    Returns it as in :class:`WebSocketURI`. Raises ValueError.
+    """
+    if ":" in host:
+        return _ipv6(host.removeprefix("[").removesuffix("]"))
+    return _name(host)
+
+
 def _name(name: str) -> str:
     if not name:
         raise _Invalid("hostname isn't provided")
-    try:
-        # Names in ASCII go through it too: it refuses empty and overlong labels,
-        # over which getaddrinfo() would raise an error that is no OSError. The
-        # codec takes quadratic time, hence the limit before.
-        host = name.encode("idna").decode("ascii").lower() if len(name) < 1024 else ""
-    except UnicodeError:
-        host = ""
-    # The codec's compatibility mapping can bring forth a slash or a colon.
-    if _is_host_name(host) is None or len(host.rstrip(".")) > _MAX_HOST_LENGTH:
+    # Names in ASCII stay as they are, as in trio's look-up: IDNA allows no underscore.
+    host = name.lower() if name.isascii() else _idna(name)
+    # Over what is refused here, getaddrinfo() would raise an error that is no OSError.
+    whole = host.removesuffix(".")
+    if (
+        _is_host_name(host) is None
+        or len(whole) > _MAX_HOST_LENGTH
+        or not all(1 <= len(label) <= _MAX_LABEL_LENGTH for label in whole.split("."))
+    ):
         raise _Invalid(
             f"expected a host name of letters, digits, '-', '.', '_', or an IRI's; "
-            f"at most {_MAX_HOST_LENGTH} characters and 63 a label"
+            f"at most {_MAX_HOST_LENGTH} characters and {_MAX_LABEL_LENGTH} a label"
         )
     return host
 
 
+def _idna(name: str) -> str:
+    """Convert a name as trio and browsers do: IDNA 2008, mapped by UTS 46."""
+    import idna  # which few need: its tables take memory, and trio imports it late
+
+    try:
+        # Before idna 3.7, a long name takes quadratic time.
+        if len(name) <= _MAX_HOST_LENGTH + 1:
+            return idna.encode(name, uts46=True).decode("ascii")
+    except UnicodeError:
+        pass
+    # Not with the name, nor with idna's words for it: it could be a password.
+    raise _Invalid(
+        f"expected a host name that IDNA 2008 (UTS 46) allows; "
+        f"at most {_MAX_HOST_LENGTH} characters and {_MAX_LABEL_LENGTH} a label"
+    )
+
+
 def _ipv6(address: str) -> str:
     # A zone comes behind "%25" (RFC 6874), or "%", as many write it.
-    host = address.replace("%25", "%").lower()
+    number, percent, zone = address.replace("%25", "%").partition("%")
+    number = number.lower()
     try:
-        ipaddress.IPv6Address(host)
+        ipaddress.IPv6Address(number)
     except ValueError:
-        host = ""
-    if re.fullmatch(r"[0-9a-f:.]+(?:%[a-z0-9._~\-]+)?", host) is None:
+        number = ""
+    # Names of interfaces, which zones are, differ in case.
+    host = number + percent + zone
+    if re.fullmatch(r"[0-9a-f:.]+(?:%[A-Za-z0-9._~\-]+)?", host) is None:
         raise _Invalid("expected an IPv6 address within the brackets")
     return host
 
