@@ -144,10 +144,7 @@ async def test_nobody_listens() -> None:
         with pytest.raises(ConnectionRefusedError) as caught:
             async with connect(f"ws://127.0.0.1:{port}/"):
                 raise AssertionError("entered")
-        assert caught.value.__notes__ == [f"connecting to {(host, port)}"]
-        with pytest.raises(OSError, match="all attempts to connect"):
-            async with connect(f"ws://localhost:{port}/"):
-                raise AssertionError("entered")
+        assert caught.value.__notes__ == [f"connecting to {host}:{port}"]
 
 
 async def test_cancelled_while_it_connects(nursery: trio.Nursery) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,8 @@ import trio.testing
 
 from tests.handlers import echo
 from tests.peers.in_memory import TEXT, RawPeer, close_frame, frame
-from tests.platforms import needs_unix_sockets
+from tests.platforms import needs_linux, needs_unix_sockets
+from tests.server.serving import Resolver
 from trio_ws import (
     InvalidHandshake,
     InvalidMessage,
@@ -28,6 +30,8 @@ from trio_ws import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 
@@ -40,11 +44,77 @@ async def test_open_timeout(autojump_clock: MockClock) -> None:
         async with connect("ws://testing/", stream=peer.theirs, open_timeout=7):
             raise AssertionError("entered")
     assert trio.current_time() == 7
-    assert str(caught.value) == "connection not open after 7 s (open_timeout)"
+    assert str(caught.value) == (
+        "connection not open after 7 s (open_timeout): "
+        "opening handshake with testing:80"
+    )
     assert isinstance(caught.value, TimeoutError)
     assert isinstance(caught.value, trio.TooSlowError)
     with pytest.raises(trio.ClosedResourceError):
         await peer.theirs.send_all(b"x")
+
+
+class SilentResolver(Resolver):
+    """One that never answers."""
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        await trio.sleep_forever()
+
+
+@needs_linux
+async def test_what_took_too_long(
+    autojump_clock: MockClock,
+) -> None:
+    async def told(uri: str, **options: Any) -> str:
+        with pytest.raises(OpenTimeoutError) as caught:
+            async with connect(uri, **options):
+                raise AssertionError("entered")
+        return str(caught.value).partition("(open_timeout): ")[2]
+
+    SilentResolver().install()
+    assert await told("ws://name.example/") == "looking up name.example"
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = silent.getsockname()[1]
+        for _ in range(3):  # Linux ignores a SYN for which the backlog has no room.
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        at = f"127.0.0.1:{port}"
+        assert await told(f"ws://{at}/") == f"connecting to {at}"
+        Resolver(*[(socket.AF_INET, silent.getsockname())] * 2).install()
+        told_of = await told("ws://name.example/", host="other.example", port=port)
+        assert told_of == f"connecting to other.example:{port}"
+    context = ssl.create_default_context()
+    peers = [RawPeer(client=False) for _ in range(2)]
+    assert await told("wss://name.example/", stream=peers[0].theirs, ssl=context) == (
+        "TLS handshake with name.example:443"
+    )
+    assert await told("ws://[::1]/", stream=peers[1].theirs) == (
+        "opening handshake with [::1]:80"
+    )
+
+
+@needs_unix_sockets
+async def test_what_took_too_long_over_a_unix_socket(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "silent")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        with pytest.raises(OpenTimeoutError, match=r"with localhost:80 at '.*silent'$"):
+            async with unix_connect(path):
+                raise AssertionError("entered")
+
+
+async def test_what_took_too_long_elsewhere(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        told = f"opening handshake with name.example:80 at 127.0.0.1:{port}"
+        with pytest.raises(OpenTimeoutError, match=told):
+            async with connect("ws://name.example/", host="127.0.0.1", port=port):
+                raise AssertionError("entered")
 
 
 async def test_an_answer_that_trickles_is_bounded_too(

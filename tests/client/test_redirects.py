@@ -90,7 +90,7 @@ async def greeting(manager: connect) -> str | bytes:
 async def refused(manager: connect, why: str) -> InvalidStatus:
     with pytest.raises(InvalidStatus) as caught:
         await greeting(manager)
-    assert caught.value.__notes__ == [f"redirect not followed: {why}"]
+    assert caught.value.__notes__[0] == f"redirect not followed: {why}"
     assert caught.value.__suppress_context__
     return caught.value
 
@@ -260,6 +260,60 @@ async def test_tls(site: Site) -> None:
             await greeting(connect(f"{site.uri}/a"))
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "first"),
+    [
+        (403, InvalidStatus, ""),
+        (0, OSError, "connecting to 127.0.0.1:PORT\n"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("user", "headers", "withheld"),
+    [
+        ("", {}, ""),
+        (
+            "user:secret@",
+            {"cookie": "a=b", "X": "y"},
+            "; not sent to another origin: user information, cookie",
+        ),
+    ],
+)
+async def test_an_error_behind_a_redirect_tells_of_it(
+    site: Site,
+    status: int,
+    error: type[Exception],
+    first: str,
+    user: str,
+    headers: dict[str, str],
+    withheld: str,
+) -> None:
+    async with open_server(
+        greet,
+        0,
+        host="127.0.0.1",
+        process_request=lambda ws, request: Response(status, "", Headers()),
+    ) as other:
+        port = other.port
+        site.locations = {
+            "/a": "/b",
+            "/b": f"ws://127.0.0.1:{port}/there?token=secret",
+        }
+        if not status:
+            await other.aclose()
+        with pytest.raises(error) as caught:
+            await greeting(
+                connect(
+                    f"ws://{user}127.0.0.1:{site.port}/a", additional_headers=headers
+                )
+            )
+    told = "\n".join(caught.value.__notes__)
+    assert told == (
+        first.replace("PORT", str(port))
+        + f"after 2 redirects, from {site.uri}/a to ws://127.0.0.1:{port}/there"
+        + withheld
+    )
+
+
 async def test_one_timeout_for_all(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
@@ -276,8 +330,11 @@ async def test_one_timeout_for_all(
         return peers[-1].theirs
 
     monkeypatch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
-    with pytest.raises(OpenTimeoutError):
+    with pytest.raises(OpenTimeoutError, match=": opening handshake with") as caught:
         await greeting(connect("ws://testing/", open_timeout=10))
+    assert caught.value.__notes__ == [
+        "after 3 redirects, from ws://testing/ to ws://testing/"
+    ]
     assert (trio.current_time(), len(peers)) == (10, 4)
     for peer in peers:
         with pytest.raises(trio.ClosedResourceError):

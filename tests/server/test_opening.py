@@ -12,6 +12,7 @@ import trio.lowlevel
 import trio.testing
 
 from tests.handlers import echo
+from tests.peers import raw_http
 from tests.peers.in_memory import REQUEST, TEXT, MemoryListener, RawPeer, frame
 from tests.server.serving import in_memory, logged
 from trio_ws import (
@@ -20,6 +21,7 @@ from trio_ws import (
     InvalidMessage,
     InvalidStatus,
     InvalidUpgrade,
+    OpenTimeoutError,
     Request,
     Response,
     Server,
@@ -146,7 +148,7 @@ async def test_a_request_of_kilobytes_makes_no_line_of_kilobytes(
     assert max(map(len, caplog.messages)) < 400
 
 
-@pytest.mark.parametrize("said", [b"", REQUEST[:50], REQUEST[:-1]])
+@pytest.mark.parametrize("said", [b"", b"\r", REQUEST[:50], REQUEST[:-1]])
 async def test_a_client_that_says_too_little_is_cut(
     autojump_clock: MockClock, log: pytest.LogCaptureFixture, said: bytes
 ) -> None:
@@ -154,15 +156,29 @@ async def test_a_client_that_says_too_little_is_cut(
     async with open_server(echo, listeners=[listener], open_timeout=5):
         stream = listener.connect()
         await stream.send_all(said)
-        assert await stream.receive_some() == b""
+        if said:
+            assert (await raw_http.read_answer(stream)).status == 408
+        else:  # as of browsers, which open some in case of need
+            assert await raw_http.read_to_end(stream) == b""
         assert trio.current_time() == 5
     assert logged(log) == [
         (
             "INFO",
             "opening handshake failed: OpenTimeoutError: "
-            "connection not open after 5 s (open_timeout)",
+            "connection not open after 5 s (open_timeout): request",
         )
     ]
+
+
+async def test_a_client_that_is_late_and_takes_no_answer(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    theirs, ours = trio.testing.lockstep_stream_pair()
+    nursery.start_soon(theirs.send_all, REQUEST[:-1])
+    with pytest.raises(OpenTimeoutError, match=r": request$"):
+        async with accept(ours, open_timeout=5):
+            raise AssertionError("entered")
+    assert trio.current_time() == 6
 
 
 async def test_without_an_open_timeout_it_is_not(autojump_clock: MockClock) -> None:
@@ -529,12 +545,30 @@ async def test_a_hook_that_waits_has_the_time_that_opening_has(
     ):
         stream = listener.connect()
         await stream.send_all(REQUEST)
-        assert await stream.receive_some() == b""
-        assert trio.current_time() == 4
+        answer = await raw_http.read_answer(stream)
+        assert (answer.status, trio.current_time()) == (503, 4)
+        assert b"the server took too long" in answer.rest
     assert caplog.messages == [
         "opening handshake failed: OpenTimeoutError: "
-        "connection not open after 4 s (open_timeout)"
+        "connection not open after 4 s (open_timeout): process_request"
     ]
+
+
+async def test_a_hook_that_cannot_be_cut_is_late(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def process(ws: ServerConnection, request: Request) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(6)
+
+    listener = MemoryListener()
+    async with open_server(
+        echo, listeners=[listener], process_request=process, open_timeout=4
+    ):
+        stream = listener.connect()
+        await stream.send_all(REQUEST)
+        answer = await raw_http.read_answer(stream)
+        assert (answer.status, trio.current_time()) == (503, 6)
 
 
 async def test_a_connection_that_cannot_be_made_is_a_500() -> None:

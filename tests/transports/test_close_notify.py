@@ -309,6 +309,8 @@ async def test_a_handshake_that_takes_too_long(
             await peer.send(b"GET")
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(11)
+        if role == "server":
+            await peer.receive_until(b"took too long.\n")  # of a 408
         assert await peer.receive() == b""
         await peer.aclose()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import socket
 import ssl as ssl_module
@@ -10,17 +9,18 @@ import ssl as ssl_module
 import trio
 
 from .._connection.connection import ClientConnection
-from .._connection.opener import Opened
-from .._protocol.errors import InvalidStatus
+from .._connection.opener import Opened, Stage
+from .._endpoint.errors import OpenTimeoutError
+from .._protocol.errors import InvalidHandshake, InvalidStatus, InvalidURI
 from .._protocol.handshake.client import ClientHandshake
-from .._protocol.uri import WebSocketURI, parse_host, parse_uri
+from .._protocol.uri import WebSocketURI, host_port, parse_host, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import unix_family
 from .._transports.tls import TLSTransport
 from .opening import open_client
 from .options import ClientOptions
-from .redirects import redirect_target, without_credentials
+from .redirects import Trail, credentials_in, redirect_target, without_credentials
 from .tcp import open_tcp
 from .tls import default_context, server_name
 
@@ -92,17 +92,29 @@ class Dialer:
 
         Raises what entering connect() raises. **Cancellation**: nothing is left open.
         """
+        stage, trail = Stage(), Trail(self._uri)
+        try:
+            with trio.move_on_after(self._options.open_seconds):
+                return await self._follow(stage, trail)
+            raise self._options.open_timed_out(stage.name)
+        except (OSError, InvalidHandshake, InvalidURI) as exc:
+            if isinstance(exc, OSError) and not isinstance(exc, OpenTimeoutError):
+                exc.add_note(stage.name)
+            trail.add_note(exc)
+            raise
+
+    async def _follow(self, stage: Stage, trail: Trail) -> Opened[ClientConnection]:
         uri, options = self._uri, self._options
-        with trio.move_on_after(options.open_seconds):
-            for followed in itertools.count():  # pragma: no branch - without end
-                try:
-                    return await self._open_at(uri, options)
-                except InvalidStatus as exc:
-                    target = redirect_target(exc, uri, followed, self._fixed)
-                if target.origin != uri.origin:
-                    options = without_credentials(options)
-                uri = target
-        raise options.open_timed_out()
+        while True:
+            try:
+                return await self._open_at(uri, options, stage)
+            except InvalidStatus as exc:
+                target = redirect_target(exc, uri, trail.followed, self._fixed)
+            trail.add(target)
+            if target.origin != uri.origin:
+                trail.withheld += credentials_in(uri, options)
+                options = without_credentials(options)
+            uri = target
 
     @property
     def _fixed(self) -> str:
@@ -119,12 +131,15 @@ class Dialer:
         return " and ".join(name for name, value in given.items() if value is not None)
 
     async def _open_at(
-        self, uri: WebSocketURI, options: ClientOptions
+        self, uri: WebSocketURI, options: ClientOptions, stage: Stage
     ) -> Opened[ClientConnection]:
-        transport = await self._open_transport(uri)
+        transport = await self._open_transport(uri, stage)
         try:
+            peer = self._peer(uri)
             if isinstance(transport, TLSTransport):
+                stage.name = f"TLS handshake with {peer}"
                 await transport.do_handshake()
+            stage.name = f"opening handshake with {peer}"
             handshake = self._handshake or options.handshake(uri)
             self._handshake = None
             return await open_client(transport, handshake, options, self.logger)
@@ -132,11 +147,27 @@ class Dialer:
             await transport.aclose()
             raise
 
-    async def _open_transport(self, uri: WebSocketURI) -> Transport:
-        stream = await self._open_stream(uri)
+    def _peer(self, uri: WebSocketURI) -> str:
+        """Say who is at the other end, and where if elsewhere than the URI says."""
+        named = host_port(uri.host, uri.port)
+        if self._path is not None:
+            return f"{named} at {self._path!r}"
+        host, port = self._address(uri)
+        at = host_port(host, port)
+        return named if at == named else f"{named} at {at}"
+
+    def _address(self, uri: WebSocketURI) -> tuple[str, int]:
+        return (
+            uri.host if self._host is None else self._host,
+            uri.port if self._port is None else self._port,
+        )
+
+    async def _open_transport(self, uri: WebSocketURI, stage: Stage) -> Transport:
+        stream = await self._open_stream(uri, stage)
         try:
             context = None
             if uri.secure:
+                stage.name = "reading the system's root certificates"
                 context = self._ssl or await default_context()
             return transport_of(
                 stream,
@@ -151,16 +182,15 @@ class Dialer:
                 stream.close()
             raise
 
-    async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream | socket.socket:
+    async def _open_stream(
+        self, uri: WebSocketURI, stage: Stage
+    ) -> trio.abc.Stream | socket.socket:
         if self._stream is not None:
             return self._stream
         if self._path is not None:
+            stage.name = f"connecting to {self._path!r}"
             return await trio.open_unix_socket(self._path)
-        return await open_tcp(
-            uri.host if self._host is None else self._host,
-            uri.port if self._port is None else self._port,
-            self._local_address,
-        )
+        return await open_tcp(*self._address(uri), self._local_address, stage)
 
 
 def _checked_host(name: str, value: object) -> str | None:

@@ -48,6 +48,39 @@ def redirect_target(
     return target
 
 
+class Trail:
+    """The redirects that were followed, for what goes wrong behind them."""
+
+    def __init__(self, uri: WebSocketURI) -> None:
+        self._start = self._end = uri
+        self.followed = 0
+        self.withheld: list[str] = []  # from another origin
+
+    def add(self, target: WebSocketURI) -> None:
+        """Add a redirect that is followed."""
+        self.followed += 1
+        self._end = target
+
+    def add_note(self, exc: Exception) -> None:
+        """Tell an error of redirects, if there were any."""
+        if not self.followed:
+            return
+        plural = "" if self.followed == 1 else "s"
+        note = (
+            f"after {self.followed} redirect{plural}, from {self._start} to {self._end}"
+        )
+        if self.withheld:
+            note += f"; not sent to another origin: {', '.join(self.withheld)}"
+        exc.add_note(note)
+
+
+def credentials_in(uri: WebSocketURI, options: ClientOptions) -> list[str]:
+    """Name what without_credentials() and redirected() leave out."""
+    user = [] if uri.username is None else ["user information"]
+    headers = Headers(options.additional_headers or ()).raw_items()
+    return user + [name for name, _ in headers if name.lower() in _CREDENTIALS]
+
+
 def without_credentials(options: ClientOptions) -> ClientOptions:
     """Leave out what another origin must not be told (RFC 9110, section 15.4)."""
     headers = options.additional_headers

@@ -20,6 +20,15 @@ ConnectionT = TypeVar("ConnectionT", bound=Connection)
 Opened = tuple[ConnectionT, Endpoint]
 
 
+class Stage:
+    """What the opening of a connection is at, which tells why it fails."""
+
+    __slots__ = ("name",)
+
+    def __init__(self) -> None:
+        self.name = ""
+
+
 @disable_ki_protection
 def call_user(function: Callable[..., Any], *args: object) -> Any:
     """Call a function of the user's, which KeyboardInterrupt may interrupt."""

@@ -129,10 +129,10 @@ class Options:
         """How long opening may take: ``open_timeout``, or for ever."""
         return inf if self.open_timeout is None else self.open_timeout
 
-    def open_timed_out(self) -> OpenTimeoutError:
-        """Make the error for a connection that took longer than that."""
+    def open_timed_out(self, stage: str) -> OpenTimeoutError:
+        """Make the error for a connection that took longer, with what it was at."""
         return OpenTimeoutError(
-            f"connection not open after {self.open_timeout} s (open_timeout)"
+            f"connection not open after {self.open_timeout} s (open_timeout): {stage}"
         )
 
     @property

@@ -58,6 +58,12 @@ class WebSocketURI:
         """Scheme, host and port (RFC 6454, section 4)."""
         return self.secure, self.host, self.port
 
+    def __str__(self) -> str:
+        """Return it as people may be shown it: what could be secret isn't there."""
+        scheme = "wss" if self.secure else "ws"
+        host = build_host(self.host, self.port, secure=self.secure)
+        return f"{scheme}://{host}{self.path or '/'}"
+
     @property
     def resource_name(self) -> str:
         """What the request asks for: path and query (RFC 6455, section 3)."""
@@ -242,6 +248,11 @@ def _redact(uri: str) -> str:
         return escape(uri)
     scheme = re.match(r"wss?://", before, re.IGNORECASE)
     return escape(f"{scheme.group() if scheme else ''}***@{after}")
+
+
+def host_port(host: str, port: int) -> str:
+    """Write a host and a port, as for people."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def build_host(host: str, port: int, *, secure: bool) -> str:

@@ -22,10 +22,8 @@ async def open_on_stream(
     """Open a connection, but for its scope; as accept() does."""
     logger = options.logger or logging.getLogger("trio_ws.server")
     reading = trio.CancelScope()  # which nobody cancels
-    with trio.move_on_after(options.open_seconds):
-        transport = await take_accepted(stream, ssl)
-        return await open_server(transport, options, logger, reading=reading)
-    raise options.open_timed_out()
+    transport = await take_accepted(stream, ssl)
+    return await open_server(transport, options, logger, reading=reading)
 
 
 class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users

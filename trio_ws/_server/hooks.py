@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import trio
 from trio.lowlevel import disable_ki_protection
 
 from .._connection.connection import ServerConnection
-from .._connection.opener import call_user
+from .._connection.opener import Stage, call_user
 from .._protocol.errors import InvalidHandshake
 from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Response, plain_response
@@ -18,28 +19,34 @@ from .options import ServerOptions
 _WITHOUT_BODY = (204, 304)
 
 
-# The body of the answer where the server's own code failed.
+# The bodies of answers where the server's own code failed, or something took too long.
 FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
+SLOW_HOOK = "Failed to open a WebSocket connection: the server took too long.\n"
+SLOW_REQUEST = "Failed to open a WebSocket connection: the request took too long.\n"
 
 
 async def answer(
-    connection: ServerConnection, handshake: ServerHandshake, options: ServerOptions
+    connection: ServerConnection,
+    handshake: ServerHandshake,
+    options: ServerOptions,
+    stage: Stage,
 ) -> tuple[Response, InvalidHandshake | None]:
     """Make the response to a request: by the hooks, by the RFC.
 
     Return it with what is wrong with the request, if it is refused for that.
+    ``stage`` is told which of them runs.
     """
     request = connection.request
     problem: InvalidHandshake | None = None
     accepted = False
-    hook = "process_request"
     try:
+        stage.name = "process_request"
         response = await _call_hook(options.process_request, connection, request)
         if response is not None:
             response = handshake.complete(response)
             _check_response(response, accepted)
         else:
-            hook = "select_subprotocol"
+            stage.name = "select_subprotocol"
             select = options.select_subprotocol
             try:
                 response = handshake.accept(
@@ -49,7 +56,7 @@ async def answer(
                 accepted = True
             except InvalidHandshake as exc:
                 response, problem = handshake.rejection(exc), exc
-        hook = "process_response"
+        stage.name = "process_response"
         changed = await _call_hook(
             options.process_response, connection, request, response
         )
@@ -57,7 +64,7 @@ async def answer(
             response = handshake.complete(changed)
         _check_response(response, accepted)
     except Exception:
-        connection.logger.exception("%s failed", hook)
+        connection.logger.exception("%s failed", stage.name)
         return handshake.complete(plain_response(500, FAILED)), None
     try:
         return response, problem
@@ -96,6 +103,8 @@ async def _call_hook(
     result = hook(*args)
     if isinstance(result, Awaitable):
         result = await result
+        # A thread that can't be abandoned ends late without a Cancelled.
+        await trio.lowlevel.checkpoint_if_cancelled()
     if result is not None and not isinstance(result, Response):
         raise TypeError(f"expected a trio_ws.Response or None; got {result!r}")
     return result

@@ -11,17 +11,17 @@ from contextlib import suppress
 import trio
 
 from .._connection.connection import ServerConnection
-from .._connection.opener import Opened, make_connection
+from .._connection.opener import Opened, Stage, make_connection
 from .._endpoint.endpoint import Endpoint
+from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.log import log_request, log_response
 from .._protocol.errors import InvalidHandshake
-from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
 from .._transports.base import Transport, read_some, write_all
 from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
-from .hooks import FAILED, answer
+from .hooks import FAILED, SLOW_HOOK, SLOW_REQUEST, answer
 from .options import ServerOptions
 
 # How long a client that was refused is listened to, so that it gets the answer
@@ -66,120 +66,158 @@ async def open_server(
     ``refuse`` is asked before a request is accepted, and may answer otherwise;
     to cancel ``reading`` is to ask it before the request is complete.
 
-    Raises InvalidHandshake, OSError, and closes the transport then.
-    **Cancellation**: the transport is closed.
+    Raises InvalidHandshake, OSError (OpenTimeoutError is one, after an answer where one
+    is due), and closes the transport then. **Cancellation**: the transport is closed.
     """
     try:
-        return await _open(transport, options, logger, reading, refuse)
+        return await _Opening(transport, options, logger, refuse).run(reading)
     except BaseException:
         await transport.aclose()
         raise
 
 
-async def _open(
-    transport: Transport,
-    options: ServerOptions,
-    logger: logging.Logger,
-    reading: trio.CancelScope,
-    refuse: Callable[[], Response | None],
-) -> Opened[ServerConnection]:
-    handshake = options.handshake()
+class _Opening:
+    """The handshake over one transport."""
 
-    def refused() -> Response | None:
-        response = refuse()
-        return response and handshake.complete(response)
+    def __init__(
+        self,
+        transport: Transport,
+        options: ServerOptions,
+        logger: logging.Logger,
+        refuse: Callable[[], Response | None],
+    ) -> None:
+        self._transport = transport
+        self._options = options
+        self._logger = logger
+        self._refuse = refuse
+        self._handshake = options.handshake()
+        self._stage = Stage()
+        self._deadline = trio.current_time() + options.open_seconds
+        self._has_begun = False  # the request
 
-    request = await _receive(transport, handshake, logger, reading, refused)
-    try:
-        log_request(logger, "<", request)
-        endpoint = Endpoint(transport, request, options, logger, client=False)
-        connection = make_connection(endpoint, ServerConnection)
-        response, problem = refused(), None
-        if response is None:
-            response, problem = await answer(connection, handshake, options)
-            # The hooks may have taken their time.
-            response = refused() or response
-        if response.status_code == 101:
-            log_response(logger, ">", response)
-            offered = "Sec-WebSocket-Protocol" in request.headers
-            if offered and "Sec-WebSocket-Protocol" not in response.headers:
-                logger.info("no offered subprotocol selected: browsers fail with 1006")
-    except Exception:
-        # Code of the user's: a hook, or a handler of the log.
-        failed = handshake.complete(plain_response(500, FAILED))
-        await _respond(transport, handshake, failed, logger)
-        raise
-    if response.status_code != 101:
+    async def run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
+        transport, logger = self._transport, self._logger
+        request = await self._receive(reading)
         try:
-            await _respond(transport, handshake, response, logger)
-            raise problem or Rejected(f"HTTP {response.status_code}")
+            log_request(logger, "<", request)
+            endpoint = Endpoint(transport, request, self._options, logger, client=False)
+            connection = make_connection(endpoint, ServerConnection)
+            response, problem = await self._answer(connection)
+            if response.status_code == 101:
+                log_response(logger, ">", response)
+                offered = "Sec-WebSocket-Protocol" in request.headers
+                if offered and "Sec-WebSocket-Protocol" not in response.headers:
+                    logger.info(
+                        "no offered subprotocol selected: browsers fail with 1006"
+                    )
+        except Exception:
+            # Code of the user's: a hook, or a handler of the log.
+            await self._respond(self._plain(500, FAILED))
+            raise
+        if response.status_code != 101:
+            try:
+                await self._respond(response)
+                raise problem or Rejected(f"HTTP {response.status_code}")
+            finally:
+                del problem  # no cycle with its traceback
+        self._stage.name = "response"
+        with self._time_to_write() as sending:
+            await write_all(transport, response.serialize())
+        if sending.cancelled_caught:
+            raise self._timed_out()
+        endpoint.opened(response, self._handshake)
+        pack(request.headers)
+        pack(response.headers)
+        return connection, endpoint
+
+    def _plain(self, status: int, text: str) -> Response:
+        return self._handshake.complete(plain_response(status, text))
+
+    def _refused(self) -> Response | None:
+        response = self._refuse()
+        return response and self._handshake.complete(response)
+
+    def _time_to_write(self) -> trio.CancelScope:
+        """Make the scope of writing an answer: one that is late has a moment, too."""
+        least = trio.current_time() + _LINGER
+        return trio.CancelScope(deadline=max(self._deadline, least))
+
+    def _timed_out(self) -> OpenTimeoutError:
+        return self._options.open_timed_out(self._stage.name)
+
+    async def _receive(self, reading: trio.CancelScope) -> Request:
+        """Receive the request; answer one that is wrong, late or that nobody awaits."""
+        can_answer = False
+        reading.deadline = self._deadline
+        self._stage.name = "TLS handshake"
+        try:
+            with reading:
+                if isinstance(self._transport, TLSTransport):
+                    await self._transport.do_handshake()
+                can_answer = True
+                self._stage.name = "request"
+                return await self._read_request()
+        except InvalidHandshake as exc:
+            if not isinstance(exc.__cause__, EOFError):
+                await self._respond(self._handshake.rejection(exc))
+            raise
+        response = self._refused()
+        if response is not None:
+            if can_answer:
+                await self._respond(response)
+            raise Rejected(f"HTTP {response.status_code}")
+        if self._has_begun:
+            await self._respond(self._plain(408, SLOW_REQUEST))
+        # Without a byte, it is no request that is late, but what a browser opens in
+        # case of need, or a probe.
+        raise self._timed_out()
+
+    async def _read_request(self) -> Request:
+        while True:
+            data = await read_some(self._transport)
+            if not data:
+                self._handshake.receive_eof()
+            self._has_begun = True
+            request = self._handshake.receive(data)
+            if request is not None:
+                return request
+
+    async def _answer(
+        self, connection: ServerConnection
+    ) -> tuple[Response, Exception | None]:
+        """Make the response, in time; return it with why, if there is more to say."""
+        response = self._refused()
+        if response is not None:
+            return response, None
+        problem: Exception | None = None
+        with trio.CancelScope(deadline=self._deadline):
+            response, problem = await answer(
+                connection, self._handshake, self._options, self._stage
+            )
+        if response is None:
+            response, problem = self._plain(503, SLOW_HOOK), self._timed_out()
+        try:
+            # The hooks may have taken their time.
+            return self._refused() or response, problem
         finally:
             del problem  # no cycle with its traceback
-    await write_all(transport, response.serialize())
-    endpoint.opened(response, handshake)
-    pack(request.headers)
-    pack(response.headers)
-    return connection, endpoint
 
+    async def _respond(self, response: Response) -> None:
+        """Write the answer to a request that isn't accepted, and see that it arrives.
 
-async def _receive(
-    transport: Transport,
-    handshake: ServerHandshake,
-    logger: logging.Logger,
-    reading: trio.CancelScope,
-    refuse: Callable[[], Response | None],
-) -> Request:
-    """Receive the request; answer one that is wrong, or that nobody waits for."""
-    request: Request | None = None
-    can_answer = False
-    try:
-        with reading:
-            if isinstance(transport, TLSTransport):
-                await transport.do_handshake()
-            can_answer = True
-            request = await _read_request(transport, handshake)
-    except InvalidHandshake as exc:
-        if not isinstance(exc.__cause__, EOFError):
-            await _respond(transport, handshake, handshake.rejection(exc), logger)
-        raise
-    if request is None:
-        response = refuse()
-        assert response is not None  # why else would reading be cancelled
-        if can_answer:
-            await _respond(transport, handshake, response, logger)
-        raise Rejected(f"HTTP {response.status_code}")
-    return request
-
-
-async def _read_request(transport: Transport, handshake: ServerHandshake) -> Request:
-    while True:
-        data = await read_some(transport)
-        if not data:
-            handshake.receive_eof()
-        request = handshake.receive(data)
-        if request is not None:
-            return request
-
-
-async def _respond(
-    transport: Transport,
-    handshake: ServerHandshake,
-    response: Response,
-    logger: logging.Logger,
-) -> None:
-    """Write the answer to a request that isn't accepted, and see that it arrives.
-
-    Closing with bytes unread would send a reset, which can destroy the answer
-    on its way: what the peer still sends is discarded for a while.
-    """
-    try:
-        log_response(logger, ">", response)
-    finally:  # a handler of the log that raises keeps no answer back
-        # A peer that is gone doesn't hide why it is refused.
-        with suppress(OSError):
-            await write_all(transport, handshake.serialize(response))
-            if transport.shutdown():
-                with trio.move_on_after(_LINGER):
-                    while await read_some(transport):
-                        # One that floods would keep even the deadline from passing.
-                        await trio.lowlevel.checkpoint()
+        Closing with bytes unread would send a reset, which can destroy the answer
+        on its way: what the peer still sends is discarded for a while.
+        """
+        transport = self._transport
+        try:
+            log_response(self._logger, ">", response)
+        finally:  # a handler of the log that raises keeps no answer back
+            # A peer that is gone doesn't hide why it is refused.
+            with suppress(OSError):
+                with self._time_to_write() as writing:
+                    await write_all(transport, self._handshake.serialize(response))
+                if not writing.cancelled_caught and transport.shutdown():
+                    with trio.move_on_after(_LINGER):
+                        while await read_some(transport):
+                            # One that floods would keep even the deadline from passing.
+                            await trio.lowlevel.checkpoint()

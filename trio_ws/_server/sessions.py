@@ -172,8 +172,7 @@ class Sessions:
         reading = session.reading
         assert reading is not None  # until the end of this
         try:
-            with session.scope as opening:
-                opening.deadline = trio.current_time() + options.open_seconds
+            with session.scope:
                 if self._closing:
                     reading.cancel()
                 transport = await take_accepted(accepted, self._context)
@@ -184,8 +183,6 @@ class Sessions:
                     reading=reading,
                     refuse=self._refuse,
                 )
-            if not session.cancelled:
-                self._log_failed(options.open_timed_out())
         except Rejected as exc:
             self._logger.info("connection rejected: %s", exc)
         except (InvalidHandshake, OSError) as exc:
