@@ -217,13 +217,13 @@ def public_coroutines() -> Iterator[tuple[str, object]]:
     for module in (trio_ws, trio_ws.testing):
         for name in module.__all__:
             thing = getattr(module, name)
-            if inspect.iscoroutinefunction(thing):
+            if is_coroutine(thing):
                 yield f"{name}()", thing
             if not inspect.isclass(thing):
                 continue
             # A connection is a block, too, but that is trio.abc.AsyncResource's.
             if not issubclass(thing, trio.abc.AsyncResource):
-                if hasattr(thing, "__aenter__"):
+                if is_coroutine(getattr(thing, "__aenter__", None)):
                     key = f"async with {name}(...)"
                     yield SPELT.get(name, key), thing
             for member, value in vars(thing).items():

@@ -345,6 +345,14 @@ CONTEXT = ssl.create_default_context()
         ({"host": "x"}, ValueError, "stream: expected no host"),
         ({"port": 1}, ValueError, "stream: expected no port"),
         ({"local_address": "x"}, ValueError, "stream: expected no local_address"),
+        ({"stream": None, "port": "80"}, TypeError, "port: expected an int; got '80'"),
+        ({"stream": None, "port": True}, TypeError, "port: expected an int; got True"),
+        (
+            {"stream": None, "port": "localhost"},
+            TypeError,
+            "port: expected an int; got 'localhost'; a host is a keyword: host='lo",
+        ),
+        ({"stream": None, "local_address": 1}, TypeError, "local_address: expected a"),
         ({"additional_headers": {"Host": "x"}}, ValueError, "additional_headers: .*ho"),
         ({"additional_headers": {"Upgrade": "x"}}, ValueError, "additional_headers: "),
         (

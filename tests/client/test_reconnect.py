@@ -512,6 +512,53 @@ def test_wrong_arguments_are_raised_at_once() -> None:
         reconnect(URI, stream=object())  # type: ignore[call-arg]
 
 
+async def asynchronous(_: object = None) -> Any:
+    """Return nothing, but for a coroutine."""
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        (
+            {"reconnect_delays": [0.1]},
+            r"reconnect_delays: expected a callable that returns an iterator of "
+            r"seconds; got \[0\.1\]",
+        ),
+        ({"reconnect_delays": iter([0.1])}, "reconnect_delays: expected a callable"),
+        ({"reconnect_delays": asynchronous}, "that isn't async; got <function"),
+        ({"process_exception": 1}, "process_exception: expected a function; got 1"),
+        (
+            {"process_exception": asynchronous},
+            "process_exception: expected a function that isn't async; got <function",
+        ),
+    ],
+)
+def test_wrong_functions(keywords: dict[str, Any], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        reconnect(URI, **keywords)
+
+
+async def test_what_to_write_instead(network: Network) -> None:
+    block = r"async with attempt as ws:"
+    with pytest.raises(TypeError, match=f"async for attempt in .*: {block}"):
+        manager: Any = reconnect(URI)
+        async with manager:
+            raise AssertionError("entered")
+    async with served(network):
+        async for attempt in reconnect(URI):
+            wrong: Any = attempt
+            with pytest.raises(AttributeError, match=f"'recv'; a connection .*{block}"):
+                await wrong.recv()
+            with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+                wrong.nonsense()
+            assert not hasattr(wrong, "send")
+            with pytest.raises(TypeError, match=block):
+                async for _ in wrong:
+                    raise AssertionError("iterated")
+            async with attempt:
+                break
+
+
 async def test_the_arguments_are_those_of_connect(network: Network) -> None:
     async with served(network, subprotocols=["chat"]):
         async for attempt in reconnect(

@@ -104,7 +104,7 @@ def public_coroutines() -> set[str]:
     for module in (trio_ws, trio_ws.testing):
         for name in module.__all__:
             thing = getattr(module, name)
-            if inspect.iscoroutinefunction(thing):
+            if inspect.iscoroutinefunction(inspect.unwrap(thing)):
                 found.add(name)
             elif inspect.isclass(thing):
                 for attribute, value in inspect.getmembers(thing, is_coroutine):

@@ -10,15 +10,58 @@ import pytest
 from trio_ws._server.options import ServerOptions
 
 
+async def waiting(*_: object) -> None:
+    """Return nothing, but for a coroutine."""
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "match"),
     [
         ({"process_request": "x"}, TypeError, "process_request: expected a function"),
         ({"process_response": 1}, TypeError, "process_response: expected a function"),
         ({"select_subprotocol": ()}, TypeError, "select_subprotocol: expected a func"),
+        (
+            {"select_subprotocol": waiting},
+            TypeError,
+            "select_subprotocol: expected a function that isn't async; got <function",
+        ),
+        ({"create_connection": waiting}, TypeError, "isn't async; got <function"),
+        ({"additional_headers": "x"}, TypeError, "a mapping or pairs of str; got 'x'"),
+        (
+            {"additional_headers": ["X: secret"]},
+            TypeError,
+            r"additional_headers: expected a mapping or pairs of str; got 'X: \.\.\.'",
+        ),
+        ({"additional_headers": ["ab"]}, TypeError, "pairs of str; got 'ab'"),
+        ({"additional_headers": [("a", "b", "c")]}, TypeError, "pairs of str; got"),
         ({"origins": "http://x"}, TypeError, "origins: expected a sequence of origins"),
         ({"origins": {"http://x"}}, TypeError, "origins: expected a sequence"),
         ({"origins": [b"x"]}, TypeError, "origins: expected str, compiled patterns"),
+        *(
+            ({"origins": [None, origin]}, ValueError, re.escape(f"got {origin!r}"))
+            for origin in (
+                "*",
+                "",
+                "example.com",
+                "https://example.com/",
+                "https://example.com/path",
+                "https://Example.com",
+                "HTTPS://example.com",
+                "https://user@example.com",
+                "https://example.com?a",
+                "https://b\xfccher.example",
+                "https://*.example.com",
+                r"https://[a-z]+\.example\.com",  # a str is no pattern
+                "https://",
+                "app://x/",
+            )
+        ),
+        (
+            {"origins": ["https://example.com:443"]},
+            ValueError,
+            "default port, which browsers leave out: 'https://example.com'; got",
+        ),
+        ({"origins": ["http://[::1]:80"]}, ValueError, r"out: 'http://\[::1\]'; got"),
         ({"compression": "gzip"}, ValueError, 'compression: expected "deflate" or'),
         ({"additional_headers": {"Upgrade": "x"}}, ValueError, "additional_headers"),
         ({"server_header": "a\nb"}, ValueError, "header Server: expected no control"),
@@ -29,6 +72,24 @@ def test_wrong_options_of_a_server(
 ) -> None:
     with pytest.raises(error, match=match):
         ServerOptions(**keywords)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://xn--bcher-kva.example",
+        "https://example.com.",
+        "http://localhost:3000",
+        "https://example.com:80",
+        "http://[::1]:8080",
+        "chrome-extension://abcdefghijklmnop",
+        "moz-extension://1d9e-77",
+        "tauri://localhost",
+    ],
+)
+def test_origins_that_somebody_can_have(origin: str) -> None:
+    assert ServerOptions(origins=[origin]).origins == [origin]
 
 
 def test_right_options_of_a_server() -> None:

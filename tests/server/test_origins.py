@@ -39,8 +39,6 @@ PATTERN = re.compile(r"https://[a-z]+\.example\.com")
         ([PATTERN], None, False),
         ([re.compile(".*")], "https://anywhere", True),
         ([re.compile(".*")], None, False),
-        # A str is no pattern.
-        ([r"https://[a-z]+\.example\.com"], "https://www.example.com", False),
         ([PATTERN, "null"], "null", True),
         ([], None, False),
         ([], EXAMPLE, False),

@@ -194,6 +194,27 @@ async def test_a_unix_server_removes_its_file(
         ),
         ((echo, 0), {"server_header": "a\nb"}, ValueError, "expected no control"),
         ((echo, 0), {"nonsense": 1}, TypeError, "nonsense"),
+        ((echo, "80"), {}, TypeError, "port: expected an int; got '80'$"),
+        ((echo, "localhost"), {}, TypeError, "a host is a keyword: host='localhost'"),
+        ((echo, 70000), {}, ValueError, "port: expected 0 to 65535; got 70000"),
+        ((echo, -1), {}, ValueError, "port: expected 0 to 65535; got -1"),
+        (
+            (echo, 0),
+            {"host": "a" * 70},
+            ValueError,
+            "host: expected a host name",
+        ),
+        ((echo, 0), {"host": ""}, ValueError, "host: hostname isn't provided"),
+        ((echo, 0), {"host": 1}, TypeError, "host: expected a str or None; got 1"),
+        ((echo, 0), {"backlog": "1"}, TypeError, "backlog: expected an int or None"),
+        ((echo, 0), {"backlog": True}, TypeError, "backlog: expected an int or None"),
+        ((echo, 0), {"backlog": -1}, ValueError, "backlog: expected at least 0; got -"),
+        (
+            (echo, "localhost", 8765),
+            {},
+            TypeError,
+            r"write: (serve|open_server)\(echo, 8765, host='localhost'\)",
+        ),
     ],
 )
 async def test_wrong_arguments(
@@ -202,8 +223,34 @@ async def test_wrong_arguments(
     with pytest.raises(error, match=match):
         await serve(*arguments, **keywords)
     with pytest.raises(error, match=match):
-        async with open_server(*arguments, **keywords):
+        open_server(*arguments, **keywords)
+
+
+async def test_what_to_write_instead() -> None:
+    coroutine: Any = serve(echo, 0)
+    with pytest.raises(TypeError, match=r"^serve\(\) .* write: async with open_server"):
+        async with coroutine:
             raise AssertionError("entered")
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+        await coroutine  # closed, so that Python warns of nothing
+    server: Any = open_server(echo, 0)
+    with pytest.raises(TypeError, match=r"async with open_server\(\.\.\.\) as server:"):
+        await server
+
+
+async def test_a_coroutine_in_place_of_a_function(nursery: trio.Nursery) -> None:
+    coroutine: Any = serve(echo, 0)
+    with pytest.raises(TypeError, match=r"start_soon\(serve, \.\.\.\) +# correct"):
+        nursery.start_soon(coroutine)
+
+
+async def test_trio_shows_what_serve_is_at(nursery: trio.Nursery) -> None:
+    await nursery.start(serve, echo, 0)
+    [task] = nursery.child_tasks
+    names = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
+    assert names[:2] == ["serve", "run_server"]
+    assert task.name == "trio_ws.serve"
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_port_in_use() -> None:

@@ -240,6 +240,11 @@ async def test_close_frames_are_spread(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("keywords", "error", "match"),
     [
+        (
+            {"close_connections": 1012},
+            TypeError,
+            "close_connections: expected a bool; got 1012; a code is a keyword: code=",
+        ),
         ({"code": 1006}, ValueError, "close code: expected"),
         ({"reason": "x" * 124}, ValueError, "close reason: expected at most"),
         ({"reason": "a\r\nb"}, ValueError, "close reason: expected no CR"),

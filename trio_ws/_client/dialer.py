@@ -11,9 +11,10 @@ import trio
 from .._connection.connection import ClientConnection
 from .._connection.opener import Opened, Stage
 from .._endpoint.errors import OpenTimeoutError
+from .._endpoint.options import check_port, checked_host
 from .._protocol.errors import InvalidHandshake, InvalidStatus, InvalidURI
 from .._protocol.handshake.client import ClientHandshake
-from .._protocol.uri import WebSocketURI, host_port, parse_host, parse_uri
+from .._protocol.uri import WebSocketURI, host_port, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import unix_family
@@ -47,15 +48,16 @@ class Dialer:
     ) -> None:
         self._uri = parse_uri(uri)
         self._options = options
-        self._host = _checked_host("host", host)
+        self._host = checked_host("host", host)
         self._port = port
         self._local_address = local_address
         self._ssl = ssl
-        self._server_hostname = _checked_host("server_hostname", server_hostname)
+        self._server_hostname = checked_host("server_hostname", server_hostname)
         self._stream = stream
         self._path = path
-        if port is not None and not 1 <= port <= 65535:
-            raise ValueError(f"port: expected 1 to 65535; got {port!r}")
+        if port is not None:
+            check_port(port, least=1)
+        checked_host("local_address", local_address)
         if path is not None:
             unix_family("path")
         self._check_tls()
@@ -191,15 +193,3 @@ class Dialer:
             stage.name = f"connecting to {self._path!r}"
             return await trio.open_unix_socket(self._path)
         return await open_tcp(*self._address(uri), self._local_address, stage)
-
-
-def _checked_host(name: str, value: object) -> str | None:
-    """Check an argument that is to be a host, or None."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a str; got {value!r}")
-    try:
-        return parse_host(value)
-    except ValueError as exc:
-        raise ValueError(f"{name}: {exc}; got {value!r}") from None

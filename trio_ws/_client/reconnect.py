@@ -12,7 +12,7 @@ import ssl as ssl_module
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -22,7 +22,7 @@ from .._connection.groups import aexit, finish_aexit, wrong_task
 from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.errors import ConnectionClosed
-from .._endpoint.options import make_options
+from .._endpoint.options import check_function, make_options
 from .._protocol.errors import InvalidMessage, InvalidStatus
 from .dialer import Dialer
 from .options import ClientOptions, ClientOptionsDict
@@ -128,6 +128,23 @@ class Attempt:
         self._done = True
         await self._endpoint.abort()
 
+    # What users of websockets may write: async for ws in ..., without the block.
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            hint = ""
+            if hasattr(ClientConnection, name):
+                hint = "; a connection does, in: async with attempt as ws:"
+            raise AttributeError(
+                f"Attempt has no attribute {name!r}{hint}", name=name, obj=self
+            )
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(
+            "an attempt can't be iterated over; write: async with attempt as ws:"
+        )
+
     def __del__(self) -> None:
         if not self._done and self._scope is None:
             warnings.warn(
@@ -190,6 +207,13 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
             ssl=ssl,
             server_hostname=server_hostname,
         )
+        check_function(
+            "reconnect_delays",
+            reconnect_delays,
+            "a callable that returns an iterator of seconds",
+            sync=True,
+        )
+        check_function("process_exception", process_exception, "a function", sync=True)
         self._new_delays = reconnect_delays
         self._process_exception = process_exception
         self._delays: Iterator[float] | None = None
@@ -199,6 +223,14 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
 
     def __aiter__(self) -> Self:
         return self
+
+    def __aenter__(self) -> NoReturn:
+        raise TypeError(
+            "reconnect() is no block; "
+            "write: async for attempt in reconnect(...): async with attempt as ws:"
+        )
+
+    __aexit__ = None  # which isn't looked for without the other
 
     @enable_ki_protection
     async def __anext__(self) -> Attempt:

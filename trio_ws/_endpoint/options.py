@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from .._protocol.extensions.base import ClientExtensionFactory, ServerExtensionF
 from .._protocol.extensions.deflate import NAME as DEFLATE
 from .._protocol.handshake.fields import validate_subprotocols
 from .._protocol.http.headers import Headers, HeadersLike
+from .._protocol.uri import parse_host
 from .._version import __version__
 from .errors import OpenTimeoutError
 
@@ -118,10 +120,12 @@ class Options:
             self.logger, (logging.Logger, logging.LoggerAdapter, NoneType)
         ):
             raise TypeError(f"logger: expected a logging.Logger; got {self.logger!r}")
-        if self.create_connection is not None and not callable(self.create_connection):
-            raise TypeError(
-                f"create_connection: expected a connection class or a "
-                f"functools.partial of one; got {self.create_connection!r}"
+        if self.create_connection is not None:
+            check_function(
+                "create_connection",
+                self.create_connection,
+                "a connection class or a functools.partial of one",
+                sync=True,
             )
 
     @property
@@ -198,6 +202,37 @@ def check_seconds(name: str, value: object, *, zero: bool) -> None:
     if not (value >= 0 if zero else value > 0):  # also refuses NaN
         least = "at least 0" if zero else "more than 0"
         raise ValueError(f"{name}: expected {least} seconds or None; got {value!r}")
+
+
+def check_port(port: object, *, least: int) -> None:
+    """Check an argument that is to be a port."""
+    if not isinstance(port, int) or isinstance(port, bool):
+        hint = ""
+        if isinstance(port, str) and not port.isdigit():
+            hint = f"; a host is a keyword: host={port!r}"
+        raise TypeError(f"port: expected an int; got {port!r}{hint}")
+    if not least <= port <= 65535:
+        raise ValueError(f"port: expected {least} to 65535; got {port}")
+
+
+def checked_host(name: str, value: object) -> str | None:
+    """Return an argument that is to be a host, or None, in ASCII."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str or None; got {value!r}")
+    try:
+        return parse_host(value)
+    except ValueError as exc:
+        raise ValueError(f"{name}: {exc}; got {value!r}") from None
+
+
+def check_function(name: str, value: object, what: str, *, sync: bool = False) -> None:
+    """Check an argument that is to be a function."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected {what}; got {value!r}")
+    if sync and inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name}: expected {what} that isn't async; got {value!r}")
 
 
 def _check_size(name: str, value: object, *, least: int, none: bool) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 
 import trio
 
+from .._endpoint.options import check_port, checked_host
 from .._transports.sockets import unix_family
 from .acceptor import AnyListener
 
@@ -43,6 +44,9 @@ class ListenSpec:
         if self.listeners is None:
             if self.port is None:
                 raise ValueError("port: expected a port, or listeners; got neither")
+            check_port(self.port, least=0)
+            object.__setattr__(self, "host", checked_host("host", self.host))
+            check_backlog(self.backlog)
             if self.reuse_port:
                 _reuse_port_option()
             return
@@ -81,6 +85,16 @@ class ListenSpec:
         except OSError as exc:
             exc.add_note(f"listening on port {self.port}, host {self.host}")
             raise
+
+
+def check_backlog(backlog: object) -> None:
+    """Check an argument that is to be a backlog, or None."""
+    if backlog is None:
+        return
+    if not isinstance(backlog, int) or isinstance(backlog, bool):
+        raise TypeError(f"backlog: expected an int or None; got {backlog!r}")
+    if backlog < 0:
+        raise ValueError(f"backlog: expected at least 0; got {backlog}")
 
 
 def _reuse_port_option() -> int:
@@ -144,6 +158,7 @@ async def open_unix(
     is left open.
     """
     family = unix_family("path")
+    check_backlog(backlog)
     _remove_stale(path, family)
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:

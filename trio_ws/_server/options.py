@@ -8,7 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
 
 from .._connection.connection import ServerConnection
-from .._endpoint.options import USER_AGENT, Options, OptionsDict, factories_of
+from .._endpoint.options import (
+    USER_AGENT,
+    Options,
+    OptionsDict,
+    check_function,
+    factories_of,
+)
 from .._protocol.extensions.base import ServerExtensionFactory
 from .._protocol.extensions.deflate import (
     ServerPerMessageDeflateFactory,
@@ -50,7 +56,8 @@ class ServerOptions(Options):
 
     * ``extensions``: factories of extensions to accept, besides compression.
     * ``origins``: which Origin headers are accepted (RFC 6455, section 10.2):
-      str exactly, compiled patterns as a whole, None for a request without
+      str exactly (as browsers write them: in lower case, without a slash behind them
+      or a default port), compiled patterns as a whole, None for a request without
       one. Others are answered with HTTP 403. By default all are accepted.
     * ``select_subprotocol``: a function of the connection and the subprotocols
       that the client offers, which returns one of them or None.
@@ -77,8 +84,9 @@ class ServerOptions(Options):
         Options.__post_init__(self)
         for name in ("select_subprotocol", "process_request", "process_response"):
             value = getattr(self, name)
-            if value is not None and not callable(value):
-                raise TypeError(f"{name}: expected a function; got {value!r}")
+            if value is not None:
+                sync = name == "select_subprotocol"
+                check_function(name, value, "a function", sync=sync)
         if self.origins is not None:
             _check_origins(self.origins)
         self.handshake()
@@ -102,3 +110,32 @@ def _check_origins(origins: object) -> None:
             raise TypeError(
                 f"origins: expected str, compiled patterns and None; got {origin!r}"
             )
+        if isinstance(origin, str):
+            _check_origin(origin)
+
+
+# serialized-origin (RFC 6454, section 6.2), as browsers write it.
+_is_origin = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#@\s\\]+").fullmatch
+_is_web_origin = re.compile(
+    r"https?://(?:[a-z0-9._~\-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?"
+).fullmatch
+_has_default_port = re.compile(r"http://.*:80|https://.*:443").fullmatch
+
+
+def _check_origin(origin: str) -> None:
+    """Refuse what no browser says, with which nobody would ever be let in."""
+    if origin == "null":
+        return
+    web = re.match(r"https?:", origin, re.IGNORECASE)
+    if not (_is_web_origin if web else _is_origin)(origin):
+        raise ValueError(
+            "origins: expected scheme://host or scheme://host:port, in lower case and "
+            "without a slash behind it, a compiled pattern, or no origins to "
+            f"accept all; got {origin!r}"
+        )
+    if _has_default_port(origin):
+        shown = origin.rpartition(":")[0]
+        raise ValueError(
+            f"origins: expected no default port, which browsers leave out: {shown!r}; "
+            f"got {origin!r}"
+        )

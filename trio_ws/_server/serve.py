@@ -7,7 +7,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -15,12 +15,14 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
 from .._endpoint.options import make_options
 from .acceptor import AnyListener
+from .hints import hinted, hinted_init
 from .listening import ListenSpec, open_unix, remove_unix
 from .options import ServerOptions, ServerOptionsDict
-from .server import Server, run_server
+from .server import Server, check_server, run_server
 from .sessions import Handler
 
 
+@hinted
 @enable_ki_protection
 async def serve(
     handler: Handler,
@@ -56,11 +58,13 @@ async def serve(
     arguments. **Cancellation**: the listeners close, each connection is closed
     with 1001 without waiting; those of a ``handler_nursery`` go on.
     """
+    check_server(handler, ssl)
     spec = ListenSpec(port, host, backlog, reuse_port, listeners)
     made = make_options(ServerOptions, "serve", options)
     await run_server(handler, spec, ssl, made, handler_nursery, task_status)
 
 
+@hinted
 @enable_ki_protection
 async def unix_serve(
     handler: Handler,
@@ -111,6 +115,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
     **Cancellation**: as of serve().
     """
 
+    @hinted_init
     def __init__(
         self,
         handler: Handler,
@@ -123,12 +128,19 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         ssl: ssl_module.SSLContext | None = None,
         **options: Unpack[ServerOptionsDict],
     ) -> None:
+        check_server(handler, ssl)
         spec = ListenSpec(port, host, backlog, reuse_port, listeners)
         made = make_options(ServerOptions, "open_server", options)
         self._arguments = (handler, spec, ssl, made)
         self._entered = False
         self._scope = trio.CancelScope()  # of the server, not of the block
         self._task: trio.lowlevel.Task | None = None  # of the block, while it is in it
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(
+            "open_server() can't be awaited: it is a block; "
+            "write: async with open_server(...) as server: or await serve(...)"
+        )
 
     @enable_ki_protection
     async def __aenter__(self) -> Server:

@@ -14,7 +14,7 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.connection import ServerConnection
 from .._connection.groups import run_in_nursery
 from .._endpoint.budget import check_run, current_budget
-from .._endpoint.options import check_seconds
+from .._endpoint.options import check_function, check_seconds
 from .._protocol.closing import close_payload
 from .._transports.make import check_context
 from .acceptor import Acceptor, close_listeners
@@ -85,6 +85,11 @@ class Server:
         **Cancellation**: the listeners are closed and the handlers cancelled,
         which makes each connection say 1001 without waiting.
         """
+        if not isinstance(close_connections, bool):
+            raise TypeError(
+                f"close_connections: expected a bool; got {close_connections!r}; "
+                f"a code is a keyword: code={close_connections!r}"
+            )
         close_payload(code, reason)  # raises for wrong arguments
         check_seconds("timeout", timeout, zero=True)
         check_seconds("spread", spread, zero=True)
@@ -121,6 +126,12 @@ class Server:
         await idle.wait()
 
 
+def check_server(handler: object, context: object) -> None:
+    """Check what is served; raise TypeError or ValueError."""
+    check_function("handler", handler, "an async function")
+    check_context(context)
+
+
 @enable_ki_protection
 async def run_server(
     handler: Handler,
@@ -134,9 +145,6 @@ async def run_server(
 
     Whatever is raised, the listeners are closed then.
     """
-    if not callable(handler):
-        raise TypeError(f"handler: expected an async function; got {handler!r}")
-    check_context(context)
     listeners = await spec.open()
     try:
         logger = options.logger or logging.getLogger("trio_ws.server")

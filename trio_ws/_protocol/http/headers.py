@@ -189,8 +189,17 @@ def _pairs(source: HeadersLike) -> Iterable[tuple[str, str]]:
     if isinstance(source, Mapping):
         return source.items()
     if isinstance(source, Iterable):
-        return source
+        return map(_pair, source)
     return [(name, source[name]) for name in source.keys()]  # noqa: SIM118
+
+
+def _pair(item: object) -> tuple[str, str]:
+    # A str of two characters would be one, too.
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    if isinstance(item, str) and ":" in item:
+        item = item.partition(":")[0] + ": ..."  # the rest may be a credential
+    raise TypeError(f"expected a mapping or pairs of str; got {item!r}")
 
 
 def check_header(name: str, value: str) -> None:
