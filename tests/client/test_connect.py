@@ -340,6 +340,11 @@ CONTEXT = ssl.create_default_context()
     [
         ({"ssl": True}, TypeError, r"ssl: expected an ssl\.SSLContext; got True"),
         ({"ssl": CONTEXT}, ValueError, "ssl: expected a wss:// URI"),
+        (
+            {"ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)},
+            ValueError,
+            "ssl: expected a client's context, as of .*; got a server's",
+        ),
         ({"server_hostname": "x"}, ValueError, "server_hostname: expected a wss://"),
         ({"stream": "x"}, TypeError, r"stream: expected a trio\.abc\.Stream; got 'x'"),
         ({"host": "x"}, ValueError, "stream: expected no host"),

@@ -343,9 +343,7 @@ async def test_a_port_is_shared_only_with_who_shares_it() -> None:
         where = {"port": server.port, "host": "127.0.0.1"}
         with pytest.raises(OSError, match="in use") as caught:
             await trio_ws.serve(echo, **where)  # type: ignore[arg-type]
-        assert caught.value.__notes__ == [
-            f"listening on port {server.port}, host 127.0.0.1"
-        ]
+        assert caught.value.__notes__ == [f"listening on 127.0.0.1:{server.port}"]
         async with trio_ws.open_server(echo, **where, reuse_port=True):  # type: ignore[arg-type]
             for _ in range(10):
                 await connected(uri)
@@ -354,45 +352,125 @@ async def test_a_port_is_shared_only_with_who_shares_it() -> None:
 NO_FAMILY = 100
 
 
-@needs_reuse_port
-async def test_a_family_that_is_not_supported_is_passed_over() -> None:
-    Resolver((NO_FAMILY, ("x", 0)), (socket.AF_INET, ("127.0.0.1", 0))).install()
+by_reuse = pytest.mark.parametrize(
+    "reuse_port", [False, pytest.param(True, marks=needs_reuse_port)]
+)
+
+# Not of this machine: TEST-NET-1 (RFC 5737).
+NOT_OURS = (socket.AF_INET, ("192.0.2.1", 0))
+
+
+@by_reuse
+@pytest.mark.parametrize("other", [(NO_FAMILY, ("x", 0)), NOT_OURS])
+async def test_an_address_that_cannot_be_one_is_passed_over(
+    reuse_port: bool, other: tuple[int, Any]
+) -> None:
+    Resolver(other, (socket.AF_INET, ("127.0.0.1", 0)), other).install()
     async with trio_ws.open_server(
-        echo, 0, host="name.example", reuse_port=True
+        echo, 0, host="name.example", reuse_port=reuse_port
     ) as server:
+        assert len(server.sockets) == 1
         await connected(f"ws://127.0.0.1:{server.port}/")
 
 
-@needs_reuse_port
-async def test_no_family_is_supported() -> None:
-    Resolver((NO_FAMILY, ("x", 0)), (NO_FAMILY, ("y", 0))).install()
-    with pytest.raises(OSError, match="not supported") as caught:
-        await trio_ws.serve(echo, 0, host="name.example", reuse_port=True)
-    assert caught.value.errno == errno.EAFNOSUPPORT
+@by_reuse
+@pytest.mark.parametrize(
+    ("address", "match", "code"),
+    [
+        ((NO_FAMILY, ("x", 0)), "not supported", errno.EAFNOSUPPORT),
+        (NOT_OURS, "assign", errno.EADDRNOTAVAIL),
+    ],
+)
+async def test_no_address_can_be_one(
+    reuse_port: bool, address: tuple[int, Any], match: str, code: int
+) -> None:
+    Resolver(address).install()
+    with pytest.raises(OSError, match=match) as caught:
+        await trio_ws.serve(echo, 0, host="name.example", reuse_port=reuse_port)
+    assert caught.value.errno == code
+    assert caught.value.__notes__ == [f"listening on {address[1][0]}:0"]
 
 
-@needs_reuse_port
-async def test_an_address_that_fails_closes_the_others(
+@needs_linux
+@by_reuse
+async def test_an_address_in_use_closes_the_others(
+    reuse_port: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        name = ("127.0.0.1", port)
+        Resolver(
+            (socket.AF_INET, ("127.0.0.2", port)), (socket.AF_INET, name)
+        ).install()
+        with pytest.raises(OSError, match="in use") as caught:
+            await trio_ws.serve(echo, port, host="name.example", reuse_port=reuse_port)
+        assert caught.value.__notes__ == [f"listening on 127.0.0.1:{port}"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port))
+
+
+@needs_linux
+async def test_port_0_is_one_port_of_all_addresses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened: list[socket.socket] = []
-    real = trio.socket.socket
+    Resolver(
+        *[(socket.AF_INET, (f"127.0.0.{number}", 0)) for number in (1, 2, 3, 2)]
+    ).install()
+    taken: list[socket.socket] = []
+    real = socket.socket.bind
 
-    def remember(family: int, *args: Any) -> Any:
-        if family == NO_FAMILY:
-            raise OSError(errno.EMFILE, "too many")
-        sock = real(family, *args)
-        opened.append(sock)  # type: ignore[arg-type]
-        return sock
+    def bind(sock: socket.socket, address: Any) -> None:
+        """Let somebody else have the port in another family, twice."""
+        if len(taken) < 2 and address[1]:
+            taken.append(socket.socket())
+            real(taken[-1], address)
+        real(sock, address)
 
-    monkeypatch.setattr(trio.socket, "socket", remember)
-    # Not of this machine: TEST-NET-1 (RFC 5737).
-    for last in ((socket.AF_INET, ("192.0.2.1", 0)), (NO_FAMILY, ())):
-        Resolver((socket.AF_INET, ("127.0.0.1", 0)), last).install()
-        with pytest.raises(OSError, match=r"assign|too many"):
-            await trio_ws.serve(echo, 0, host="name.example", reuse_port=True)
-    assert len(opened) == 3
-    assert [one.fileno() for one in opened] == [-1, -1, -1]
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "bind", bind)
+        async with trio_ws.open_server(echo, 0, host="name.example") as server:
+            assert [sock.getsockname() for sock in server.sockets] == [
+                (f"127.0.0.{number}", server.port) for number in (1, 2, 3)
+            ]
+            assert len(taken) == 2
+            assert server.port not in [one.getsockname()[1] for one in taken]
+    for one in taken:
+        one.close()
+
+
+async def test_no_port_is_free_in_all_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    Resolver(*[(socket.AF_INET, (f"127.0.0.{one}", 0)) for one in (1, 2)]).install()
+
+    def bind(sock: socket.socket, address: Any) -> None:
+        if address[1]:
+            raise OSError(errno.EADDRINUSE, "in use")
+        real(sock, address)
+
+    real = socket.socket.bind
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "bind", bind)
+        with pytest.raises(OSError, match="in use") as caught:
+            await trio_ws.serve(echo, 0, host="name.example")
+    assert caught.value.__notes__ == ["listening on 127.0.0.2:0"]
+
+
+async def test_localhost_where_there_is_no_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Resolver(
+        (socket.AF_INET6, ("::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))
+    ).install()
+    real = socket.socket.bind
+
+    def bind(sock: socket.socket, address: Any) -> None:
+        if address[0] == "::1":
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        real(sock, address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "bind", bind)
+        async with trio_ws.open_server(echo, 0, host="localhost") as server:
+            assert server.sockets[0].getsockname() == ("127.0.0.1", server.port)
 
 
 @needs_linux

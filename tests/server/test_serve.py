@@ -178,6 +178,12 @@ async def test_a_unix_server_removes_its_file(
             "listeners: expected trio listeners",
         ),
         ((echo, 0), {"ssl": True}, TypeError, r"ssl: expected an ssl\.SSLContext"),
+        (
+            (echo, 0),
+            {"ssl": ssl.create_default_context()},
+            ValueError,
+            "ssl: expected a server's context, as of .*; got a client's",
+        ),
         ((echo, 0), {"max_size": -1}, ValueError, "max_size: expected at least 0"),
         ((echo, 0), {"subprotocols": ["a b"]}, ValueError, "subprotocol: expected a"),
         (
@@ -257,7 +263,7 @@ async def test_a_port_in_use() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
-        with pytest.raises(OSError, match="listening on port") as caught:
+        with pytest.raises(OSError, match=r"listening on 127\.0\.0\.1:") as caught:
             await serve(echo, sock.getsockname()[1], host="127.0.0.1")
     assert caught.value.errno == errno.EADDRINUSE
 

@@ -18,7 +18,7 @@ import trio.testing
 
 import trio_ws
 from tests.handlers import echo
-from tests.platforms import needs_unix_sockets
+from tests.platforms import needs_linux, needs_unix_sockets
 from tests.server.serving import content, is_socket, tls_contexts, unix_connected
 from trio_ws._server.listening import open_unix
 
@@ -74,17 +74,21 @@ async def test_tls_on_a_unix_socket(path: pathlib.Path, nursery: trio.Nursery) -
             path, uri, ssl=client_context, server_hostname=name
         ) as ws:
             await check_echo(ws)
-    with pytest.raises(ssl.SSLCertVerificationError):
-        async with trio_ws.unix_connect(
-            path, "wss://other.example/", ssl=client_context
-        ):
-            pytest.fail("the name was not checked")
+    by_default: list[tuple[str | None, str]] = [(None, "localhost")]
+    for wrong, name in [("wss://other.example/", "other.example"), *by_default]:
+        with pytest.raises(ssl.SSLCertVerificationError, match=name) as caught:
+            async with trio_ws.unix_connect(path, wrong, ssl=client_context):
+                pytest.fail("the name was not checked")
+        assert caught.value.__notes__ == [
+            f"TLS handshake with {name}:443 at {str(path)!r}"
+        ]
     await server.aclose()
 
 
 async def test_nobody_on_a_unix_socket(path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         await unix_connected(path)
+    assert caught.value.__notes__ == [f"connecting to {str(path)!r}"]
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         with pytest.raises(ConnectionRefusedError):
@@ -248,8 +252,57 @@ async def test_a_unix_socket_that_cannot_be_opened_leaves_no_file(
 
 
 async def test_a_unix_socket_in_no_directory(path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await trio_ws.unix_serve(echo, path / "below" / "nothing")
+    below = path / "below" / "nothing"
+    with pytest.raises(FileNotFoundError) as caught:
+        await trio_ws.unix_serve(echo, below)
+    assert caught.value.__notes__ == [f"listening on {str(below)!r}"]
+
+
+async def test_a_path_that_is_too_long(path: pathlib.Path) -> None:
+    long = str(path) + "x" * 100
+    with pytest.raises(OSError, match="path too long") as caught:
+        await trio_ws.unix_serve(echo, long)
+    assert caught.value.__notes__ == [f"listening on {long!r}"]
+    with pytest.raises(OSError, match="path too long") as caught:
+        await unix_connected(long)
+    assert caught.value.__notes__ == [f"connecting to {long!r}"]
+
+
+@needs_linux
+async def test_an_abstract_name(path: pathlib.Path, nursery: trio.Nursery) -> None:
+    name = f"\0{path}"
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, echo, name)
+    )
+    await unix_connected(name)
+    with pytest.raises(OSError, match="in use") as caught:
+        await trio_ws.unix_serve(echo, name)
+    assert caught.value.__notes__ == [f"listening on {name!r}"]
+    await server.aclose()
+    with pytest.raises(ConnectionRefusedError) as refused:
+        await unix_connected(name)
+    assert refused.value.__notes__ == [f"connecting to {name!r}"]
+    with pytest.raises(ValueError, match="mode: expected none with an abstract name"):
+        await trio_ws.unix_serve(echo, name, mode=0o600)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        ("", ValueError, "path: expected a path; got ''"),
+        ("a\0b", ValueError, r"path: expected no NUL in it; got 'a\\x00b'"),
+        (b"a", TypeError, "path: expected a str or a path; got b'a'"),
+        ("\0a", ValueError, r"path: abstract names are Linux's alone; got '\\x00a'"),
+    ],
+)
+async def test_paths_that_are_none(
+    wrong: Any, error: type[Exception], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "freebsd14")
+    with pytest.raises(error, match=match):
+        trio_ws.unix_connect(wrong)
+    with pytest.raises(error, match=match):
+        await trio_ws.unix_serve(echo, wrong)
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,11 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
 class unix_connect(connect):  # noqa: N801 - reads as the function that it is
     """Connect over a Unix socket: ``async with unix_connect(path) as ws: ...``.
 
+    ``path`` may be an abstract name, which begins with NUL (Linux, unix(7)).
     ``uri`` says what the Host header and the path of the request are, and with
-    ``wss://`` that TLS is used. Otherwise as connect(). Raises RuntimeError on
-    Windows, where Python has no Unix sockets.
+    ``wss://`` that TLS is used; by default it is ``ws://localhost/``, or
+    ``wss://localhost/`` if ``ssl`` is given. Otherwise as connect(). Raises
+    RuntimeError on Windows, where Python has no Unix sockets.
 
     **Cancellation** as with connect().
     """
@@ -104,13 +106,15 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
     def __init__(
         self,
         path: str | os.PathLike[str],
-        uri: str = "ws://localhost/",
+        uri: str | None = None,
         *,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         Opener.__init__(self)
+        if uri is None:
+            uri = "ws://localhost/" if ssl is None else "wss://localhost/"
         self._dialer = Dialer(
             uri,
             make_options(ClientOptions, "unix_connect", options),

@@ -17,7 +17,7 @@ from .._protocol.handshake.client import ClientHandshake
 from .._protocol.uri import WebSocketURI, host_port, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
-from .._transports.sockets import unix_family
+from .._transports.sockets import check_path, unix_family
 from .._transports.tls import TLSTransport
 from .opening import open_client
 from .options import ClientOptions
@@ -60,6 +60,7 @@ class Dialer:
         checked_host("local_address", local_address)
         if path is not None:
             unix_family("path")
+            check_path(path)
         self._check_tls()
         if stream is not None:
             self._check_stream(stream)
@@ -68,7 +69,7 @@ class Dialer:
         self.logger = options.logger or logging.getLogger("trio_ws.client")
 
     def _check_tls(self) -> None:
-        check_context(self._ssl)
+        check_context(self._ssl, server_side=False)
         if self._uri.secure:
             return
         for name, value in (
@@ -100,7 +101,7 @@ class Dialer:
                 return await self._follow(stage, trail)
             raise self._options.open_timed_out(stage.name)
         except (OSError, InvalidHandshake, InvalidURI) as exc:
-            if isinstance(exc, OSError) and not isinstance(exc, OpenTimeoutError):
+            if not isinstance(exc, OpenTimeoutError):
                 exc.add_note(stage.name)
             trail.add_note(exc)
             raise

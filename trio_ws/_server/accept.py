@@ -46,7 +46,7 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         **options: Unpack[ServerOptionsDict],
     ) -> None:
         super().__init__()
-        check_context(ssl)
+        check_context(ssl, server_side=True)
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
         self._options = make_options(ServerOptions, "accept", options)

@@ -10,15 +10,23 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import trio
 
 from .._endpoint.options import check_port, checked_host
-from .._transports.sockets import unix_family
+from .._protocol.uri import host_port
+from .._transports.sockets import check_path, is_abstract, unix_family
 from .acceptor import AnyListener
 
 # What trio's listeners use by default, too: as many as the system allows.
 _BACKLOG = 0xFFFF
+
+# So many ports, free in one family, are tried for all where any will do.
+_FREE_PORTS = 20
+
+# Where IPv6 is switched off, say, but /etc/hosts has ::1: another address may do.
+_NO_SUCH_ADDRESS = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 # The first descriptor that systemd passes on; see sd_listen_fds(3).
 _LISTEN_FDS_START = 3
@@ -74,17 +82,9 @@ class ListenSpec:
                 for one in self.listeners
             ]
         assert self.port is not None
-        try:
-            if self.reuse_port:
-                return [*await _open_shared(self.port, self.host, self.backlog)]
-            return [
-                *await trio.open_tcp_listeners(
-                    self.port, host=self.host, backlog=self.backlog
-                )
-            ]
-        except OSError as exc:
-            exc.add_note(f"listening on port {self.port}, host {self.host}")
-            raise
+        return [
+            *await _open_tcp(self.port, self.host, self.backlog, self.reuse_port),
+        ]
 
 
 def check_backlog(backlog: object) -> None:
@@ -104,50 +104,76 @@ def _reuse_port_option() -> int:
     raise ValueError(f"reuse_port: {sys.platform} has no SO_REUSEPORT")
 
 
-async def _open_shared(
-    port: int, host: str | None, backlog: int | None
+async def _open_tcp(
+    port: int, host: str | None, backlog: int | None, reuse_port: bool
 ) -> list[trio.SocketListener]:
-    """Open listeners on a port that several processes share (SO_REUSEPORT)."""
-    addresses = await trio.socket.getaddrinfo(
+    """Open listeners on all addresses of a host, with one port."""
+    found = await trio.socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    option = _reuse_port_option()
-    listeners: list[trio.SocketListener] = []
-    unsupported: OSError | None = None
-    try:
-        for family, kind, protocol, _, address in addresses:
+    addresses = list(dict.fromkeys((family, name) for family, *_, name in found))
+    options = [socket.SO_REUSEADDR] if sys.platform != "win32" else []
+    if reuse_port:
+        options.append(_reuse_port_option())
+    for last in (False,) * (_FREE_PORTS - 1) + (True,):
+        with ExitStack() as stack:
             try:
-                sock = trio.socket.socket(family, kind, protocol)
+                sockets = _bind_all(addresses, options, stack)
+                for sock in sockets:
+                    sock.listen(_BACKLOG if backlog is None else backlog)
+                listeners = [_of_socket(sock) for sock in sockets]
             except OSError as exc:
-                if exc.errno != errno.EAFNOSUPPORT:
+                # A port that was free in one family needn't be so in another.
+                if last or port != 0 or exc.errno != errno.EADDRINUSE:
                     raise
-                # As where IPv6 is switched off: another address may do.
-                unsupported = exc
-                continue
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, option, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                await sock.bind(address)
-                sock.listen(_BACKLOG if backlog is None else backlog)
-                listeners.append(trio.SocketListener(sock))
-            except BaseException:
-                sock.close()
+            else:
+                stack.pop_all()
+                return listeners
+    raise AssertionError("the last one returns or raises")
+
+
+def _bind_all(
+    addresses: Sequence[tuple[int, Any]], options: list[int], stack: ExitStack
+) -> list[socket.socket]:
+    """Bind sockets to addresses, as far as there are such; port 0 is one for all."""
+    sockets: list[socket.socket] = []
+    errors: list[OSError] = []
+    port = 0
+    for family, name in addresses:
+        host, given, *rest = name
+        try:
+            sock = _bind(family, (host, given or port, *rest), options)
+        except OSError as exc:
+            exc.add_note(f"listening on {host_port(host, given)}")
+            if exc.errno not in _NO_SUCH_ADDRESS:
                 raise
-    except BaseException:
-        for listener in listeners:
-            listener.socket.close()
-        raise
-    if unsupported is not None and not listeners:
-        raise unsupported
-    return listeners
+            errors.append(exc)
+        else:
+            sockets.append(stack.enter_context(sock))
+            port = sock.getsockname()[1]
+    if not sockets:
+        raise errors[0]
+    return sockets
+
+
+def _bind(family: int, name: Any, options: list[int]) -> socket.socket:
+    with ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        for option in options:
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(name)
+        stack.pop_all()
+    return sock
 
 
 async def open_unix(
     path: str, mode: int | None, backlog: int | None
-) -> tuple[trio.SocketListener, Identity]:
+) -> tuple[trio.SocketListener, Identity | None]:
     """Open a listener on a Unix socket; return what tells its file from another.
+
+    An abstract name has no file, and nothing that tells it.
 
     A file that is there is replaced if it is a socket of this user's on which
     nobody listens, as a process that was killed leaves it. ``mode`` is that of
@@ -158,8 +184,22 @@ async def open_unix(
     is left open.
     """
     family = unix_family("path")
+    check_path(path)
     check_backlog(backlog)
-    _remove_stale(path, family)
+    if is_abstract(path) and mode is not None:
+        raise ValueError("mode: expected none with an abstract name, which has no file")
+    try:
+        return await _open_unix(path, family, mode, backlog)
+    except OSError as exc:
+        exc.add_note(f"listening on {path!r}")
+        raise
+
+
+async def _open_unix(
+    path: str, family: int, mode: int | None, backlog: int | None
+) -> tuple[trio.SocketListener, Identity | None]:
+    if not is_abstract(path):
+        _remove_stale(path, family)
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         await sock.bind(path)
@@ -167,9 +207,11 @@ async def open_unix(
             if mode is not None:
                 os.chmod(path, mode)  # before listen(): nobody can have connected
             sock.listen(_BACKLOG if backlog is None else backlog)
-            return trio.SocketListener(sock), _identity(path)
+            known = None if is_abstract(path) else _identity(path)
+            return trio.SocketListener(sock), known
         except BaseException:
-            os.unlink(path)
+            if not is_abstract(path):
+                os.unlink(path)
             raise
     except BaseException:
         sock.close()

@@ -43,8 +43,9 @@ async def serve(
     task and a scope of its own; when it returns, the connection is closed.
     What it raises is logged and closes that connection alone, with 1011.
 
-    ``port`` and ``host`` say where to listen: port 0 takes a free one, host
-    None means all interfaces. With ``reuse_port`` several processes can listen
+    ``port`` and ``host`` say where to listen: port 0 takes one that is free for
+    all addresses of the host, host None means all interfaces. An address that this
+    machine doesn't have is passed over where there is another. With ``reuse_port`` several processes can listen
     on one port (SO_REUSEPORT, which Windows lacks). ``listeners`` are trio
     listeners, or listening sockets, to use instead; they are closed in the end.
     ``ssl`` is the context for TLS. ``handler_nursery`` is where handlers run, by
@@ -79,6 +80,7 @@ async def unix_serve(
 ) -> None:
     """Serve on a Unix socket; otherwise as serve().
 
+    ``path`` may be an abstract name, which begins with NUL (Linux, unix(7)).
     ``mode`` is that of the socket's file, such as 0o660. A file that is there
     is replaced if it is a socket of this user's on which nobody listens, as a
     process that was killed leaves it; the file is removed in the end.
@@ -87,6 +89,8 @@ async def unix_serve(
     in use; RuntimeError on Windows, where Python has no Unix sockets.
     **Cancellation** as of serve().
     """
+    check_server(handler, ssl)
+    make_options(ServerOptions, "unix_serve", options)
     path = os.fspath(path)
     # Wherever the process goes.
     absolute = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
@@ -102,7 +106,8 @@ async def unix_serve(
         )
     finally:
         listener.socket.close()
-        remove_unix(absolute, known)
+        if known is not None:
+            remove_unix(absolute, known)
 
 
 class open_server:  # noqa: N801 - reads as the function that it is to its users

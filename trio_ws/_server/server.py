@@ -129,7 +129,7 @@ class Server:
 def check_server(handler: object, context: object) -> None:
     """Check what is served; raise TypeError or ValueError."""
     check_function("handler", handler, "an async function")
-    check_context(context)
+    check_context(context, server_side=True)
 
 
 @enable_ki_protection

@@ -59,7 +59,19 @@ def transport_of(
     )
 
 
-def check_context(context: object) -> None:
+def check_context(context: object, *, server_side: bool) -> None:
     """Check an argument that is to be a context, or None."""
-    if context is not None and not isinstance(context, ssl.SSLContext):
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
+    if server_side and context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "ssl: expected a server's context, as of "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH); got a client's"
+        )
+    if not server_side and context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            "ssl: expected a client's context, as of ssl.create_default_context(); "
+            "got a server's"
+        )

@@ -131,6 +131,24 @@ def unix_family(keyword: str) -> int:
     raise RuntimeError(f"{keyword}: Python has no Unix sockets on {sys.platform}")
 
 
+def check_path(path: str) -> None:
+    """Check the path of a Unix socket, which may be an abstract name (unix(7))."""
+    if not isinstance(path, str):  # bytes, which os.fspath() lets through
+        raise TypeError(f"path: expected a str or a path; got {path!r}")
+    if not path:
+        raise ValueError("path: expected a path; got ''")
+    if is_abstract(path):
+        if sys.platform != "linux":
+            raise ValueError(f"path: abstract names are Linux's alone; got {path!r}")
+    elif "\0" in path:
+        raise ValueError(f"path: expected no NUL in it; got {path!r}")
+
+
+def is_abstract(path: str) -> bool:
+    """Tell an abstract name, which has no file, from a path."""
+    return path.startswith("\0")
+
+
 def take_socket(stream: trio.SocketStream) -> socket.socket:
     """Take the socket out of a trio stream, which is closed by that.
 
