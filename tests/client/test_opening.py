@@ -289,6 +289,20 @@ async def test_a_refusal_with_a_reset_behind_it(answer: bytes) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("keyword", "hint"),
+    [
+        ("proxy", "stream, for a stream that you have opened through one"),
+        ("extra_headers", "additional_headers"),
+        ("timeout", "open_timeout, close_timeout, or a cancel scope around the call"),
+    ],
+)
+def test_keywords_of_others(keyword: str, hint: str) -> None:
+    keywords: dict[str, Any] = {keyword: None}
+    with pytest.raises(TypeError, match=f"'{keyword}'; see {hint}$"):
+        connect("ws://testing/", **keywords)
+
+
 async def test_keywords_of_connect_alone() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     others: list[dict[str, Any]] = [

@@ -707,3 +707,28 @@ async def test_answered_pings_of_the_keepalive_are_forgotten(
         await trio.sleep(100.5)
         assert not any(ws._endpoint.pings.waiting for ws in pair)
         assert all(ws.latency >= 0 for ws in pair)
+
+
+@by_role
+async def test_closing_that_waits_for_nobody(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)  # which never answers
+    async with opened(role, peer, close_timeout=0) as ws:
+        await ws.send("x")
+    assert trio.current_time() == 0
+    assert (ws.close_code, ws.state) == (1006, State.CLOSED)
+    assert [each.opcode for each in peer.frames] == [TEXT, CLOSE]
+
+
+@by_role
+@pytest.mark.parametrize("takes", [0, 100])
+async def test_closing_that_waits_for_nobody_and_tells_what_was_lost(
+    role: Role, takes: int, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    with pytest.raises(ConnectionClosedError):
+        async with opened(role, peer, close_timeout=0, write_limit=LARGE + 1) as ws:
+            peer.take(takes)
+            await ws.send("x" * LARGE)
+    assert trio.current_time() == 0

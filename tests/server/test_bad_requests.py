@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -373,14 +373,20 @@ async def test_no_tls_where_tls_is_spoken(
             await stream.send_all(data)
             await stream.send_eof()
             received = bytearray()
-            try:
-                received += await raw_http.read_to_end(stream)
-            except trio.BrokenResourceError:
-                pass  # no promise: there is no channel to answer on
-            assert b"HTTP" not in received
+            if b"HTTP" in data:
+                answer = await raw_http.read_answer(stream)
+                assert answer.status == 400
+                assert b"expected TLS (wss://, not ws://)" in answer.rest
+            else:
+                with suppress(trio.BrokenResourceError):
+                    received += await raw_http.read_to_end(stream)
+                assert b"HTTP" not in received
     (record,) = [one for one in caplog.records if "failed" in one.msg]
     assert record.levelno == logging.INFO
     assert "SSL" in record.getMessage()
+    assert (
+        "got HTTP; this port speaks wss://, not ws" in record.msg % record.args
+    ) == (b"HTTP" in data)
     assert record.getMessage().isprintable()
 
 

@@ -33,7 +33,12 @@ from trio_ws._transports.base import READ_SIZE, Transport
 from trio_ws._transports.make import make_transport
 from trio_ws._transports.sockets import SocketTransport
 from trio_ws._transports.tls import TLSTransport
-from trio_ws.exceptions import ConnectionClosed, ConnectionClosedError, InvalidHandshake
+from trio_ws.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    InvalidHandshake,
+    InvalidStatus,
+)
 
 # ruff: noqa: PT012 - what raises is the end of a block, which has to be there
 
@@ -266,20 +271,46 @@ async def test_versions_that_do_not_meet(caplog: pytest.LogCaptureFixture) -> No
 async def test_plain_client_on_a_tls_port(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trio_ws.server")
     async with open_server(echo, 0, host="127.0.0.1", ssl=server_context()) as server:
-        with pytest.raises((InvalidHandshake, ConnectionResetError)):
+        with pytest.raises(InvalidStatus, match="HTTP 400") as caught:
             async with connect(f"ws://localhost:{server.port}/", open_timeout=5):
                 raise AssertionError("entered")
+    assert b"expected TLS (wss://, not ws://)" in caught.value.response.body
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server_context()) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+            stranger.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+            while "got SSH" not in caplog.text:
+                await trio.lowlevel.checkpoint()
         while "opening handshake failed" not in caplog.text:
             await trio.lowlevel.checkpoint()
     assert "HTTP_REQUEST" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n", "SSH"),
+        (b"220 mail ESMTP\r\n", "SMTP or FTP"),
+        (b"hello, world", "'hello, world'"),
+    ],
+)
+async def test_what_is_no_tls(said: bytes, shown: str) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(said)
+    with pytest.raises(ssl.SSLError, match=f": expected TLS; got {shown}\n"):
+        async with connect("wss://localhost/", stream=ours, ssl=client_context()):
+            raise AssertionError("entered")
+
+
 async def test_tls_client_on_a_plain_port(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trio_ws.server")
     async with open_server(echo, 0, host="127.0.0.1") as server:
-        with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version|record"):
+        with pytest.raises(
+            ssl.SSLError,
+            match=r"expected TLS; got HTTP; this port speaks ws://, not wss://",
+        ) as caught:
             async with connect(url(server), ssl=client_context()):
                 raise AssertionError("entered")
+        assert caught.value.__notes__ == [f"TLS handshake with localhost:{server.port}"]
         while "opening handshake failed" not in caplog.text:
             await trio.lowlevel.checkpoint()
 

@@ -385,6 +385,8 @@ class Endpoint:
         """Do the closing handshake. **Cancellation**: closes in a hurry."""
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self.options.close_timeout == 0:
+                return await self.goodbye(code, reason)
             if self.sender.in_message and self.engine.phase in UNCLOSED:
                 await self._finish_message(code, reason)
             if self.engine.phase in UNCLOSED:
@@ -398,8 +400,7 @@ class Endpoint:
         """Give a fragmented message under way close_timeout to be completed (R6)."""
         if self.engine.phase is OPEN:
             self._close_as = code, reason
-            if self.options.close_timeout is not None:
-                self._close_by = trio.current_time() + self.options.close_timeout
+            self._close_by = trio.current_time() + self.options.close_seconds
             self.engine.phase = FINISHING
             self.engine.discard_messages()
             self.changed()

@@ -68,7 +68,7 @@ class Options:
     * ``ping_timeout``: without any byte of the peer for so long after a ping,
       the connection is lost.
     * ``close_timeout``: for the closing handshake, what still waits to be
-      written included.
+      written included; 0 doesn't wait for the peer.
     * ``loss_grace``: after a loss, so long may the body and the tasks in
       ``ws.nursery`` go on before they are cancelled.
     * ``close_grace``: the same after the peer closed in good order.
@@ -99,9 +99,9 @@ class Options:
     create_connection: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("open_timeout", "ping_interval", "ping_timeout", "close_timeout"):
+        for name in ("open_timeout", "ping_interval", "ping_timeout"):
             check_seconds(name, getattr(self, name), zero=False)
-        for name in ("loss_grace", "close_grace"):
+        for name in ("close_timeout", "loss_grace", "close_grace"):
             check_seconds(name, getattr(self, name), zero=True)
         _check_size("max_size", self.max_size, least=0, none=True)
         _check_size("max_queue", self.max_queue, least=0, none=True)
@@ -132,6 +132,11 @@ class Options:
     def open_seconds(self) -> float:
         """How long opening may take: ``open_timeout``, or for ever."""
         return inf if self.open_timeout is None else self.open_timeout
+
+    @property
+    def close_seconds(self) -> float:
+        """How long closing may take: ``close_timeout``, or for ever."""
+        return inf if self.close_timeout is None else self.close_timeout
 
     def open_timed_out(self, stage: str) -> OpenTimeoutError:
         """Make the error for a connection that took longer, with what it was at."""
@@ -251,6 +256,7 @@ _ELSEWHERE = {
     "timeout": "open_timeout, close_timeout, or a cancel scope around the call",
     "ping": "ping_interval",
     "user_agent": "user_agent_header",
+    "proxy": "stream, for a stream that you have opened through one",
 }
 
 

@@ -72,7 +72,10 @@ class InvalidProtocol(InvalidHandshake):
         super().__init__(protocol)
 
     def __str__(self) -> str:
-        return f"unsupported HTTP version; expected HTTP/1.1; got {self.protocol}"
+        hint = ""
+        if self.protocol == "HTTP/2.0":
+            hint = ", with which nobody is to begin here (RFC 9113, section 3.3)"
+        return f"unsupported HTTP version; expected HTTP/1.1; got {self.protocol}{hint}"
 
 
 class InvalidStatus(InvalidHandshake):
@@ -112,7 +115,7 @@ class InvalidHeaderFormat(InvalidHeader):
     """A header of the handshake doesn't follow its grammar."""
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
-        super().__init__(name, f"{error} at {pos} in {header}")
+        super().__init__(name, f"""{error} at {pos} in {header or "''"}""")
         self.args = (name, error, header, pos)  # to be copied and pickled
 
 

@@ -21,6 +21,7 @@ _WITHOUT_BODY = (204, 304)
 
 # The bodies of answers where the server's own code failed, or something took too long.
 FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
+NO_TLS = "Failed to open a WebSocket connection: expected TLS (wss://, not ws://).\n"
 SLOW_HOOK = "Failed to open a WebSocket connection: the server took too long.\n"
 SLOW_REQUEST = "Failed to open a WebSocket connection: the request took too long.\n"
 

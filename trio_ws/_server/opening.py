@@ -21,7 +21,7 @@ from .._protocol.http.messages import Request, Response, plain_response
 from .._transports.base import Transport, read_some, write_all
 from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
-from .hooks import FAILED, SLOW_HOOK, SLOW_REQUEST, answer
+from .hooks import FAILED, NO_TLS, SLOW_HOOK, SLOW_REQUEST, answer
 from .options import ServerOptions
 
 # How long a client that was refused is listened to, so that it gets the answer
@@ -160,6 +160,12 @@ class _Opening:
         except InvalidHandshake as exc:
             if not isinstance(exc.__cause__, EOFError):
                 await self._respond(self._handshake.rejection(exc))
+            raise
+        except ssl_module.SSLError as exc:
+            transport = self._transport
+            if exc.reason == "HTTP_REQUEST" and isinstance(transport, TLSTransport):
+                self._transport = transport.below
+                await self._respond(self._plain(400, NO_TLS))
             raise
         response = self._refused()
         if response is not None:

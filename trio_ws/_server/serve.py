@@ -45,12 +45,12 @@ async def serve(
 
     ``port`` and ``host`` say where to listen: port 0 takes one that is free for
     all addresses of the host, host None means all interfaces. An address that this
-    machine doesn't have is passed over where there is another. With ``reuse_port`` several processes can listen
-    on one port (SO_REUSEPORT, which Windows lacks). ``listeners`` are trio
-    listeners, or listening sockets, to use instead; they are closed in the end.
-    ``ssl`` is the context for TLS. ``handler_nursery`` is where handlers run, by
-    default a nursery of serve() itself. ``options`` are those of
-    :class:`trio_ws.ServerOptions`.
+    machine doesn't have is passed over where there is another. With
+    ``reuse_port`` several processes can listen on one port (SO_REUSEPORT, which
+    Windows lacks). ``listeners`` are trio listeners, or listening sockets, to use
+    instead; they are closed in the end. ``ssl`` is the context for TLS.
+    ``handler_nursery`` is where handlers run, by default a nursery of serve()
+    itself. ``options`` are those of :class:`trio_ws.ServerOptions`.
 
     ``await nursery.start(serve, handler, 8765)`` returns the Server once it
     listens.

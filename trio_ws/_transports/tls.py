@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import trio
 
 from .base import READ_SIZE, Buffer, Transport, bounded
+from .not_tls import explain
 
 # RFC 8446, section 5.1: what comes before a record, its type, version and length; and
 # the most that one read of TLS returns.
@@ -124,6 +125,11 @@ class TLSTransport(Transport):
         self.unsent = 0
 
     @property
+    def below(self) -> Transport:
+        """What TLS is on, for a peer that doesn't speak it."""
+        return self._below
+
+    @property
     def ssl_object(self) -> ssl.SSLObject:
         """The TLS session, for its certificate, cipher and protocol."""
         return self._tls
@@ -134,16 +140,19 @@ class TLSTransport(Transport):
         Raises OSError; ssl.SSLCertVerificationError says what is wrong with
         the peer's certificate. **Cancellation**: the transport is unusable.
         """
+        first = b""
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await self._feed()
-            except ssl.SSLError:
+                piece = await self._feed()
+                first = first or piece
+            except ssl.SSLError as exc:
                 # The alert tells the peer why.
                 with suppress(OSError):
                     self._send()
+                explain(exc, first, server_side=self._tls.server_side)
                 raise
             else:
                 await self._flush()
@@ -155,23 +164,24 @@ class TLSTransport(Transport):
             await self.wait_writable()
             self._send()
 
-    async def _feed(self) -> None:
-        """Give TLS, in the handshake, a piece of what came, or comes."""
+    async def _feed(self) -> bytes:
+        """Give TLS, in the handshake, a piece of what came, or comes; return it."""
         while True:
             if not self._missing and len(self._came) >= _HEADER_SIZE:
                 self._missing = _HEADER_SIZE + int.from_bytes(self._came[3:5])
             cut = min(self._missing, len(self._came), _SMALL)
             if cut:
-                self._incoming.write(self._came[:cut])
+                piece = self._came[:cut]
+                self._incoming.write(piece)
                 self._came = self._came[cut:]
                 self._missing -= cut
-                return
+                return piece
             with suppress(trio.ClosedResourceError):
                 await self._below.wait_readable()
             data = self._below.read()
             if data == b"":
                 self._incoming.write_eof()
-                return
+                return b""
             if data is not None:
                 self._came += data
 

@@ -270,10 +270,10 @@ def check_answer(client: ClientHandshake, header: str) -> None:
 @pytest.mark.parametrize(
     ("header", "text"),
     [
-        ("x-other", "expected no extension x-other: not offered"),
-        ("permessage-deflate, x-other; a=1", "x-other: not offered"),
+        ("x-other", "expected no extension 'x-other': not offered"),
+        ("permessage-deflate, x-other; a=1", "'x-other': not offered"),
         ("permessage-deflate, permessage-deflate", "duplicate extension"),
-        ("permessage-deflate; mux", "unknown parameter: mux"),
+        ("permessage-deflate; mux", "unknown parameter: 'mux'"),
         ("permessage-deflate; server_max_window_bits=7", "expected 8 to 15"),
         ("permessage-deflate; client_max_window_bits", "expected 8 to 15"),
         ("Permessage-Deflate", "not offered"),

@@ -120,7 +120,12 @@ def test_subprotocol_of_the_server() -> None:
 @pytest.mark.parametrize(
     ("data", "options", "kind", "text"),
     [
-        (b"\x15\x03\x01\x00\x02\x02", {}, InvalidMessage, "control character 0x15"),
+        (
+            b"\x15\x03\x01\x00\x02\x02",
+            {},
+            InvalidMessage,
+            "first byte of TLS; this",
+        ),
         (b"SSH-2.0-x\r\n", {}, InvalidMessage, "expected a status line"),
         (response_bytes(line="HTTP/1.0 101 x"), {}, InvalidProtocol, "got HTTP/1.0"),
         (response_bytes("A: " + "b" * 8192), {}, SecurityError, "at most 8192"),
@@ -167,7 +172,7 @@ def test_subprotocol_of_the_server() -> None:
         (
             response_bytes("Sec-WebSocket-Protocol: c"),
             {"subprotocols": ["a", "b"]},
-            *(NegotiationError, "unsupported subprotocol: c"),
+            *(NegotiationError, "unsupported subprotocol: 'c'"),
         ),
         (
             response_bytes("Sec-WebSocket-Protocol: a", "Sec-WebSocket-Protocol: b"),

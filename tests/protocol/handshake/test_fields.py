@@ -48,13 +48,13 @@ def test_subprotocols() -> None:
 @pytest.mark.parametrize(
     ("parse", "value", "error"),
     [
-        (parse_connection, "", "expected token at 0 in "),
+        (parse_connection, "", "expected token at 0 in ''"),
         (parse_connection, ", ,", "expected token at 3 in , ,"),
         (parse_connection, "a, b c", "expected token at 2 in a, b c"),
         (parse_connection, "a/b", "expected token at 0 in a/b"),
         (parse_upgrade, "a/", "expected protocol at 0 in a/"),
         (parse_subprotocols, "a, \x80", r"expected token at 2 in a, \x80"),
-        (parse_extensions, "", "expected token at 0 in "),
+        (parse_extensions, "", "expected token at 0 in ''"),
         (parse_extensions, ",", "expected token at 1 in ,"),
         (parse_extensions, ";", "expected token at 0 in ;"),
         (parse_extensions, "a b", "expected comma at 2 in a b"),

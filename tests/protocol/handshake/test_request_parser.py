@@ -53,6 +53,16 @@ def test_a_complete_parser_takes_nothing_more() -> None:
         (b"\rG", "expected a method and a space; got the end of the line"),
         (b"\n", "expected CRLF; got a bare LF after ''"),
         (b"GET\r", "expected a method and a space; got the end of the line"),
+        (b"SSH-2.0-OpenSSH_9\r", "expected HTTP; got SSH: 'SSH-2.0-OpenSSH_9'"),
+        (b"*1\r", "expected HTTP; got Redis: '*1'"),
+        (
+            b"\r\n\r",
+            "got the end of the line again, as in a header of the PROXY protocol, ver",
+        ),
+        (
+            b"PROXY TCP4 1",
+            "expected HTTP; got a header of the PROXY protocol: the proxy isn't to",
+        ),
         (b"GET\n", "got a bare LF after 'GET'"),
         (b"GET\t", "expected a method; got 0x09 after 'GET'"),
         (b"GET  ", "expected a request target; got 0x20 after ''"),
@@ -90,7 +100,8 @@ def test_malformed_request_line(data: bytes, error: str) -> None:
         (
             b"PRI * HTTP/2.0\r\n",
             InvalidProtocol,
-            "unsupported HTTP version; expected HTTP/1.1; got HTTP/2.0",
+            "unsupported HTTP version; expected HTTP/1.1; got HTTP/2.0, "
+            "with which nobody is to begin here (RFC 9113, section 3.3)",
         ),
         (
             b"POST / HTTP/1.1\r\n",

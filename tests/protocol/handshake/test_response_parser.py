@@ -51,8 +51,18 @@ def test_response_without_body(
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"\x15\x03\x01\x00\x02", "got the control character 0x15 after ''"),
-        (b"SSH-2.0-x\r\n", "expected a status line; got 'SSH-2.0-x'"),
+        (
+            b"\x15\x03\x01\x00\x02",
+            "expected HTTP; got 0x15, the first byte of TLS; "
+            "this port speaks wss://, not ws://",
+        ),
+        (b"\x16", "expected HTTP; got 0x16, the first byte of TLS"),
+        (b"\0\0\x12\x04\0", "expected HTTP/1.1; got a NUL, the first byte of HTTP/2"),
+        (b"SSH-2.0-x\r\n", "expected a status line; got 'SSH-2.0-x', which is SSH"),
+        (b"-ERR wrong number\r\n", "got '-ERR wrong number', which is Redis"),
+        (b"220 mail ESMTP\r\n", "got '220 mail ESMTP', which is SMTP or FTP"),
+        (b"* OK IMAP4\r\n", "got '* OK IMAP4', which is IMAP"),
+        (b"+OK ready\r\n", "got '+OK ready', which is POP3"),
         (b"HTTP/1.1  200 OK\r\n", "expected a status line"),
         (b"HTTP/1.1 20 OK\r\n", "expected a status line"),
         (b"HTTP/1.1 099 OK\r\n", "expected a status line"),

@@ -90,17 +90,19 @@ def _parse(params: Sequence[ExtensionParameter], *, response: bool) -> Parameter
     values: dict[str, Any] = {}
     for name, value in params:
         if name in values:
-            raise NegotiationError(f"duplicate parameter: {name}")
+            raise NegotiationError(f"duplicate parameter: {name!r}")
         if name in ("server_no_context_takeover", "client_no_context_takeover"):
             if value is not None:
-                raise NegotiationError(f"parameter {name}: expected no value")
+                raise NegotiationError(
+                    f"parameter {name}: expected no value; got {value!r}"
+                )
             values[name] = True
         elif name == "client_max_window_bits" and value is None and not response:
             values[name] = True
         elif name in ("server_max_window_bits", "client_max_window_bits"):
             values[name] = _bits(name, value)
         else:
-            raise NegotiationError(f"unknown parameter: {name}")
+            raise NegotiationError(f"unknown parameter: {name!r}")
     return Parameters(**values)
 
 
@@ -109,7 +111,7 @@ def _bits(name: str, value: str | None) -> int:
     # zeroes between 8 to 15, inclusive"
     known = [str(bits) for bits in range(_MIN_BITS, _MAX_BITS + 1)]
     if value not in known:
-        raise NegotiationError(f"parameter {name}: expected 8 to 15")
+        raise NegotiationError(f"parameter {name}: expected 8 to 15; got {value!r}")
     return int(value)
 
 

@@ -169,7 +169,7 @@ class ClientHandshake:
     def _check_extensions(self, answers: list[ExtensionHeader]) -> None:
         """Make the extensions that the server has chosen (section 9.1)."""
         for name, params in answers:
-            problem = NegotiationError(f"expected no extension {name}: not offered")
+            problem = NegotiationError(f"expected no extension {name!r}: not offered")
             for factory in self._factories:
                 if factory.name != name:
                     continue
@@ -192,5 +192,5 @@ class ClientHandshake:
                 "Sec-WebSocket-Protocol", f"multiple values: {', '.join(chosen)}"
             )
         if chosen[0] not in self._subprotocols:
-            raise NegotiationError(f"unsupported subprotocol: {chosen[0]}")
+            raise NegotiationError(f"unsupported subprotocol: {chosen[0]!r}")
         return chosen[0]

@@ -49,9 +49,12 @@ def checked_additional(
     headers = Headers() if additional is None else Headers(additional)
     for name in headers:
         if name in own or name.startswith("sec-websocket-"):
+            hint = ""
+            if name == "host":
+                hint = "; it is that of the URI: host and port say where to connect to"
             raise ValueError(
                 f"additional_headers: expected no header that the handshake makes "
-                f"itself; got {name}"
+                f"itself; got {name}{hint}"
             )
     return headers
 

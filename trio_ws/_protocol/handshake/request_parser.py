@@ -15,6 +15,7 @@ from ..errors import (
 from ..escaping import excerpt
 from ..http.headers import Headers
 from ..http.messages import Request
+from ..strangers import spoken_by
 from .parser import MAX_LINE_LENGTH, Parser
 
 _find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
@@ -32,6 +33,7 @@ class RequestParser(Parser):
         super().__init__("request")
         self._request: Request | None = None
         self._method = self._path = ""
+        self._had_empty_line = False
         self._step = RequestParser._empty_line
 
     @property
@@ -55,6 +57,7 @@ class RequestParser(Parser):
             return False
         if self._buffer.startswith(b"\r\n"):
             self._consume(2)
+            self._had_empty_line = True
         self._step = RequestParser._method_part
         return True
 
@@ -106,6 +109,14 @@ class RequestParser(Parser):
                 "expected HTTP; got 0x16, the first byte of TLS; "
                 "this port speaks ws://, not wss://"
             )
+        came = self._buffer[self._start : pos]
+        if not self._method and (spoken := spoken_by(came)):
+            return InvalidMessage(f"expected HTTP; got {spoken}: {excerpt(came)}")
+        if byte == 0x0D and pos == self._start and self._had_empty_line:
+            return InvalidMessage(
+                "expected a method and a space; got the end of the line again, as in a "
+                "header of the PROXY protocol, version 2"
+            )
         if byte == 0x0D:
             return InvalidMessage(
                 f"expected {what} and a space; got the end of the line"
@@ -118,6 +129,11 @@ class RequestParser(Parser):
         room = max(MAX_LINE_LENGTH - len(self._method) - len(self._path) - 2, 0)
         came = self._buffer[self._start : self._start + min(room + 1, 5)]
         if not b"HTTP/".startswith(came):
+            if self._method == "PROXY":
+                raise InvalidMessage(
+                    "expected HTTP; got a header of the PROXY protocol: "
+                    "the proxy isn't to send one"
+                )
             while not b"HTTP/".startswith(came[:-1]):
                 del came[-1]  # what came after the first wrong byte
             raise InvalidMessage(f"expected HTTP/1.1; got {excerpt(came)}")

@@ -14,6 +14,7 @@ from ..errors import (
 from ..escaping import excerpt
 from ..http.headers import Headers
 from ..http.messages import Response
+from ..strangers import spoken_by
 from .parser import MAX_LINE_LENGTH, Parser
 
 # The body of a response is kept to tell a human why a server refused; a page
@@ -84,12 +85,24 @@ class ResponseParser(Parser):
         return self._response
 
     def _status_line(self) -> bool:
+        # By the first byte: it may be all that comes.
+        if self._buffer.startswith((b"\x15", b"\x16")):
+            raise InvalidMessage(
+                f"expected HTTP; got {self._buffer[0]:#04x}, the first byte of TLS; "
+                f"this port speaks wss://, not ws://"
+            )
+        if self._buffer.startswith(b"\0"):
+            raise InvalidMessage(
+                "expected HTTP/1.1; got a NUL, the first byte of HTTP/2 and of others"
+            )
         line = self._line(MAX_LINE_LENGTH, self._line_too_long)
         if line is None:
             return False
         match = _match_status_line(line)
         if match is None:
-            raise InvalidMessage(f"expected a status line; got {excerpt(line)}")
+            spoken = spoken_by(line.encode("iso-8859-1"))
+            by = "" if spoken in (None, "HTTP") else f", which is {spoken}"
+            raise InvalidMessage(f"expected a status line; got {excerpt(line)}{by}")
         self._response.status_code = int(match["code"])
         # Some servers and intermediaries refuse in the name of HTTP/1.0.
         refused = match["version"] == "HTTP/1.0" and self._response.status_code >= 200

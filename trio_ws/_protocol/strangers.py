@@ -1,0 +1,29 @@
+"""What others may speak on a port, known by its first bytes."""
+
+from __future__ import annotations
+
+import re
+
+# Of those that speak first, or answer what isn't for them with an error.
+_SPOKEN = (
+    # A status line, or a request with one of the methods that there are.
+    (rb"HTTP/[0-9]|(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE) ", "HTTP"),
+    # ContentType alert and handshake, and the version (RFC 8446, section 5.1)
+    (rb"[\x15\x16]\x03", "TLS"),
+    # A frame SETTINGS, of less than 256 bytes, or the preface (RFC 9113, section 3.4)
+    (rb"\0\0.\x04|PRI \* HTTP/2", "HTTP/2"),
+    (rb"PROXY ", "a header of the PROXY protocol"),
+    (rb"\r\n\r\n\0\r\nQUIT\n", "a header of the PROXY protocol, version 2"),
+    (rb"SSH-", "SSH"),
+    (rb"-(?:ERR|NOAUTH|DENIED) |\*[0-9]", "Redis"),
+    (rb"220[ -]", "SMTP or FTP"),
+    (rb"\+OK", "POP3"),
+    (rb"\* OK", "IMAP"),
+    (rb"RFB ", "VNC"),
+)
+_patterns = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _SPOKEN]
+
+
+def spoken_by(first: bytes | bytearray) -> str | None:
+    """Name what begins with these bytes; None if that isn't known."""
+    return next((name for regex, name in _patterns if regex.match(first)), None)
