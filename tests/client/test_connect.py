@@ -14,6 +14,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests import logs
 from tests.handlers import echo
 from tests.peers.in_memory import RawPeer
 from tests.platforms import needs_unix_sockets
@@ -423,8 +424,8 @@ async def test_a_logger_of_the_users(caplog: pytest.LogCaptureFixture) -> None:
         uri = f"ws://127.0.0.1:{server.port}/"
         async with connect(uri, logger=logging.getLogger("mine")) as ws:
             assert ws.logger.name == "mine"
-    assert "> GET / HTTP/1.1" in caplog.messages
-    assert "< HTTP/1.1 101" in caplog.messages
+    assert "> GET / HTTP/1.1" in logs.messages(caplog)
+    assert "< HTTP/1.1 101" in logs.messages(caplog)
 
 
 def sockets() -> int:

@@ -113,7 +113,7 @@ async def test_a_wrong_answer_is_raised_by_connect() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
-        with pytest.raises(NegotiationError, match="unknown parameter: mux"):
+        with pytest.raises(NegotiationError, match="unknown parameter: 'mux'"):
             async with connect("ws://localhost/", stream=peer.theirs):
                 raise AssertionError("entered")
 

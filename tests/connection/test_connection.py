@@ -212,8 +212,8 @@ async def test_facts_of_a_connection(nursery: trio.Nursery) -> None:
     ) as (client, server):
         assert isinstance(client.id, uuid.UUID)
         assert client.id == client.id != server.id
-        assert client.logger is logger
-        assert server.logger is logging.getLogger("trio_ws.server")
+        assert client.logger.logger is logger
+        assert server.logger.logger is logging.getLogger("trio_ws.server")
         assert client.subprotocol == server.subprotocol == "b"
         assert client.request.headers["Host"] == "testing"
         assert client.request.headers == server.request.headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,7 @@ from trio_ws import ConnectionClosedError, ConnectionClosedOK, accept
 from trio_ws._client.options import ClientOptions
 from trio_ws._endpoint import counter as _counter
 from trio_ws._endpoint.ending import Ending
+from trio_ws._endpoint.identity import Identity
 from trio_ws._protocol.engine import Engine
 
 if TYPE_CHECKING:
@@ -234,7 +236,7 @@ def test_a_cause_is_kept_without_its_traceback() -> None:
         (OurError("a", "b"), RuntimeError),
     ):
         engine = Engine(client=True, max_size=None)
-        ending = Ending(engine, ClientOptions())
+        ending = Ending(engine, ClientOptions(), Identity(logging.getLogger(), None))
         try:
             raise error
         except Exception as exc:  # noqa: BLE001 - kept

@@ -17,6 +17,7 @@ import trio.testing
 import trustme
 
 import trio_ws
+from tests import logs
 from tests.handlers import echo
 from tests.peers import raw_http
 from tests.peers.in_memory import MemoryListener
@@ -42,7 +43,7 @@ def in_memory(
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    return [(record.levelname, record.getMessage()) for record in caplog.records]
+    return [(record.levelname, logs.plain(record)) for record in logs.told(caplog)]
 
 
 Hook = Callable[..., Any]
@@ -77,8 +78,8 @@ def async_version(hook: Hook) -> Hook:
 def records(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRecord]:
     return [
         record
-        for record in caplog.records
-        if record.name == "trio_ws.server" and record.levelno == level
+        for record in logs.told(caplog)
+        if record.name.startswith("trio_ws.server") and record.levelno == level
     ]
 
 

@@ -17,6 +17,7 @@ import trio.testing
 import trustme
 
 import trio_ws
+from tests import logs
 from tests.peers import raw_http
 from tests.peers.in_memory import MemoryListener
 
@@ -262,12 +263,12 @@ def check_log(caplog: pytest.LogCaptureFixture, case: Case) -> None:
     """Check that it is one line of INFO that a terminal can show."""
     (record,) = [
         record
-        for record in caplog.records
-        if record.name == "trio_ws.server" and "listening" not in record.msg
+        for record in logs.told(caplog)
+        if record.name.startswith("trio_ws.server") and "listening" not in record.msg
     ]
     assert record.levelno == logging.INFO
     assert record.exc_info is None
-    message = record.getMessage()
+    message = logs.plain(record)
     assert message.isprintable()
     assert len(message) < 500
     assert re.search(f"opening handshake failed: .*(?:{case.log})", message)
@@ -381,13 +382,13 @@ async def test_no_tls_where_tls_is_spoken(
                 with suppress(trio.BrokenResourceError):
                     received += await raw_http.read_to_end(stream)
                 assert b"HTTP" not in received
-    (record,) = [one for one in caplog.records if "failed" in one.msg]
+    (record,) = [one for one in logs.told(caplog) if "failed" in one.msg]
     assert record.levelno == logging.INFO
-    assert "SSL" in record.getMessage()
+    assert "SSL" in logs.plain(record)
     assert (
         "got HTTP; this port speaks wss://, not ws" in record.msg % record.args
     ) == (b"HTTP" in data)
-    assert record.getMessage().isprintable()
+    assert logs.plain(record).isprintable()
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -410,10 +411,10 @@ async def test_a_client_that_leaves(
                 await stream.send_all(sent)
             await stream.send_eof()
             assert await raw_http.read_to_end(stream) == b""
-    (record,) = [one for one in caplog.records if "failed" in one.msg]
+    (record,) = [one for one in logs.told(caplog) if "failed" in one.msg]
     assert record.levelno == logging.INFO
     assert re.search(
-        rf"connection closed .*\b{len(sent) or 'any'} byte", record.getMessage()
+        rf"connection closed .*\b{len(sent) or 'any'} byte", logs.plain(record)
     )
 
 
@@ -429,11 +430,11 @@ async def test_a_client_that_resets(
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-    (record,) = [one for one in caplog.records if "failed" in one.msg]
+    (record,) = [one for one in logs.told(caplog) if "failed" in one.msg]
     assert record.levelno == logging.INFO
     if sent == CASES[0].data:
         # Why it was refused says more than that the answer didn't arrive.
-        assert "InvalidMessage" in record.getMessage()
+        assert "InvalidMessage" in logs.plain(record)
 
 
 async def test_the_limits_themselves_are_within() -> None:
@@ -484,8 +485,8 @@ async def test_one_byte_at_a_time_ends_at_open_timeout(
             with pytest.raises(trio.BrokenResourceError):
                 await trickle(stream, raw_http.request(), 1)
     assert cut == [10]
-    (record,) = caplog.records
-    assert record.getMessage() == (
+    (record,) = logs.told(caplog)
+    assert logs.plain(record) == (
         "opening handshake failed: OpenTimeoutError: "
         "connection not open after 10 s (open_timeout): request"
     )
@@ -515,12 +516,10 @@ async def test_one_byte_at_a_time_over_a_socket(
                 except trio.BrokenResourceError:
                     pass
             assert trio.current_time() - start >= 0.2
-    (record,) = [one for one in caplog.records if "failed" in one.msg]
-    assert (
-        "OpenTimeoutError: connection not open after 0.2 s (open_timeout): "
-        + ("TLS handshake" if secure else "request")
-        in record.getMessage()
-    )
+    (record,) = [one for one in logs.told(caplog) if "failed" in one.msg]
+    assert "OpenTimeoutError: connection not open after 0.2 s (open_timeout): " + (
+        "TLS handshake" if secure else "request"
+    ) in logs.plain(record)
 
 
 @pytest.mark.realtime(seconds=1)

@@ -11,6 +11,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from tests import logs
 from tests.handlers import echo
 from tests.peers import raw_http
 from tests.peers.in_memory import REQUEST, TEXT, MemoryListener, RawPeer, frame
@@ -122,8 +123,8 @@ async def test_nothing_of_a_request_reaches_a_log_unescaped(
         assert b"\x1b" not in answer
         await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-    assert caplog.messages
-    for line in caplog.messages:
+    assert logs.messages(caplog)
+    for line in logs.messages(caplog):
         assert line.isprintable(), line
 
 
@@ -144,8 +145,8 @@ async def test_a_request_of_kilobytes_makes_no_line_of_kilobytes(
             await stream.receive_some()
             await stream.aclose()
             await trio.testing.wait_all_tasks_blocked()
-    assert any("[80" in line for line in caplog.messages)
-    assert max(map(len, caplog.messages)) < 400
+    assert any("[80" in line for line in logs.messages(caplog))
+    assert max(map(len, logs.messages(caplog))) < 400
 
 
 @pytest.mark.parametrize("said", [b"", b"\r", REQUEST[:50], REQUEST[:-1]])
@@ -385,8 +386,8 @@ async def test_process_request_answers(
             await ws.send("x")
             assert await ws.recv() == "x"
     assert seen == [(State.CONNECTING, "/tea"), (State.CONNECTING, "/")]
-    assert "connection rejected: HTTP 418" in caplog.messages
-    assert "> HTTP/1.1 418" in caplog.messages
+    assert "connection rejected: HTTP 418" in logs.messages(caplog)
+    assert "> HTTP/1.1 418" in logs.messages(caplog)
 
 
 async def test_process_response_sees_and_changes_the_response() -> None:
@@ -444,7 +445,7 @@ async def test_a_hook_that_fails_is_a_500(
                 raise AssertionError("entered")
     assert caught.value.response.status_code == 500
     assert b"KeyError" not in caught.value.response.body
-    assert f"{hook} failed" in caplog.messages
+    assert f"{hook} failed" in logs.messages(caplog)
     assert shown in caplog.text
 
 
@@ -548,7 +549,7 @@ async def test_a_hook_that_waits_has_the_time_that_opening_has(
         answer = await raw_http.read_answer(stream)
         assert (answer.status, trio.current_time()) == (503, 4)
         assert b"the server took too long" in answer.rest
-    assert caplog.messages == [
+    assert logs.messages(caplog) == [
         "opening handshake failed: OpenTimeoutError: "
         "connection not open after 4 s (open_timeout): process_request"
     ]

@@ -15,6 +15,7 @@ import trio.lowlevel
 import trio.testing
 import trustme
 
+from tests import logs
 from tests.handlers import echo, stubborn, wait
 from tests.memory import counts_references
 from tests.peers.in_memory import REQUEST, MemoryListener, RawPeer, close_frame
@@ -460,7 +461,7 @@ async def test_errors_of_a_handler_that_is_cancelled(
     assert scope.cancelled_caught
     [record] = [one for one in log.records if one.levelno == logging.ERROR]
     what = "opening handshake failed" if hook else "connection handler failed"
-    assert record.getMessage() == what
+    assert logs.plain(record) == what
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ExceptionGroup)
     assert repr(record.exc_info[1].exceptions) == "(ValueError('cleanup failed'),)"

@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from tests import logs
 from tests.handlers import echo, stubborn
 from tests.peers.in_memory import MemoryListener, RawPeer
 from tests.server.serving import in_memory, logged
@@ -77,7 +78,7 @@ async def test_what_a_handler_raises_is_logged_and_harms_no_other(
         assert await good.recv() == "x"
         await trio.testing.wait_all_tasks_blocked()
         assert logged(log) == [("ERROR", "connection handler failed")]
-        info = log.records[0].exc_info
+        info = logs.told(log)[0].exc_info
         assert info is not None
         assert info[1] is error
         assert "in handler" in log.text
@@ -207,10 +208,10 @@ async def test_a_logger_of_the_users(caplog: pytest.LogCaptureFixture) -> None:
     ) as server:
         assert server.logger.name == "mine"
         await trio.testing.wait_all_tasks_blocked()
-    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+    assert [(record.name, logs.plain(record)) for record in logs.told(caplog)] == [
         ("mine", f"listening on ('127.0.0.1', {_port_of(caplog)})")
     ]
 
 
 def _port_of(caplog: pytest.LogCaptureFixture) -> str:
-    return caplog.messages[0].rpartition(" ")[2].rstrip(")")
+    return logs.messages(caplog)[0].rpartition(" ")[2].rstrip(")")

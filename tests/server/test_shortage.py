@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests import logs
 from tests.handlers import echo, wait
 from tests.leaks import living_tasks
 from tests.peers import raw_http
@@ -308,8 +309,9 @@ async def test_memory_is_short_where_it_is_opened(
                 for ws in (good, later):
                     await ws.send("x")
                     assert await ws.recv() == "x"
-    [record] = caplog.records
-    assert record.getMessage() == "opening handshake failed"
+    [record] = logs.told(caplog)
+    assert logs.plain(record) == "opening handshake failed"
+    assert record.exc_info is not None
     assert record.exc_info[1] is error
 
 
@@ -330,7 +332,7 @@ async def test_scopes_are_short_where_it_is_opened(
                 failed += 1
                 # All of them are closed, and logged.
                 await raw_http.read_to_end(stream)
-                assert len(caplog.records) == failed, caplog.text
+                assert len(logs.told(caplog)) == failed, caplog.text
                 async with connect("ws://x/", stream=listener.connect()):
                     pass
                 await trio.testing.wait_all_tasks_blocked()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from math import inf
 
 import trio
@@ -12,6 +11,7 @@ from .._connection.groups import raise_as_is
 from .._connection.opener import Opened, make_connection
 from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
+from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_request, log_response
 from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.handshake.client import ClientHandshake
@@ -28,28 +28,30 @@ async def open_client(
     transport: Transport,
     handshake: ClientHandshake,
     options: ClientOptions,
-    logger: logging.Logger,
+    logger: AnyLogger,
 ) -> Opened[ClientConnection]:
     """Do the client's side of the handshake.
 
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
+    identity = Identity(logger, transport.remote_address)
+    log = identity.log
     broken: ConnectionError | None = None
     try:
         await write_all(transport, handshake.request_bytes)
     except ConnectionError as exc:
         broken = exc  # but the server may have answered before it went
-    log_request(logger, ">", handshake.request)
+    log_request(log, ">", handshake.request)
     try:
         response = await _read_response(transport, handshake, broken)
     except InvalidStatus as exc:
-        log_response(logger, "<", exc.response)
+        log_response(log, "<", exc.response)
         raise
     finally:
         del broken  # no cycle with its traceback
-    log_response(logger, "<", response)
-    endpoint = Endpoint(transport, handshake.request, options, logger, client=True)
+    log_response(log, "<", response)
+    endpoint = Endpoint(transport, handshake.request, options, identity, client=True)
     try:
         connection = make_connection(endpoint, ClientConnection)
     except Exception:

@@ -6,6 +6,7 @@ only one task at a time may receive.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import (
     AsyncIterable,
@@ -45,21 +46,30 @@ class Connection(trio.abc.Channel[str | bytes]):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.request = endpoint.request
-        self.logger = endpoint.logger
         self._endpoint = endpoint
         self._engine = endpoint.engine
         self._reader = endpoint.reader
         self._receiver = endpoint.receiver
         self._sender = endpoint.sender
         self._budget = current_budget()
-        endpoint.ending.belongs_to(self)
+        endpoint.identity.belongs_to(self)
 
     # -- Facts ---------------------------------------------------------------
 
     @property
     def id(self) -> uuid.UUID:
         """A unique name of the connection, for logs."""
-        return self._endpoint.id
+        return self._endpoint.identity.id
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """A logger whose lines begin with the connection's id and the peer's address.
+
+        It is the one given, or ``trio_ws.client`` or ``trio_ws.server``, in an adapter
+        that gives records the attributes ``websocket``, ``connection_id`` and
+        ``remote_address``.
+        """
+        return self._endpoint.identity.log
 
     @property
     def local_address(self) -> Any:

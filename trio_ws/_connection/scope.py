@@ -16,6 +16,7 @@ a task that failed.
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from math import inf
 from types import TracebackType
@@ -27,8 +28,9 @@ from .._endpoint.ending import LossClock, Seen
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
+from .._endpoint.log import log_or_print
 from .._protocol.closing import OPEN, in_order
-from .connection import Connection
+from .connection import Connection, ServerConnection
 from .groups import (
     aexit,
     collapse,
@@ -153,6 +155,14 @@ class ConnectionScope:
             # No cycle by way of a traceback: its frames hold this one, too.
             del outcome, error, exc, traceback
             ending.leave()
+            self._log_closed()
+
+    def _log_closed(self) -> None:
+        identity = self._endpoint.identity
+        server = isinstance(self._connection, ServerConnection)
+        if server and identity.logger.isEnabledFor(logging.INFO):
+            how = str(self._ending.error())
+            log_or_print(identity.log, logging.INFO, "connection closed: %s", how)
 
     async def _close_elsewhere(self) -> None:
         """Close the connection, not its nurseries, which another task has opened."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import enum
-import weakref
 from inspect import CORO_CLOSED, getcoroutinestate
 from math import inf
-from typing import Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -15,6 +13,7 @@ from trio.lowlevel import enable_ki_protection
 from .._protocol.closing import CONNECTING, UNCLOSED, in_order
 from .._protocol.engine import Engine
 from .errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from .identity import Identity
 from .options import Options
 
 # A clock of 0 seconds cancels after so many turns of the loop: a call that waits has
@@ -77,8 +76,8 @@ class Ending:
     """What calls and the scope have to know of the end of a connection."""
 
     __slots__ = (
-        "_connection",
         "_engine",
+        "_identity",
         "_lost_data_seen",
         "_options",
         "aclosed",
@@ -88,21 +87,16 @@ class Ending:
         "seen_by",
     )
 
-    def __init__(self, engine: Engine, options: Options) -> None:
+    def __init__(self, engine: Engine, options: Options, identity: Identity) -> None:
         self._engine = engine
         self._options = options
-        # Weak, since a connection refers to this.
-        self._connection: weakref.ref[Any] | None = None
+        self._identity = identity
         self.aclosed = False  # by the user: no clock runs, the scope raises nothing
         self.leaving = False  # the user's side has ended
         self.seen_by = Seen.NOBODY
         self._lost_data_seen = False
         self.body_task: trio.lowlevel.Task | None = None
         self.clock: LossClock | None = None
-
-    def belongs_to(self, connection: object) -> None:
-        """Say which connection this is the end of, for exceptions."""
-        self._connection = weakref.ref(connection)
 
     @property
     def abandoned(self) -> bool:
@@ -149,7 +143,7 @@ class Ending:
             self._note_seen()
             return self.error()
         exc = ConnectionClosedOK(engine.rcvd, engine.sent, engine.rcvd_then_sent)
-        exc.connection = self._connection and self._connection()
+        exc.connection = self._identity.connection
         return exc
 
     @enable_ki_protection
@@ -166,7 +160,7 @@ class Ending:
         """Make the exception for a loss."""
         engine = self._engine
         exc = ConnectionClosedError(engine.rcvd, engine.sent, engine.rcvd_then_sent)
-        exc.connection = self._connection and self._connection()
+        exc.connection = self._identity.connection
         exc.__cause__ = engine.cause
         return exc
 

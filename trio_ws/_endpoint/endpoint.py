@@ -13,7 +13,6 @@ from KeyboardInterrupt, which would leave the transport open.
 from __future__ import annotations
 
 import logging
-import uuid
 from math import inf
 
 import trio
@@ -38,6 +37,7 @@ from .._transports.base import Transport
 from .ending import Ending
 from .goodbye import discard, hear, hear_out, take_leave
 from .host import CLOSED, CLOSING, HALF_CLOSED, NO_HOST, RUNNING, STOPPED
+from .identity import Identity
 from .keepalive import Keepalive
 from .log import FrameLog
 from .options import Options
@@ -70,13 +70,12 @@ class Endpoint:
         "_close_by",
         "_closed_event",
         "_deadline",
-        "_id",
         "_log",
         "_pinger_scope",
         "_reader_scope",
         "ending",
         "engine",
-        "logger",
+        "identity",
         "options",
         "pings",
         "reader",
@@ -95,7 +94,7 @@ class Endpoint:
         transport: Transport,
         request: Request,
         options: Options,
-        logger: logging.Logger,
+        identity: Identity,
         *,
         client: bool,
     ) -> None:
@@ -104,10 +103,9 @@ class Endpoint:
         self.response: Response | None = None
         self.subprotocol: str | None = None
         self.options = options
-        self.logger = logger
-        self._id: uuid.UUID | None = None
-        debug = logger.isEnabledFor(logging.DEBUG)
-        self._log = log = FrameLog(logger, self.id) if debug else None
+        self.identity = identity
+        debug = identity.logger.isEnabledFor(logging.DEBUG)
+        self._log = log = FrameLog(identity.log) if debug else None
         self.pings = Pings(log.latency if log else None)
         self.engine = engine = Engine(
             client=client,
@@ -119,7 +117,7 @@ class Endpoint:
         # Hooks have the connection before its response; no frame may come before that.
         engine.phase = CONNECTING
         engine.on_pong = self.pings.acknowledge
-        self.ending = ending = Ending(engine, options)
+        self.ending = ending = Ending(engine, options, identity)
         self.writer = writer = Writer(engine, transport, options)
         self.reader = reader = Reader(engine, transport, options, writer, self.pings)
         self.receiver = Receiver(engine, transport, reader, writer, ending)
@@ -132,13 +130,6 @@ class Endpoint:
         self._close_as: tuple[int, str] | None = None
         self._close_by = inf
         self._closed_event: trio.Event | None = None
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A unique name of the connection, for logs."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
 
     # -- The beginning -------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import logging
-import uuid
 
 from .._protocol.closing import CLOSE_DONE, FINAL, Close
 from .._protocol.engine import Engine
@@ -12,25 +11,26 @@ from .._protocol.escaping import escape, shortened
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
 from .._protocol.opcodes import CLOSE, CONT, OPCODE_NAMES
+from .identity import AnyLogger, ConnectionLogger
 
 # Headers whose values are nobody's business.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
-def log_request(logger: logging.Logger, sign: str, request: Request) -> None:
+def log_request(logger: AnyLogger, sign: str, request: Request) -> None:
     """Log a request of the opening handshake."""
     path = shortened(request.path)
     logger.debug("%s %s %s HTTP/1.1", sign, request.method, path)
     _log_headers(logger, sign, request.headers)
 
 
-def log_response(logger: logging.Logger, sign: str, response: Response) -> None:
+def log_response(logger: AnyLogger, sign: str, response: Response) -> None:
     """Log a response of the opening handshake."""
     logger.debug("%s HTTP/1.1 %d", sign, response.status_code)
     _log_headers(logger, sign, response.headers)
 
 
-def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
+def _log_headers(logger: AnyLogger, sign: str, headers: Headers) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         for name, value in headers.raw_items():
             shown = "[secret]" if name.lower() in _SECRET else shortened(escape(value))
@@ -38,7 +38,7 @@ def _log_headers(logger: logging.Logger, sign: str, headers: Headers) -> None:
 
 
 def log_or_print(
-    logger: logging.Logger,
+    logger: AnyLogger,
     level: int,
     message: str,
     *args: object,
@@ -52,6 +52,8 @@ def log_or_print(
     try:
         logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
     except Exception:  # noqa: BLE001 - shown
+        if isinstance(logger, logging.LoggerAdapter):
+            message, _ = logger.process(message, {})
         record = logging.LogRecord(logger.name, level, "", 0, message, args, None)
         logging.Handler().handleError(record)
 
@@ -63,23 +65,22 @@ class FrameLog:
     unescaped.
     """
 
-    def __init__(self, logger: logging.Logger, id: uuid.UUID) -> None:
+    def __init__(self, logger: ConnectionLogger) -> None:
         self._logger = logger
-        self._name = id.hex[:8]  # tells connections apart that share a log
 
     def received(self, opcode: int, payload: bytes, size: int, fin: bool) -> None:
         """Log a frame of the peer's."""
         frame = describe(opcode, payload, size, fin)
-        self._logger.debug("%s < %s", self._name, frame)
+        self._logger.debug("< %s", frame)
 
     def sent(self, opcode: int, payload: bytes, size: int, fin: bool) -> None:
         """Log a frame of ours."""
         frame = describe(opcode, payload, size, fin)
-        self._logger.debug("%s > %s", self._name, frame)
+        self._logger.debug("> %s", frame)
 
     def latency(self, seconds: float) -> None:
         """Log how long a pong took."""
-        self._logger.debug("%s latency %.1f ms", self._name, seconds * 1000)
+        self._logger.debug("latency %.1f ms", seconds * 1000)
 
     def ended(self, engine: Engine) -> None:
         """Log who ended the connection, with what, and why."""
@@ -92,7 +93,7 @@ class FrameLog:
         else:
             what = f"lost: {type(engine.cause).__name__}: {engine.cause}"
         # What follows is to be said and done, whatever a handler raises.
-        log_or_print(self._logger, logging.DEBUG, "%s %s", self._name, what)
+        log_or_print(self._logger, logging.DEBUG, "%s", what)
 
 
 _SHOWN = 60  # bytes of a payload that a log line shows

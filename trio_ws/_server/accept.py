@@ -10,9 +10,10 @@ import trio
 
 from .._connection.connection import ServerConnection
 from .._connection.opener import Opened, Opener
+from .._endpoint.identity import Identity
 from .._endpoint.options import make_options
 from .._transports.make import check_context
-from .opening import open_server, take_accepted
+from .opening import Opening, take_accepted
 from .options import ServerOptions, ServerOptionsDict
 
 
@@ -23,7 +24,8 @@ async def open_on_stream(
     logger = options.logger or logging.getLogger("trio_ws.server")
     reading = trio.CancelScope()  # which nobody cancels
     transport = await take_accepted(stream, ssl)
-    return await open_server(transport, options, logger, reading=reading)
+    identity = Identity(logger, transport.remote_address)
+    return await Opening(transport, options, identity).run(reading)
 
 
 class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users

@@ -14,7 +14,8 @@ from .._connection.connection import ServerConnection
 from .._connection.opener import Opened, Stage, make_connection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import OpenTimeoutError
-from .._endpoint.log import log_request, log_response
+from .._endpoint.identity import Identity
+from .._endpoint.log import log_or_print, log_request, log_response
 from .._protocol.errors import InvalidHandshake
 from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
@@ -31,6 +32,10 @@ _LINGER = 1.0
 
 class Rejected(InvalidHandshake):
     """A hook, or a server that closes, answered with something else than 101."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"HTTP {status}")
 
 
 async def take_accepted(
@@ -53,42 +58,23 @@ async def close_accepted(accepted: trio.abc.Stream | socket.socket) -> None:
         await trio.aclose_forcefully(accepted)
 
 
-async def open_server(
-    transport: Transport,
-    options: ServerOptions,
-    logger: logging.Logger,
-    *,
-    reading: trio.CancelScope,
-    refuse: Callable[[], Response | None] = lambda: None,
-) -> Opened[ServerConnection]:
-    """Do the server's side of the handshake; answer a request that is wrong.
+class Opening:
+    """The server's side of the handshake over one transport.
 
-    ``refuse`` is asked before a request is accepted, and may answer otherwise;
-    to cancel ``reading`` is to ask it before the request is complete.
-
-    Raises InvalidHandshake, OSError (OpenTimeoutError is one, after an answer where one
-    is due), and closes the transport then. **Cancellation**: the transport is closed.
+    ``refuse`` is asked before a request is accepted, and may answer otherwise.
     """
-    try:
-        return await _Opening(transport, options, logger, refuse).run(reading)
-    except BaseException:
-        await transport.aclose()
-        raise
-
-
-class _Opening:
-    """The handshake over one transport."""
 
     def __init__(
         self,
         transport: Transport,
         options: ServerOptions,
-        logger: logging.Logger,
-        refuse: Callable[[], Response | None],
+        identity: Identity,
+        refuse: Callable[[], Response | None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._options = options
-        self._logger = logger
+        self._identity = identity
+        self._logger = identity.log
         self._refuse = refuse
         self._handshake = options.handshake()
         self._stage = Stage()
@@ -96,11 +82,39 @@ class _Opening:
         self._has_begun = False  # the request
 
     async def run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
+        """Do the handshake; answer a request that is wrong.
+
+        To cancel ``reading`` is to ask ``refuse`` before the request is complete.
+
+        Raises InvalidHandshake, OSError (OpenTimeoutError is one, after an answer where
+        one is due), and closes the transport then. **Cancellation**: the transport is
+        closed.
+        """
+        transport = self._transport
+        try:
+            return await self._run(reading)
+        except BaseException:
+            await transport.aclose()
+            raise
+
+    def is_of_a_stranger(self, exc: Exception) -> bool:
+        """Tell what isn't a client's failing, as of probes, scans and preconnects."""
+        if self._handshake.method or isinstance(exc, Rejected):
+            return False
+        if isinstance(exc, ssl_module.SSLError):
+            # Others are about certificates, versions and ciphers.
+            eof = isinstance(exc, ssl_module.SSLEOFError)
+            return eof or "expected TLS" in str(exc)
+        return True
+
+    async def _run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
         transport, logger = self._transport, self._logger
         request = await self._receive(reading)
         try:
             log_request(logger, "<", request)
-            endpoint = Endpoint(transport, request, self._options, logger, client=False)
+            endpoint = Endpoint(
+                transport, request, self._options, self._identity, client=False
+            )
             connection = make_connection(endpoint, ServerConnection)
             response, problem = await self._answer(connection)
             if response.status_code == 101:
@@ -117,7 +131,7 @@ class _Opening:
         if response.status_code != 101:
             try:
                 await self._respond(response)
-                raise problem or Rejected(f"HTTP {response.status_code}")
+                raise problem or Rejected(response.status_code)
             finally:
                 del problem  # no cycle with its traceback
         self._stage.name = "response"
@@ -128,6 +142,8 @@ class _Opening:
         endpoint.opened(response, self._handshake)
         pack(request.headers)
         pack(response.headers)
+        if self._identity.logger.isEnabledFor(logging.INFO):
+            log_or_print(logger, logging.INFO, "connection open")
         return connection, endpoint
 
     def _plain(self, status: int, text: str) -> Response:
@@ -171,7 +187,7 @@ class _Opening:
         if response is not None:
             if can_answer:
                 await self._respond(response)
-            raise Rejected(f"HTTP {response.status_code}")
+            raise Rejected(response.status_code)
         if self._has_begun:
             await self._respond(self._plain(408, SLOW_REQUEST))
         # Without a byte, it is no request that is late, but what a browser opens in

@@ -16,12 +16,13 @@ from .._connection.opener import Opened, make_scope
 from .._connection.scope import ConnectionScope
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
+from .._endpoint.identity import AnyLogger, ConnectionLogger, Identity
 from .._endpoint.log import log_or_print
 from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
-from .opening import Rejected, open_server, take_accepted
+from .opening import Opening, Rejected, take_accepted
 from .options import ServerOptions
 
 # So many close frames are sent in one turn of the loop.
@@ -33,10 +34,18 @@ Handler = Callable[[ServerConnection], Awaitable[object]]
 class Session:
     """A connection of a server, before, while and after it is open."""
 
-    __slots__ = ("cancelled", "connection", "endpoint", "reading", "scope")
+    __slots__ = (
+        "cancelled",
+        "connection",
+        "endpoint",
+        "identity",
+        "reading",
+        "scope",
+    )
 
     def __init__(self) -> None:
         self.connection: ServerConnection | None = None
+        self.identity: Identity | None = None
         self.endpoint: Endpoint | None = None
         # While the request is read; cancelled: answer without waiting.
         self.reading: trio.CancelScope | None = trio.CancelScope()
@@ -135,7 +144,7 @@ class Sessions:
         except BaseException as exc:
             error, rest = split_errors(exc)
             if error is not None:
-                self._log_error(error, scope)
+                self._log_error(error, session, scope)
             if rest is exc:
                 raise
             if rest is not None:
@@ -146,8 +155,12 @@ class Sessions:
             if self._idle is not None and not self._sessions:
                 self._idle.set()
 
-    def _log_error(self, exc: Exception, scope: ConnectionScope | None) -> None:
-        logger = self._logger
+    def _log_error(
+        self, exc: Exception, session: Session, scope: ConnectionScope | None
+    ) -> None:
+        logger: AnyLogger = self._logger
+        if session.identity is not None:
+            logger = session.identity.log
         if scope is None:
             log_or_print(
                 logger, logging.ERROR, "opening handshake failed", exc_info=exc
@@ -168,32 +181,32 @@ class Sessions:
         self, session: Session, accepted: trio.abc.Stream | socket.socket
     ) -> Opened[ServerConnection] | None:
         """Do the opening handshake; log what goes wrong and return None."""
-        options = self._options
         reading = session.reading
         assert reading is not None  # until the end of this
+        logger: AnyLogger = self._logger
+        opening: Opening | None = None
         try:
             with session.scope:
                 if self._closing:
                     reading.cancel()
                 transport = await take_accepted(accepted, self._context)
-                return await open_server(
-                    transport,
-                    options,
-                    self._logger,
-                    reading=reading,
-                    refuse=self._refuse,
-                )
+                identity = Identity(self._logger, transport.remote_address)
+                session.identity, logger = identity, identity.log
+                opening = Opening(transport, self._options, identity, self._refuse)
+                return await opening.run(reading)
         except Rejected as exc:
-            self._logger.info("connection rejected: %s", exc)
+            if exc.status < 400:
+                logger.info("HTTP response sent: %d", exc.status)
+            else:
+                logger.info("connection rejected: %s", exc)
         except (InvalidHandshake, OSError) as exc:
-            self._log_failed(exc)
+            if opening is not None and opening.is_of_a_stranger(exc):
+                logger = ConnectionLogger(strangers_of(self._logger), identity)
+            text = shortened(f"{type(exc).__name__}: {exc}")
+            logger.info("opening handshake failed: %s", text)
         finally:
             session.reading = None
         return None
-
-    def _log_failed(self, exc: Exception) -> None:
-        text = shortened(f"{type(exc).__name__}: {exc}")
-        self._logger.info("opening handshake failed: %s", text)
 
     def _refuse(self) -> Response | None:
         if not self._closing:
@@ -245,6 +258,15 @@ class Sessions:
             # To close one that is lost would hide the loss from its handler.
             if connection.state is State.OPEN:
                 nursery.start_soon(_close_quietly, connection, code, reason)
+
+
+def strangers_of(logger: AnyLogger) -> AnyLogger:
+    """Return the logger of what no client does: probes, scans, preconnects."""
+    if isinstance(logger, logging.Logger):
+        child = logger.getChild("strangers")
+        if child.parent is logger:  # not of one that no other logger knows of
+            return child
+    return logger
 
 
 async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:

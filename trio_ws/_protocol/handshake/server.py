@@ -74,6 +74,11 @@ class ServerHandshake:
         self._parser = RequestParser()
 
     @property
+    def method(self) -> str:
+        """That of the request, once it has come; empty before."""
+        return self._parser.method
+
+    @property
     def leftover(self) -> bytes:
         """The bytes after the request, once it is complete."""
         return self._parser.leftover
@@ -236,7 +241,7 @@ class ServerHandshake:
 
         RFC 9110, section 9.3.2. Raises ValueError if the status line isn't one.
         """
-        if self._parser.method == "HEAD":
+        if self.method == "HEAD":
             response = dataclasses.replace(response, body=b"")
         return response.serialize()
 

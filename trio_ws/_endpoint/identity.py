@@ -1,0 +1,79 @@
+"""Who a connection is with, and which it is: for logs and exceptions."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import weakref
+from collections.abc import MutableMapping
+from typing import Any, TypeAlias
+
+from .._protocol.uri import host_port
+
+AnyLogger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
+
+
+class Identity:
+    """A connection, from before its opening handshake on."""
+
+    __slots__ = ("_connection", "_id", "logger", "remote_address")
+
+    def __init__(self, logger: AnyLogger, remote_address: Any) -> None:
+        self.logger = logger
+        self.remote_address = remote_address
+        self._id: uuid.UUID | None = None
+        # Weak, since a connection refers to this.
+        self._connection: weakref.ref[Any] | None = None
+
+    def belongs_to(self, connection: object) -> None:
+        """Say which connection this is, once there is what users hold."""
+        self._connection = weakref.ref(connection)
+
+    @property
+    def connection(self) -> Any:
+        """What users hold, or None."""
+        return self._connection and self._connection()
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique name, made when first needed."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def log(self) -> ConnectionLogger:
+        """Make the logger of the connection, which an idle one doesn't keep."""
+        return ConnectionLogger(self.logger, self)
+
+    def __str__(self) -> str:
+        name = self.id.hex[:8]  # tells connections apart that share a log
+        address = self.remote_address
+        if not isinstance(address, tuple):  # a Unix socket, or no socket
+            return name
+        host, port, *_ = address
+        return f"{name} {host_port(host.partition('%')[0], port)}"
+
+
+class ConnectionLogger(logging.LoggerAdapter[Any]):
+    """Begins each line with the connection's id and the address of its peer.
+
+    Records have the attributes ``websocket``, the connection or None before there is
+    one, ``connection_id`` and ``remote_address``.
+    """
+
+    def __init__(self, logger: AnyLogger, identity: Identity) -> None:
+        super().__init__(logger, None)
+        self._identity = identity
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the prefix and the attributes."""
+        identity = self._identity
+        kwargs["extra"] = {
+            "websocket": identity.connection,
+            "connection_id": identity.id,
+            "remote_address": identity.remote_address,
+        } | dict(kwargs.get("extra") or {})
+        return f"{identity} {msg}", kwargs
