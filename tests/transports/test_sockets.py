@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -159,6 +160,23 @@ async def test_take_socket_leaves_a_stream_that_is_closed() -> None:
     sock.sendall(b"still open")
     assert theirs.recv(100) == b"still open"
     sock.close()
+    theirs.close()
+
+
+async def test_who_waits_on_a_stream_that_is_taken_is_told() -> None:
+    ours, theirs = tcp_pair()
+    stream = trio_stream(ours)
+    more = bytes(10_000_000)  # than the system buffers
+
+    async def waits(call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await call()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waits, stream.receive_some)
+        nursery.start_soon(waits, partial(stream.send_all, more))
+        await trio.testing.wait_all_tasks_blocked()
+        take_socket(stream).close()
     theirs.close()
 
 

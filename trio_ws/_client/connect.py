@@ -25,8 +25,10 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     connect from. ``ssl`` is the context for ``wss://``, by default one with the
     system's roots, read once, that all connections of the process share;
     ``server_hostname`` is checked in place of the URI's host. ``stream`` is a
-    connected trio.abc.Stream to use instead of TCP; it is closed with the
-    connection. ``options`` are those of :class:`trio_ws.ClientOptions`.
+    connected trio.abc.Stream to use instead of TCP, which is closed with the
+    connection; a trio.SocketStream at once, as its socket is taken out of it: what
+    closes the connection is leaving the block, or aclose() of the connection.
+    ``options`` are those of :class:`trio_ws.ClientOptions`.
 
     Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
     fails, with what is wrong with a certificate), InvalidHandshake if it

@@ -31,9 +31,9 @@ async def open_on_stream(
 class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users
     """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
 
-    ``stream`` is any trio.abc.Stream; it is closed with the connection. ``ssl``
-    puts TLS on it. ``options`` are those of
-    :class:`trio_ws.ServerOptions`.
+    ``stream`` is any trio.abc.Stream, which is closed with the connection; a
+    trio.SocketStream at once, as with connect(). ``ssl`` puts TLS on it.
+    ``options`` are those of :class:`trio_ws.ServerOptions`.
 
     Entering raises InvalidHandshake, after answering, if the client's request
     isn't one for a WebSocket; OSError if the stream fails; OpenTimeoutError.

@@ -152,8 +152,11 @@ def is_abstract(path: str) -> bool:
 def take_socket(stream: trio.SocketStream) -> socket.socket:
     """Take the socket out of a trio stream, which is closed by that.
 
+    Whoever waits on the stream gets a trio.ClosedResourceError, as by its aclose().
+
     Raises trio.ClosedResourceError if it was closed before.
     """
     if stream.socket.fileno() < 0:
         raise trio.ClosedResourceError("stream: expected one that is open")
+    trio.lowlevel.notify_closing(stream.socket)
     return socket.socket(fileno=stream.socket.detach())
