@@ -157,6 +157,7 @@ define make_venv
 endef
 
 define compile
+	@echo "compiling the codec again"
 	$(1)/bin/$(PIP) --no-deps -e .
 endef
 
@@ -168,6 +169,7 @@ define new_venv
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) can't make environments; on Debian: apt-get install" \
 			"python3-venv" >&2; exit 1; }
+	@echo "installing trio_ws and what is needed into $(1), for about a minute"
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/$(PIP) $(2) $(if $(TRIO),'trio==$(TRIO)')
 endef

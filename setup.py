@@ -2,6 +2,8 @@
 
 import os
 import sys
+import sysconfig
+import tempfile
 
 from setuptools import Extension, setup
 
@@ -15,12 +17,45 @@ MODULES = [
     "_protocol.frames.partial",
 ]
 
+# In CI, what can't be compiled is an error.
+optional = os.environ.get("TRIO_WS_REQUIRE") != "all"
+
+
+def no_compiler() -> str | None:
+    """Try the C compiler; return what is wrong, or None."""
+    # Of setuptools, which stands in for what Python has no more.
+    from distutils.ccompiler import new_compiler
+    from distutils.errors import CCompilerError, DistutilsError
+    from distutils.sysconfig import customize_compiler
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "try.c")
+        with open(source, "w", encoding="ascii") as file:
+            file.write("#include <Python.h>\n")
+        try:
+            compiler = new_compiler()
+            customize_compiler(compiler)
+            include = [sysconfig.get_path("include")]
+            compiler.compile([source], output_dir=folder, include_dirs=include)
+        except (CCompilerError, DistutilsError, OSError) as exc:
+            return str(exc)
+    return None
+
+
+def why_not() -> str | None:
+    """Return why the codec isn't to be compiled, or None."""
+    if sys.implementation.name != "cpython":
+        # The extension works with the memory of CPython's objects. PyPy, for one, makes
+        # copies of them for C, and its own compiler runs the Python as quickly.
+        return f"{sys.implementation.name} runs it as Python"
+    wrong = no_compiler() if optional else None
+    return wrong and f"no C compiler that works ({wrong}); it runs as Python"
+
+
 compiled = not os.environ.get("TRIO_WS_PURE")
-if compiled and sys.implementation.name != "cpython":
-    # The extension works with the memory of CPython's objects. PyPy, for one, makes
-    # copies of them for C, and its own compiler runs the Python as quickly.
-    why = f"the codec isn't compiled: {sys.implementation.name} runs it as Python"
-    print(why)  # noqa: T201 - where the build's output is shown
+if compiled and (why := why_not()):
+    # Without extensions, the wheel is one for all machines.
+    print(f"the codec isn't compiled: {why}")  # noqa: T201 - the build's output
     compiled = False
 
 setup(
@@ -29,9 +64,8 @@ setup(
             f"trio_ws.{name}",
             [f"trio_ws/{name.replace('.', '/')}.py"],
             extra_compile_args=["-O3", "-g0"],
-            # The same files work as they are where there is no C compiler, or it
-            # fails. In CI it may not.
-            optional=os.environ.get("TRIO_WS_REQUIRE") != "all",
+            # The same files work as they are where the compiler fails.
+            optional=optional,
         )
         for name in MODULES
         if compiled

@@ -5,15 +5,20 @@ Where the one in use isn't compiled, this compares Python with Python.
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trio_ws
 from tests.peers import wire
 from tests.peers.wire import BINARY, CLOSE, CONT, KEY, PING, TEXT
 from tests.protocol import both, pure
@@ -50,6 +55,87 @@ import trio_ws
 ours = [module for name, module in sys.modules.items() if name.startswith("trio_ws.")]
 print(trio_ws.codec(), *{pathlib.Path(module.__file__).suffix for module in ours})
 """
+
+
+# As PyInstaller does: what is compiled is in folders, where the sources aren't.
+FROZEN = """
+import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import spec_from_file_location
+
+sources, root = sys.argv[1:]
+
+
+class Finder:
+    def __init__(self, path):
+        if not path.startswith(root):
+            raise ImportError(path)
+        self.path = path
+
+    def find_spec(self, name, target=None):
+        place = os.path.join(self.path, name.rpartition(".")[2])
+        source = os.path.join(sources, os.path.relpath(place, root))
+        for suffix in EXTENSION_SUFFIXES:
+            if os.path.exists(place + suffix):
+                return spec_from_file_location(name, place + suffix)
+        if os.path.isdir(source):
+            return spec_from_file_location(
+                name, source + "/__init__.py", submodule_search_locations=[place]
+            )
+        if os.path.exists(source + ".py"):
+            return spec_from_file_location(name, source + ".py")
+
+
+sys.path_hooks.insert(0, Finder)
+sys.path.insert(0, root)
+import trio_ws
+
+assert trio_ws.__path__ == [os.path.join(root, "trio_ws")]
+print(trio_ws.codec())
+"""
+
+PACKAGE = pathlib.Path(trio_ws.__file__).parent
+
+
+def run_pure(code: str, *args: object) -> str:
+    """Run a program where Python is wanted; return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"TRIO_WS_PURE": "1"},
+    )
+    return result.stdout.strip()
+
+
+def test_a_frozen_program_has_what_was_frozen(tmp_path: pathlib.Path) -> None:
+    kind = "python"
+    for source in PACKAGE.rglob("*.py"):
+        target = tmp_path / source.relative_to(PACKAGE.parent).parent
+        target.mkdir(parents=True, exist_ok=True)
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            compiled = source.with_suffix(suffix)
+            if compiled.exists():
+                kind = "compiled"
+                shutil.copy(compiled, target)
+    assert run_pure(FROZEN, PACKAGE.parent, tmp_path) == kind
+
+
+def test_a_zip_file_has_the_sources(tmp_path: pathlib.Path) -> None:
+    archive = tmp_path / "app.pyz"
+    with zipfile.ZipFile(archive, "w") as file:
+        for source in PACKAGE.rglob("*"):
+            file.write(source, source.relative_to(PACKAGE.parent))
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import trio_ws
+assert trio_ws.__file__.startswith(sys.argv[1])
+print(trio_ws.codec())
+"""
+    assert run_pure(code, archive) == "python"
 
 
 def test_nothing_compiled_is_imported_where_it_would_turn_the_gil_on() -> None:

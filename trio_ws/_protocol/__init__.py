@@ -18,8 +18,12 @@ def prefer_sources(folder: str) -> None:
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if has_gil and not os.environ.get("TRIO_WS_PURE"):
         return
-    if not os.path.isdir(folder):  # pragma: no cover - in a zip file, sources alone
+    try:
+        names = os.listdir(folder)
+    except OSError:  # in a zip file, there are sources alone
         return
+    if not any(name.endswith(".py") for name in names):
+        return  # they are elsewhere, or nowhere, as in what PyInstaller makes
     from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 
     sys.path_importer_cache[folder] = FileFinder(

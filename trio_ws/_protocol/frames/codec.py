@@ -13,7 +13,7 @@ def codec() -> Literal["compiled", "python"]:
 
     Both do the same. The code is compiled where trio_ws was installed on CPython with
     a C compiler at hand; ``TRIO_WS_PURE=1`` in the environment when trio_ws is
-    imported makes it Python all the same, and so does a free-threaded Python while
-    its GIL is off.
+    imported makes it Python all the same, where there are sources, as there aren't in
+    what PyInstaller makes; so does a free-threaded Python while its GIL is off.
     """
     return "python" if isinstance(encode, FunctionType) else "compiled"
