@@ -145,7 +145,7 @@ class ServerHandshake:
             response["Sec-WebSocket-Extensions"] = build_extensions(answers)
         if self.subprotocol is not None:
             response["Sec-WebSocket-Protocol"] = self.subprotocol
-        return self.complete(Response(101, "Switching Protocols", response))
+        return self._completed(Response(101, "Switching Protocols", response))
 
     def _negotiate(self, offers: list[ExtensionHeader]) -> list[ExtensionHeader]:
         """Choose among the offers, which come in order of preference (section 9.1)."""
@@ -215,7 +215,7 @@ class ServerHandshake:
             del response.headers["Connection"]
             response.headers["Connection"] = "close, Upgrade"
         response.headers.update(extra)
-        return self.complete(response)
+        return self._completed(response)
 
     def complete(self, response: Response) -> Response:
         """Add the headers that each answer has, unless it has them: Date is one.
@@ -223,6 +223,10 @@ class ServerHandshake:
         To a copy, since a user may give the same response again.
         """
         headers = response.headers.copy()
+        return self._completed(dataclasses.replace(response, headers=headers))
+
+    def _completed(self, response: Response) -> Response:
+        headers = response.headers
         missing = [
             (name, value)
             for name, value in self._additional.raw_items()
@@ -234,7 +238,7 @@ class ServerHandshake:
             # all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error)
             # responses" (RFC 9110, section 6.6.1)
             headers["Date"] = http_date(time.time())
-        return dataclasses.replace(response, headers=headers)
+        return response
 
     def serialize(self, response: Response) -> bytes:
         """Return an answer as on the wire; to HEAD it has no body.

@@ -106,10 +106,11 @@ class Headers(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         check_header(name, value)
-        if name.lower() in _SINGLE and name in self:
+        key = name.lower()
+        if key in _SINGLE and key in self._values:
             del self[name]
         self._items.append((name, value))
-        self._values.setdefault(name.lower(), []).append(value)
+        self._values.setdefault(key, []).append(value)
 
     def __delitem__(self, name: str) -> None:
         key = name.lower()
