@@ -732,3 +732,16 @@ async def test_closing_that_waits_for_nobody_and_tells_what_was_lost(
             peer.take(takes)
             await ws.send("x" * LARGE)
     assert trio.current_time() == 0
+
+
+@by_role
+async def test_an_answer_to_a_close_frame_goes_though_nobody_waits(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    peer = peer_for(role)
+    async with opened(role, peer, close_timeout=0) as ws:
+        peer.feed(close_frame(1000, key=key_of(role)))
+        assert [message async for message in ws] == []
+    assert trio.current_time() == 0
+    assert [each.opcode for each in peer.frames] == [CLOSE]
+    assert (ws.close_code, ws.state) == (1000, State.CLOSED)

@@ -261,7 +261,8 @@ class Endpoint:
         self.sender.wake_message_end()
         if self.engine.phase is not FAILED:  # which has a while to be told
             self._deadline = self._close_by
-        self._set_deadline(self.options.close_timeout)
+        # With 0, aclose() cuts it short once what needs no waiting is out, not before.
+        self._set_deadline(self.options.close_timeout or None)
         # Senders that queue are woken one by the other.
         self.ending.begin(self.sender.waiting)
         if self._log is not None:
