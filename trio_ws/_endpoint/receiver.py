@@ -120,7 +120,7 @@ class Receiver:
         """Take the message that is there."""
         # Converted before it is taken: what can't be decoded isn't lost.
         message = decode_message(self._engine.peek(), decode)
-        self._engine.drop()
+        self._engine.pop()
         self._reader.resume_if_low()
         return message
 
@@ -162,7 +162,7 @@ class Receiver:
     def take_last_piece(self) -> None:
         """Take the piece that next_piece() said is the last."""
         self.end_stream()
-        self._engine.drop()
+        self._engine.pop()
         self._reader.resume_if_low()
 
     @enable_ki_protection
@@ -175,7 +175,7 @@ class Receiver:
         if not begun:
             pass  # cancelled before the first piece, so nothing is lost (R4)
         elif self._engine.messages:
-            self._engine.drop()
+            self._engine.pop()
         else:
             self._engine.decoder.discard_partial()
         self._reader.resume_if_low()

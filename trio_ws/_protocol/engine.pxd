@@ -53,8 +53,6 @@ cdef class Engine:
 
     cpdef pop(self)
 
-    cpdef drop(self)
-
     cpdef peek(self)
 
     cpdef discard_messages(self)

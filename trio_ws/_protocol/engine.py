@@ -251,8 +251,7 @@ class Engine:
             self.outbox.push(close)
 
     def _violate(self, exc: ProtocolError) -> None:
-        # A user may keep the error for long, and with it the frames and the errors
-        # that it came by, which hold payloads. Its text says what there is to say.
+        # Who keeps the error would keep payloads by its frames. Its text says enough.
         exc.__traceback__ = exc.__cause__ = exc.__context__ = None
         self.violation = exc
 
@@ -269,16 +268,17 @@ class Engine:
 
     def pop(self) -> str | bytes:
         """Take the oldest message."""
-        message = self.peek()
-        self.drop()
-        return message
-
-    def drop(self) -> None:
-        """Forget the oldest message, which was taken."""
-        self.queued -= text.memory_size(self.messages[0])
-        self.messages.popleft()
+        message = taken = self.messages.popleft()
+        if type(taken) is WideText:
+            try:
+                message = taken.decode()
+            except MemoryError:
+                self.messages.appendleft(taken)
+                raise
+        self.queued -= text.memory_size(taken)
         if not self.messages:
             self.messages = _NOTHING
+        return message
 
     def peek(self) -> str | bytes:
         """Return the oldest message, which stays where it is."""
