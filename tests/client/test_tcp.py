@@ -6,6 +6,8 @@ import socket
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 import trio_ws
 from tests.handlers import echo
@@ -116,3 +118,35 @@ async def test_local_address() -> None:
             except OSError:  # pragma: no cover - macOS has the first alone
                 pytest.skip(f"{local} is absent")
     assert seen == ["127.0.0.1", "127.0.0.2"]
+
+
+async def test_a_local_address_that_is_none_of_this_machine() -> None:
+    with pytest.raises(OSError, match="assign") as caught:
+        # TEST-NET-1 (RFC 5737)
+        await connected("ws://127.0.0.1:1/", local_address="192.0.2.1")
+    assert caught.value.__notes__ == [
+        "local_address '192.0.2.1'",
+        "connecting to 127.0.0.1:1",
+    ]
+
+
+async def test_two_addresses_that_answer_at_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    answered = trio.Event()
+    opened: list[socket.socket] = []
+
+    async def answer(address: Any, local_address: str | None) -> socket.socket:
+        sock = socket.socket()
+        opened.append(sock)
+        if len(opened) == 1:
+            await answered.wait()
+        else:
+            answered.set()
+        return sock
+
+    monkeypatch.setattr("trio_ws._client.tcp._connect", answer)
+    Resolver(*[(socket.AF_INET, ("127.0.0.1", 1))] * 2).install()
+    with pytest.raises(OSError, match="opening handshake with name"):
+        await connected("ws://name.example/")  # none of them is connected
+    assert [one.fileno() for one in opened] == [-1, -1]

@@ -171,15 +171,23 @@ async def test_a_client_that_says_too_little_is_cut(
     ]
 
 
-async def test_a_client_that_is_late_and_takes_no_answer(
-    autojump_clock: MockClock, nursery: trio.Nursery
+@pytest.mark.parametrize(
+    ("said", "stage", "seconds"),
+    [(REQUEST[:-1], "request", 6), (REQUEST, "response", 5)],
+)
+async def test_a_client_that_takes_no_answer(
+    said: bytes,
+    stage: str,
+    seconds: float,
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
 ) -> None:
     theirs, ours = trio.testing.lockstep_stream_pair()
-    nursery.start_soon(theirs.send_all, REQUEST[:-1])
-    with pytest.raises(OpenTimeoutError, match=r": request$"):
+    nursery.start_soon(theirs.send_all, said)
+    with pytest.raises(OpenTimeoutError, match=f": {stage}$"):
         async with accept(ours, open_timeout=5):
             raise AssertionError("entered")
-    assert trio.current_time() == 6
+    assert trio.current_time() == seconds
 
 
 async def test_without_an_open_timeout_it_is_not(autojump_clock: MockClock) -> None:

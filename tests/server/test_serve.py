@@ -239,6 +239,9 @@ async def test_what_to_write_instead() -> None:
             raise AssertionError("entered")
     with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
         await coroutine  # closed, so that Python warns of nothing
+    coroutine = serve(echo, 0)
+    with pytest.raises(KeyError, match="thrown"):
+        coroutine.throw(KeyError("thrown"))
     server: Any = open_server(echo, 0)
     with pytest.raises(TypeError, match=r"async with open_server\(\.\.\.\) as server:"):
         await server

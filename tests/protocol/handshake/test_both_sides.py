@@ -21,6 +21,7 @@ from tests.protocol.handshake.handshakes import (
     request_bytes,
     response_bytes,
     serve,
+    without_date,
 )
 from trio_ws._protocol.errors import InvalidStatus
 from trio_ws._protocol.handshake.client import ClientHandshake
@@ -59,7 +60,8 @@ def test_a_server_answers_any_bytes_however_split(
 ) -> None:
     response, _ = answer_to(data, subprotocols=["a"])
     pieces = cut(data, positions)
-    assert serve(ServerHandshake(subprotocols=["a"]), pieces)[0] == response
+    again = serve(ServerHandshake(subprotocols=["a"]), pieces)[0]
+    assert without_date(again) == without_date(response)
 
 
 @given(data=STREAMS, positions=CUTS)
