@@ -512,6 +512,14 @@ def test_wrong_arguments_are_raised_at_once() -> None:
         reconnect(URI, stream=object())  # type: ignore[call-arg]
 
 
+async def test_delays_in_a_list(network: Network, autojump_clock: object) -> None:
+    network.script = [ConnectionRefusedError("refused")] * 3
+    with pytest.raises(ConnectionRefusedError):
+        async for _ in reconnect(URI, reconnect_delays=lambda: [1, 2.5]):
+            raise AssertionError("opened")
+    assert trio.current_time() == 3.5
+
+
 async def asynchronous(_: object = None) -> Any:
     """Return nothing, but for a coroutine."""
 
@@ -521,7 +529,7 @@ async def asynchronous(_: object = None) -> Any:
     [
         (
             {"reconnect_delays": [0.1]},
-            r"reconnect_delays: expected a callable that returns an iterator of "
+            r"reconnect_delays: expected a callable that returns an iterable of "
             r"seconds; got \[0\.1\]",
         ),
         ({"reconnect_delays": iter([0.1])}, "reconnect_delays: expected a callable"),

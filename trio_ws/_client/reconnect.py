@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import ssl as ssl_module
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
@@ -170,10 +170,10 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     made: leave the loop to stop. The arguments are those of connect() but
     ``stream``, and:
 
-    * ``reconnect_delays``: a callable that returns an iterator of seconds to
+    * ``reconnect_delays``: a callable that returns an iterable of seconds to
       wait before each attempt but the first; by default exponential backoff
       with full jitter. It is asked anew after a connection that lasted longer
-      than the wait for it. Where the iterator ends, the loop does, or the error
+      than the wait for it. Where the seconds end, the loop does, or the error
       of the last attempt is raised.
     * ``process_exception``: a callable that decides on each error of opening,
       None to try again, an exception to raise. By default network errors,
@@ -194,7 +194,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         local_address: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
-        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        reconnect_delays: Callable[[], Iterable[float]] = backoff,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
@@ -210,7 +210,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         check_function(
             "reconnect_delays",
             reconnect_delays,
-            "a callable that returns an iterator of seconds",
+            "a callable that returns an iterable of seconds",
             sync=True,
         )
         check_function("process_exception", process_exception, "a function", sync=True)
@@ -267,7 +267,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     async def _wait(self, why: str) -> bool:
         """Wait before the next attempt; return False if there is to be none."""
         if self._delays is None:
-            self._delays = self._new_delays()
+            self._delays = iter(self._new_delays())  # a list will do, too
         delay = next(self._delays, None)
         if delay is None:
             return False
