@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 import unicodedata
@@ -108,7 +109,8 @@ def parse_uri(uri: str) -> WebSocketURI:
     if not isinstance(uri, str):
         raise TypeError(f"URI: expected a str; got {type(uri).__name__}")
     try:
-        return _parse(uri)
+        # What may be secret isn't kept.
+        return _parse(uri) if "@" in uri or "?" in uri else _parse_known(uri)
     except _Invalid as exc:
         msg = str(exc)
     # Raised out here so that no __context__ tells more than the text does.
@@ -147,6 +149,9 @@ def _parse(uri: str) -> WebSocketURI:
         username,
         password,
     )
+
+
+_parse_known = functools.lru_cache(maxsize=64)(_parse)  # clients come back
 
 
 def _user_info(userinfo: str) -> tuple[str, str]:

@@ -146,7 +146,7 @@ class RequestParser(Parser):
             raise InvalidProtocol(version)
         if self._method != "GET":
             raise InvalidMethod(self._method)
-        self._step = Parser.header_line
+        self._step = Parser.headers
         return True
 
     def _line_too_long(self) -> InvalidHandshake:

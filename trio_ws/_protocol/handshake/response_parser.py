@@ -71,7 +71,11 @@ class ResponseParser(Parser):
     @property
     def head_complete(self) -> bool:
         """Whether the status and all headers have come."""
-        return self._step not in (ResponseParser._status_line, Parser.header_line)
+        return self._step not in (
+            ResponseParser._status_line,
+            Parser.headers,
+            Parser.header_line,
+        )
 
     def receive_eof(self) -> Response:
         """Take the end of the stream; return the response, whose body it ends.
@@ -109,7 +113,7 @@ class ResponseParser(Parser):
         if match["version"] != "HTTP/1.1" and not refused:
             raise InvalidProtocol(match["version"])
         self._response.reason_phrase = match["reason"] or ""
-        self._step = Parser.header_line
+        self._step = Parser.headers
         return True
 
     def _line_too_long(self) -> InvalidHandshake:

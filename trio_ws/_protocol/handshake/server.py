@@ -137,10 +137,13 @@ class ServerHandshake:
             self.subprotocol = self._select_subprotocol(offered)
         else:
             self.subprotocol = _selected(select_subprotocol(offered), offered)
-        response = Headers()
-        response["Upgrade"] = "websocket"
-        response["Connection"] = "Upgrade"
-        response["Sec-WebSocket-Accept"] = accept_key(key)
+        response = Headers.from_valid(
+            [
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", accept_key(key)),
+            ]
+        )
         if answers:
             response["Sec-WebSocket-Extensions"] = build_extensions(answers)
         if self.subprotocol is not None:
