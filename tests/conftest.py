@@ -35,6 +35,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import trio_ws
+from tests.polling import poll_everything
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -148,6 +149,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     finally:
         sys.settrace(tracer)
+
+
+# Who reads
+
+
+@pytest.fixture(params=["", "polled"] if sys.platform == "linux" else [""])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test as it is, and once more with a poller for every connection."""
+    if request.param:
+        poll_everything(monkeypatch)
 
 
 # Real time

@@ -46,6 +46,7 @@ def test_operation(row: Row, transport: str, client: bool, full: bool) -> None:
     assert sweep(scenario, mock_clock=True) > (1 if full else 0)
 
 
+@pytest.mark.usefixtures("each_way")
 @SIDES
 @of_rows("tcp", "tls")
 def test_operation_on_sockets(row: Row, transport: str, client: bool) -> None:
@@ -55,6 +56,7 @@ def test_operation_on_sockets(row: Row, transport: str, client: bool) -> None:
     assert sweep(scenario, mock_clock=False) > 1
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.usefixtures("all_is_quick")
 @SIDES
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ from trio_ws.exceptions import (
     InvalidMessage,
 )
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 def key_of(role: Role) -> bytes | None:
     """Return what the peer masks its frames with, if it is a client."""

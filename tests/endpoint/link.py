@@ -23,6 +23,7 @@ from trio_ws import ClientConnection, Connection, ConnectionClosed, connect
 from trio_ws._endpoint.reader import (
     _NAP,
     OFFERED,
+    POLLER,
     RECEIVER,
     RECEIVER_LAST,
     TASK,
@@ -164,7 +165,9 @@ MakeLink: TypeAlias = "Callable[..., Link]"
 
 
 def reading(ws: Connection) -> Reading:
-    return ws._endpoint.reader.by
+    """Who reads; the poller does so for the reader's task."""
+    by = ws._endpoint.reader.by
+    return TASK if by is POLLER else by
 
 
 async def passed(clock: MockClock, seconds: float) -> None:

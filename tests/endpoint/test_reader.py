@@ -66,6 +66,8 @@ from trio_ws.extensions import (
 )
 from trio_ws.testing import open_pair
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 FIN = 0x80
 
 

@@ -27,6 +27,8 @@ from trio_ws import (
 )
 from trio_ws._endpoint.reader import _NAP, RECEIVER
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 STEPS = 150
 
 Act: TypeAlias = "Callable[[Walk], None]"

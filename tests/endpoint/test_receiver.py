@@ -49,6 +49,8 @@ from trio_ws._endpoint import writer as _writing
 from trio_ws._endpoint.reader import _NAP, OFFERED, PAUSED, RECEIVER, TASK
 from trio_ws.testing import open_pair
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 FIN = 0x80
 
 

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import pytest
 import trio
@@ -44,6 +44,13 @@ def in_memory(
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, logs.plain(record)) for record in logs.told(caplog)]
+
+
+def listens(sock: object) -> TypeGuard[socket.socket]:
+    """Whether it is a listening socket, of what is waited for."""
+    return isinstance(sock, socket.socket) and bool(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    )
 
 
 Hook = Callable[..., Any]

@@ -21,7 +21,7 @@ from tests.handlers import echo, stubborn
 from tests.leaks import living_tasks, open_descriptors
 from tests.peers.in_memory import MemoryListener
 from tests.platforms import needs_limits
-from tests.server.serving import logged
+from tests.server.serving import listens, logged
 from trio_ws import connect, open_server, serve
 from trio_ws._server import acceptor
 
@@ -139,8 +139,7 @@ class Waiting:
         original = trio.lowlevel.wait_readable
 
         async def wait_readable(sock: socket.socket) -> None:
-            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if listens and self.errors:
+            if listens(sock) and self.errors:
                 self.descriptor = sock.fileno()
                 raise self.errors.pop()
             await original(sock)
@@ -184,8 +183,8 @@ async def test_a_descriptor_that_is_closed_elsewhere(
     # As a process that becomes a daemon closes all that it has.
     original = getattr(owner, name)
 
-    def closing(sock: socket.socket) -> Any:
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    def closing(sock: object) -> Any:
+        if listens(sock):
             os.close(sock.fileno())
         return original(sock)
 

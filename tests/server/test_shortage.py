@@ -21,7 +21,7 @@ from tests.leaks import living_tasks
 from tests.peers import raw_http
 from tests.peers.certificates import contexts
 from tests.peers.in_memory import MemoryListener
-from tests.server.serving import in_memory, logged
+from tests.server.serving import in_memory, listens, logged
 from tests.shortage import fails_at
 from trio_ws import Server, connect, open_server, serve, unix_serve
 from trio_ws._server.acceptor import Acceptor
@@ -258,9 +258,9 @@ async def test_memory_is_short_where_it_is_accepted(
     original = getattr(owner, name)
     short = True
 
-    def failing(sock: socket.socket) -> Any:
+    def failing(sock: object) -> Any:
         nonlocal short
-        if short and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if short and listens(sock):
             short = False
             raise MemoryError
         return original(sock)

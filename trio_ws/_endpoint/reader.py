@@ -1,9 +1,11 @@
-"""Reads what the peer sends: in the reader's task, or in that of a receive call.
+"""Reads what the peer sends: in the reader's task, the poller's, or a receive call's.
 
 Who reads is a state. Reader and Receiver change it, and these are all the changes:
 
     state          what happens                                     next
-    TASK           the task wakes a receiver, twice within _QUICK   OFFERED
+    TASK           there is but to read, and a poller               POLLER
+    POLLER         there is something else, or no poller any more   TASK
+    TASK, POLLER   it wakes a receiver, twice within _QUICK         OFFERED
     TASK           enough waits for the application (R10)           PAUSED
     PAUSED         the application has taken enough                 TASK
     OFFERED        a receive call comes and waits                   RECEIVER
@@ -17,7 +19,7 @@ Who reads is a state. Reader and Receiver change it, and these are all the chang
 A call that reads in its own task saves the switch from the reader's; where messages
 come one after the other, it looks for the next before it waits. Slow traffic gains
 nothing by it, so the reader's task steps aside only for calls that come quickly, and
-naps meanwhile.
+naps meanwhile. A server's poller reads for such tasks, which do all else.
 
 Reading itself is one synchronous step, so whoever does it, cancelled or not,
 nothing is lost between the socket and the queue.
@@ -26,6 +28,7 @@ nothing is lost between the socket and the queue.
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable
 from math import inf
 from time import perf_counter
 
@@ -39,6 +42,7 @@ from .budget import current_budget
 from .host import NO_HOST, STOPPED, Host
 from .options import Options
 from .pings import Pings
+from .poller import Poller
 from .writer import FLUSHING, Writer
 
 # Receive calls that follow each other faster than this, in seconds, read. Meanwhile
@@ -70,6 +74,7 @@ class Reading(enum.Enum):
     TASK = enum.auto()  # the reader's task; receive calls sleep till it wakes them
     PAUSED = enum.auto()  # nobody, since enough waits for the application
     OFFERED = enum.auto()  # nobody; a receive call is expected soon
+    POLLER = enum.auto()  # the poller, for the task
     RECEIVER = enum.auto()  # a receive call, in its own task
     RECEIVER_LAST = enum.auto()  # a receive call, and then the reader's task again
 
@@ -77,6 +82,7 @@ class Reading(enum.Enum):
 TASK = Reading.TASK
 PAUSED = Reading.PAUSED
 OFFERED = Reading.OFFERED
+POLLER = Reading.POLLER
 RECEIVER = Reading.RECEIVER
 RECEIVER_LAST = Reading.RECEIVER_LAST
 
@@ -88,17 +94,20 @@ class Reader:
         "_budget",
         "_delivered",
         "_engine",
+        "_error",
+        "_fd",
         "_frame_limit",
         "_max_messages",
         "_pings",
+        "_sleeper",
         "_transport",
-        "_wake_task",
         "_writer",
         "by",
         "callers_read",
         "full",
         "host",
         "parked",
+        "poller",
         "reads",
         "receiver_reads",
         "reset",
@@ -126,9 +135,10 @@ class Reader:
         self.reset: OSError | None = None  # that a write met with
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK
-        self._wake_task: trio.Event | None = (
-            None  # wakes the task where it naps or pauses
-        )
+        self._sleeper: trio.lowlevel.Task | None = None  # the task, until wake()
+        self.poller: Poller | None = None
+        self._fd = -1  # what the poller knows it by
+        self._error: Exception | None = None  # of the poller's reading
         self._delivered = -inf  # when the task last brought a receiver something
         self.receiver_reads = 0  # how many reads of receive calls found something
         self._frame_limit = _FRAMES
@@ -147,7 +157,7 @@ class Reader:
         """Read until the peer's stream ends or breaks, or nobody wants more."""
         while self.host.state < STOPPED:  # a wait that is cancelled at once costs, too
             if self.by is PAUSED:
-                await self._pause()
+                await self._sleep(PAUSED)
             elif self.by is not TASK:
                 await self._stand_by()
             if self._engine.violation is not None:
@@ -155,6 +165,10 @@ class Reader:
                     await checkpoint()
                 self._engine.act_on_violation()
                 self.host.changed()
+            if self.poller is not None and self._goes_to_poller(self.poller):
+                await self._sleep(POLLER)
+                self._raise_error()
+                continue  # what there is to do now, and for whom, may be another
             if self.full:
                 await self._budget.yield_()
             else:
@@ -169,7 +183,7 @@ class Reader:
             if self._writer.state is FLUSHING and self._engine.outbox.pongs_full:
                 await self.slow_down()
             if self._should_pause():
-                await self._pause()
+                await self._sleep(PAUSED)
             receiver = self.parked
             if self.read_some() == 0:
                 return
@@ -197,33 +211,96 @@ class Reader:
             # Else the peer might wait for the end of a nap.
             and not self._writer.sender_waits
         ):
+            self.wake()
             self.by = OFFERED
 
     async def _stand_by(self) -> None:
         """Sleep while receivers read, until they don't any more, or not quickly."""
-        self._wake_task = trio.Event()
-        wait = _NAP
-        while self.by is not TASK:
-            before = self.receiver_reads
-            with trio.move_on_after(wait):
-                await self._wake_task.wait()
-                break
-            if self.receiver_reads != before:
-                continue
-            if self.by is OFFERED:
-                break
-            # Who waits for so long goes on waiting, but then it is our turn: in
-            # slow traffic these naps would cost more than they save.
-            self.by = RECEIVER_LAST
-            wait = inf
+        poller, wait = self.poller, _NAP
+        if poller is not None:
+            poller.standing_by += 1
+        try:
+            while self.by is not TASK:
+                before = self.receiver_reads
+                with trio.move_on_after(wait):
+                    await self._sleep(self.by)
+                    break
+                if self.receiver_reads != before:
+                    continue
+                if self.by is OFFERED:
+                    break
+                # Who waits for so long goes on waiting, but then it is our turn: in
+                # slow traffic these naps would cost more than they save.
+                if self.by is RECEIVER:
+                    self.by = RECEIVER_LAST
+                wait = inf
+        finally:
+            if poller is not None:
+                poller.standing_by -= 1
         self.by = TASK
-        self._wake_task = None
 
-    async def _pause(self) -> None:
-        self.by = PAUSED
-        self._wake_task = trio.Event()
-        await self._wake_task.wait()
-        self._wake_task = None
+    def _sleep(self, by: Reading) -> Awaitable[object]:
+        """Wait until wake(); whoever it is reads meanwhile."""
+        self.by = by
+        self._sleeper = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        """Give up waiting, as trio's abort function."""
+        self._sleeper = None
+        if self.by is POLLER:
+            self._leave_poller()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    # -- By the poller -------------------------------------------------------
+
+    def _goes_to_poller(self, poller: Poller) -> bool:
+        """Have the poller read, if that is all there is to do, and if it can."""
+        if not self._reads_plainly():
+            return False
+        self._fd = self._transport.fileno()
+        if not poller.add(self._fd, self):
+            self.poller = None
+        return self.poller is not None
+
+    def _reads_plainly(self) -> bool:
+        """Whether all there is to do is to read when something comes."""
+        engine = self._engine
+        return (
+            engine.phase is OPEN
+            and engine.violation is None
+            and not engine.backlog
+            and not (self._writer.state is FLUSHING and engine.outbox.pongs_full)
+            and not (self._transport.holds or self._should_pause())
+        )
+
+    def read_on(self, few: bool) -> None:
+        """Read once, in the poller's task; ``few``: so few are read for."""
+        receiver = self.parked
+        try:
+            count = self.read_some()
+            if self.by is not POLLER:
+                return  # it has been woken, as for the connection's end
+            if count == 0 or not self._reads_plainly():
+                self.wake()
+            elif receiver is not None and self.parked is None and few:
+                self._offer()
+        except Exception as exc:  # noqa: BLE001 - raised in the reader's task
+            self._error = exc
+            self.wake()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # no cycle with its traceback
+
+    def _leave_poller(self) -> None:
+        assert self.poller is not None
+        self.poller.remove(self._fd)
+        self.by = TASK
 
     @enable_ki_protection
     def keep_reading(self) -> None:
@@ -235,9 +312,12 @@ class Reader:
 
     def wake(self) -> None:
         """Have the reader's task read on."""
+        if self.by is POLLER:
+            self._leave_poller()
         self.by = TASK
-        if self._wake_task is not None:
-            self._wake_task.set()
+        if self._sleeper is not None:
+            task, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(task)
 
     def _should_pause(self) -> bool:
         engine = self._engine
@@ -270,7 +350,9 @@ class Reader:
         if self._engine.violation is not None:
             self._engine.act_on_violation()
             self.host.changed()
-        if self.full or (self.by in (RECEIVER, RECEIVER_LAST) and self.has_input):
+        if self.by is POLLER:
+            self.wake()  # it may have to pause
+        elif self.full or (self.by in (RECEIVER, RECEIVER_LAST) and self.has_input):
             # After a full read what is left may be in TLS: waiting for the socket
             # would be waiting for nothing.
             self._transport.wake()

@@ -15,6 +15,7 @@ from .._connection.connection import ServerConnection
 from .._connection.groups import run_in_nursery
 from .._endpoint.budget import check_run, current_budget
 from .._endpoint.options import check_function, check_seconds
+from .._endpoint.poller import Poller
 from .._protocol.closing import close_payload
 from .._transports.make import check_context
 from .acceptor import Acceptor, close_listeners
@@ -148,7 +149,8 @@ async def run_server(
     listeners = await spec.open()
     try:
         logger = options.logger or logging.getLogger("trio_ws.server")
-        sessions = Sessions(handler, context, options, logger)
+        poller = Poller()
+        sessions = Sessions(handler, context, options, logger, poller)
         acceptor = Acceptor(listeners, logger)
         done = trio.Event()
         server = Server(acceptor, sessions, done, logger)
@@ -159,8 +161,15 @@ async def run_server(
                 partial(task_status.started, server),
             )
 
+        async def read_and_serve(nursery: trio.Nursery) -> None:
+            try:
+                await nursery.start(poller.run, name="trio_ws poller")
+                await run_in_nursery(serve)
+            finally:
+                poller.stop()
+
         try:
-            await run_in_nursery(serve)
+            await run_in_nursery(read_and_serve)
         finally:
             done.set()
     except BaseException:

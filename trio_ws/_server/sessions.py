@@ -18,6 +18,7 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
 from .._endpoint.identity import AnyLogger, ConnectionLogger, Identity
 from .._endpoint.log import log_or_print
+from .._endpoint.poller import Poller
 from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
@@ -82,11 +83,13 @@ class Sessions:
         context: ssl_module.SSLContext | None,
         options: ServerOptions,
         logger: logging.Logger,
+        poller: Poller,
     ) -> None:
         self._handler = handler
         self._context = context
         self._options = options
         self._logger = logger
+        self._poller = poller
         self._sessions: dict[Session, None] = {}
         self._closing = False
         self._goodbye: tuple[int, str] | None = None  # for late comers
@@ -132,6 +135,7 @@ class Sessions:
             if opened is None:
                 return
             connection, session.endpoint = opened
+            session.endpoint.reader.poller = self._poller
             session.connection = connection
             scope = await make_scope(connection, session.endpoint)
             async with scope:

@@ -59,6 +59,9 @@ class Transport(abc.ABC):
     # whether that can be interrupted.
     callers_read = False
 
+    # Whether read() may have something that has left the socket already.
+    holds = False
+
     # How many bytes of what write() took are still in our hands.
     unsent: int
 
@@ -90,6 +93,13 @@ class Transport(abc.ABC):
         of its own where another will do: each costs an idle connection 200 bytes.
         **Cancellation**: nothing is lost.
         """
+
+    def fileno(self) -> int:
+        """Return the descriptor that tells when there is something to read; -1: none.
+
+        But for what the transport ``holds``.
+        """
+        return -1
 
     def wake(self) -> None:
         """Make wait_readable() end, in whatever task."""

@@ -66,6 +66,9 @@ class SocketTransport(Transport):
     def wait_readable(self) -> Awaitable[None]:
         return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def wake(self) -> None:
         trio.lowlevel.notify_closing(self._sock)
 

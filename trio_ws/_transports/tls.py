@@ -316,6 +316,13 @@ class TLSTransport(Transport):
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105
         return self._below.wait_readable()
 
+    def fileno(self) -> int:
+        return self._below.fileno()
+
+    @property
+    def holds(self) -> bool:  # type: ignore[override]
+        return not self._drained or self._ended or bool(self._unread)
+
     def wake(self) -> None:
         self._below.wake()
 

@@ -1,0 +1,489 @@
+"""The poller: what it reads, in which order, and what it leaves to others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.endpoint.link import receiving
+from tests.handlers import echo, wait
+from tests.leaks import open_descriptors
+from tests.peers.sockets import reset
+from tests.peers.stream_peer import REQUEST
+from tests.platforms import needs_linux
+from trio_ws import (
+    ClientConnection,
+    ConnectionClosedError,
+    Server,
+    ServerConnection,
+    connect,
+    open_server,
+    serve,
+)
+from trio_ws._endpoint import poller as _poller
+from trio_ws._endpoint.poller import Poller
+from trio_ws._endpoint.reader import OFFERED, PAUSED, POLLER, TASK, Reader, Reading
+from trio_ws._transports.sockets import SocketTransport
+
+pytestmark = needs_linux
+
+Handler = Callable[[ServerConnection], Any]
+
+
+def readers(server: Server) -> list[Reader]:
+    return [ws._endpoint.reader for ws in server.connections]
+
+
+def reading(server: Server) -> list[Reading]:
+    return [reader.by for reader in readers(server)]
+
+
+@asynccontextmanager
+async def serving(
+    handler: Handler, count: int, **options: Any
+) -> AsyncIterator[tuple[Server, list[ClientConnection]]]:
+    """A server, and so many clients of it."""
+    async with open_server(handler, 0, host="127.0.0.1", **options) as server:
+        async with trio.open_nursery() as nursery:
+            clients: list[ClientConnection] = []
+            for _ in range(count):
+                opened = trio.Event()
+                nursery.start_soon(stay, server.port, clients, opened)
+                await opened.wait()
+            await wait_all_tasks_blocked()
+            yield server, clients
+            nursery.cancel_scope.cancel()
+
+
+async def stay(port: int, clients: list[ClientConnection], opened: trio.Event) -> None:
+    try:
+        async with connect(f"ws://127.0.0.1:{port}/") as ws:
+            clients.append(ws)
+            opened.set()
+            await trio.sleep_forever()
+    except ConnectionClosedError:
+        pass
+
+
+async def check_echo(ws: ClientConnection, message: str | bytes) -> None:
+    await ws.send(message)
+    assert await ws.recv() == message
+
+
+# What a server's connections leave to it
+
+
+async def test_it_reads_for_idle_connections(mock_clock: MockClock) -> None:
+    async with serving(echo, 3) as (server, clients):
+        assert reading(server) == [POLLER] * 3
+        for message in ("x", b"x" * 70_000, "x" * 1_000_000):
+            for ws in clients:
+                await check_echo(ws, message)
+        await wait_all_tasks_blocked()
+        assert reading(server).count(TASK) == 0
+
+
+async def test_a_pause_is_the_tasks(mock_clock: MockClock) -> None:
+    # Level-triggered, it would tell for ever of what nobody reads.
+    async with serving(wait, 1, max_queue=4) as (server, (client,)):
+        (reader,) = readers(server)
+        for number in range(10):
+            await client.send(str(number))
+            await wait_all_tasks_blocked()
+        assert reader.by is PAUSED
+        (ws,) = server.connections
+        assert [await ws.recv() for _ in range(10)] == [str(i) for i in range(10)]
+        await client.send("after the pause")
+        await wait_all_tasks_blocked()
+        assert reader.by is POLLER
+
+
+async def test_a_reader_that_is_woken_looks_again(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    # What woke it was not that there is something to read: receivers read now.
+    async with serving(wait, 1) as (server, (client,)):
+        (ws,) = server.connections
+        reader = ws._endpoint.reader
+        for _ in range(2):
+            receiver = await receiving(nursery, ws)
+            assert reader.by is POLLER
+            await client.send("quick")
+            while not receiver.ended:
+                await trio.lowlevel.checkpoint()
+        assert reader.by is OFFERED
+        await client.send("for a receiver")
+        await wait_all_tasks_blocked()
+        assert reader.by is OFFERED
+        assert ws._endpoint.engine.idle
+        assert await ws.recv() == "for a receiver"
+
+
+class WakesAsItWakes(trio.abc.Instrument):
+    """Wakes a reader between the end of its nap and the step that this leads to."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader: Reader | None = reader
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name == "trio_ws reader" and self.reader is not None:
+            self.reader.wake()
+            self.reader = None
+
+
+async def test_a_reader_that_is_woken_as_its_nap_ends(
+    mock_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with serving(wait, 1) as (server, (client,)):
+        (ws,) = server.connections
+        reader = ws._endpoint.reader
+        for _ in range(2):
+            receiver = await receiving(nursery, ws)
+            await client.send("quick")
+            await wait_all_tasks_blocked()
+        receiver = await receiving(nursery, ws)
+        instrument = WakesAsItWakes(reader)
+        trio.lowlevel.add_instrument(instrument)
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(instrument)
+        assert instrument.reader is None
+        assert reader.by is POLLER
+        await client.send("x")
+        await wait_all_tasks_blocked()
+        assert receiver.got == ["x"]
+
+
+async def test_many_receivers_do_not_read(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_poller, "_FEW", 2)
+    async with serving(echo, 4) as (server, clients):
+        for _ in range(5):
+            for ws in clients:
+                await check_echo(ws, "quick")
+        await wait_all_tasks_blocked()
+        by = reading(server)
+        assert by.count(POLLER) == 2
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        for ws in clients[::-1]:
+            await check_echo(ws, "slow")
+
+
+# Connections that outlive it
+
+
+async def test_connections_that_outlive_the_server(mock_clock: MockClock) -> None:
+    handlers: list[ServerConnection] = []
+
+    async def handler(ws: ServerConnection) -> None:
+        handlers.append(ws)
+        await echo(ws)
+
+    async with trio.open_nursery() as outer:
+        scope = trio.CancelScope()
+
+        async def run(task_status: trio.TaskStatus[Server]) -> None:
+            with scope:
+                await serve(
+                    handler,
+                    0,
+                    host="127.0.0.1",
+                    handler_nursery=outer,
+                    task_status=task_status,
+                )
+
+        server = await outer.start(run)
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await wait_all_tasks_blocked()
+            assert [one._endpoint.reader.by for one in handlers] == [POLLER]
+            before = open_descriptors()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            # Of the server's none is left, that of its epoll included.
+            assert open_descriptors() <= before - 2
+            assert [one._endpoint.reader.by for one in handlers] == [TASK]
+            await check_echo(ws, "still there")
+
+
+# One connection's trouble
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError()])
+async def test_a_read_that_raises_harms_no_other(
+    error: Exception,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read = SocketTransport.read
+    broken: list[SocketTransport] = []
+
+    def failing(transport: SocketTransport, *args: int) -> bytes | None:
+        if transport in broken:
+            broken.remove(transport)
+            raise error
+        return read(transport, *args)
+
+    monkeypatch.setattr(SocketTransport, "read", failing)
+    async with serving(echo, 3) as (server, clients):
+        transport = readers(server)[1]._transport
+        assert isinstance(transport, SocketTransport)
+        broken.append(transport)
+        await clients[1].send("x")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await clients[1].recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1011
+        await wait_all_tasks_blocked()
+        assert reading(server) == [POLLER] * 2
+        for ws in (clients[0], clients[2]):
+            await check_echo(ws, "y")
+    assert not broken
+
+
+async def test_a_reset_ends_one_connection(mock_clock: MockClock) -> None:
+    async with serving(echo, 1) as (server, (client,)):
+        peer = socket.create_connection(("127.0.0.1", server.port))
+        peer.sendall(REQUEST)
+        await wait_all_tasks_blocked()
+        assert reading(server) == [POLLER] * 2
+        reset(peer)
+        await wait_all_tasks_blocked()
+        assert reading(server) == [POLLER]
+        await check_echo(client, "x")
+
+
+# The system's
+
+
+@pytest.fixture
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_poller, "_SHORTAGE_SLEEP", 0)
+
+
+async def test_no_epoll_is_to_be_had(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(_poller, "select", Epolls(fail))
+    async with serving(echo, 2) as (server, clients):
+        assert reading(server) == [TASK] * 2
+        for ws in clients:
+            await check_echo(ws, "x")
+
+
+class Epolls:
+    """Stands in for the module select."""
+
+    EPOLLIN = select.EPOLLIN
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.epoll = make
+
+
+class LimitedEpoll:
+    """An epoll that takes one socket, and one that is waited for."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.left = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, fd: int, events: int) -> None:
+        if not self.left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.left -= 1
+        self._epoll.register(fd, events)
+
+
+async def test_a_limit_of_sockets_to_wait_for(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_poller, "select", Epolls(LimitedEpoll))
+    async with serving(echo, 2) as (server, clients):
+        assert reading(server) == [POLLER, TASK]
+        for ws in clients:
+            await check_echo(ws, "x")
+
+
+@pytest.mark.usefixtures("no_rest")
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOMEM, "short"), OSError(errno.EBADF, "?")]
+)
+async def test_waiting_fails(
+    error: Exception, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_readable = trio.lowlevel.wait_readable
+    failed = 0
+
+    def failing(sock: Any) -> Any:
+        nonlocal failed
+        if isinstance(sock, select.epoll) and failed < 3:
+            failed += 1
+            raise error
+        return wait_readable(sock)
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", failing)
+    async with serving(echo, 2) as (server, clients):
+        for ws in clients:
+            await check_echo(ws, "x")
+        for_good = isinstance(error, OSError) and error.errno == errno.EBADF
+        assert failed == (1 if for_good else 3)
+        assert reading(server) == [TASK if for_good else POLLER] * 2
+
+
+async def test_somebody_closes_another_of_its_number(mock_clock: MockClock) -> None:
+    # As a connection does whose descriptor was closed before the epoll was made.
+    async with serving(echo, 2) as (server, clients):
+        for number in range(3, 100):
+            if _is_epoll_of_sockets(number):
+                trio.lowlevel.notify_closing(number)
+        for ws in clients:
+            await check_echo(ws, "x")
+        assert reading(server).count(TASK) == 0
+
+
+def _is_epoll_of_sockets(number: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[eventpoll]"
+    except OSError:
+        return False
+
+
+# Who is read, and when
+
+
+class FakeReader:
+    """Counts how often it is read; there is always more."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.woken = 0
+        self.then: Callable[[], object] = lambda: None
+
+    def read_on(self, few: bool) -> None:
+        self.reads += 1
+        self.then()
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@pytest.fixture
+async def poller(nursery: trio.Nursery) -> AsyncIterator[Poller]:
+    poller = Poller()
+    await nursery.start(poller.run)
+    yield poller
+    poller.stop()
+
+
+@pytest.fixture
+def fakes(poller: Poller) -> Iterator[list[FakeReader]]:
+    """As many as are read in two batches, each with a socket to be read."""
+    pairs = [socket.socketpair() for _ in range(2 * _poller._BATCH)]
+    fakes = [FakeReader() for _ in pairs]
+    for (ours, theirs), fake in zip(pairs, fakes, strict=True):
+        theirs.send(b"x")
+        assert poller.add(ours.fileno(), fake)
+    yield fakes
+    for ours, theirs in pairs:
+        poller.remove(ours.fileno())
+        ours.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0004, 1.0])
+async def test_each_has_its_turn_and_others_too(
+    seconds: float, fakes: list[FakeReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, most = 1000.0, 0
+
+    def passing() -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    monkeypatch.setattr(_poller, "perf_counter", passing)
+    await trio.lowlevel.checkpoint()  # a batch may have begun before
+    before = sum(fake.reads for fake in fakes)
+    while before < 10 * len(fakes):
+        await trio.lowlevel.checkpoint()
+        done = sum(fake.reads for fake in fakes)
+        most, before = max(most, done - before), done
+    counts = [fake.reads for fake in fakes]
+    assert max(counts) - min(counts) <= 1
+    # Tasks of a turn run in any order: two steps of it may be in a row.
+    assert most <= 2 * {0.0: _poller._BATCH, 0.0004: 3, 1.0: 1}[seconds]
+
+
+async def test_one_that_is_removed_is_not_read(
+    poller: Poller, nursery: trio.Nursery
+) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    fakes = [FakeReader() for _ in pairs]
+    fds = [ours.fileno() for ours, _ in pairs]
+
+    def remove_all() -> None:
+        for fd in fds:
+            poller.remove(fd)
+
+    for fd, fake in zip(fds, fakes, strict=True):
+        fake.then = remove_all
+        assert poller.add(fd, fake)
+    for _, theirs in pairs:
+        theirs.send(b"x")
+    await wait_all_tasks_blocked()
+    assert sorted(fake.reads for fake in fakes) == [0, 1]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+async def test_a_number_that_is_anothers_by_now(poller: Poller) -> None:
+    # Somebody has closed the first one's descriptor.
+    first, second = FakeReader(), FakeReader()
+    ours, theirs = socket.socketpair()
+    other, its_peer = socket.socketpair()
+    number = ours.fileno()
+
+    def remove() -> None:
+        first.woken += 1
+        poller.remove(number)
+
+    first.wake = remove  # type: ignore[method-assign]
+    assert poller.add(number, first)
+    os.dup2(other.fileno(), number)
+    assert poller.add(number, second)
+    assert first.woken == 1
+    second.then = lambda: poller.remove(number)
+    its_peer.send(b"x")
+    await wait_all_tasks_blocked()
+    assert (first.reads, second.reads) == (0, 1)
+    for sock in (ours, theirs, other, its_peer):
+        sock.close()
+
+
+async def test_it_ends_where_its_start_is_cancelled() -> None:
+    poller = Poller()
+    before = open_descriptors()
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await nursery.start(poller.run)
+    assert open_descriptors() == before
+    assert not poller.add(0, FakeReader())

@@ -1,0 +1,146 @@
+"""Reads for many connections in one task, by an epoll of our own.
+
+trio's own wait for a socket is for once: each costs a system call and a switch to the
+task that waited, and both cost more the more sockets there are. An epoll object can
+itself be waited for. So one task waits for those of all connections, and goes from one
+to the next of those that have something. Its registrations last, since the kernel tells
+of a socket again as long as anything is left in it (it is level-triggered).
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import sys
+from contextlib import suppress
+from time import perf_counter
+from typing import Any, Protocol
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from .counter import SECONDS
+
+# So many connections are read, or for so long, before others have their turn.
+_BATCH = 64
+
+# As a receiver that reads does, this task looks again after one turn of the loop, which
+# costs less than to wait. After a look in vain it waits once before the next, after
+# further ones 3 times, 7, up to so many.
+_MOST_WAITS = 15
+
+# Of so few connections that are busy the receivers read: a round trip takes a third
+# less. With more of them, those that look in vain, or nap, make the others wait.
+_FEW = 16
+
+# Where the system is short of what it takes to wait: what has come stays where it is.
+_SHORTAGE_SLEEP = 0.1
+
+
+class Readable(Protocol):
+    """What is read for: a Reader."""
+
+    def read_on(self, few: bool) -> None:
+        """Read what is there. Raises nothing."""
+
+    def wake(self) -> None:
+        """Have it read for itself."""
+
+
+class Poller:
+    """Waits for the sockets of a server's connections, and has them read."""
+
+    __slots__ = ("_epoll", "_readers", "_scope", "standing_by")
+
+    def __init__(self) -> None:
+        self._epoll: Any = None  # a select.epoll, while this runs
+        self._readers: dict[int, Readable] = {}
+        # What ends the connections, and waits for them, says when this ends.
+        self._scope = trio.CancelScope(shield=True)
+        self.standing_by = 0  # how many connections' receivers read
+
+    def add(self, fd: int, reader: Readable) -> bool:
+        """Read for a connection from now on; return whether that is possible."""
+        if sys.platform != "linux" or self._epoll is None or fd < 0:
+            return False
+        if fd in self._readers:
+            # Somebody has closed that one's descriptor: its number is another's.
+            self._readers[fd].wake()
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:  # the system has a limit, for instance
+            return False
+        self._readers[fd] = reader
+        return True
+
+    def remove(self, fd: int) -> None:
+        """Read no longer for it."""
+        del self._readers[fd]
+        with suppress(OSError):  # somebody may have closed the descriptor
+            self._epoll.unregister(fd)
+
+    @enable_ki_protection
+    async def run(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Read until stop(); connections that are left then read for themselves.
+
+        Where there is no epoll, or none to be had, they do so from the beginning.
+        """
+        try:
+            if sys.platform == "linux":
+                with suppress(OSError):  # there may be too many descriptors
+                    self._epoll = select.epoll()
+            task_status.started()
+            # Where start() was cancelled it waits for this, and nobody calls stop().
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._epoll is not None:
+                with self._scope:
+                    await self._read_on()
+        finally:
+            for reader in list(self._readers.values()):
+                reader.wake()
+            if self._epoll is not None:
+                self._epoll.close()
+                self._epoll = None
+
+    def stop(self) -> None:
+        """End run()."""
+        self._scope.cancel()
+
+    async def _read_on(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except trio.ClosedResourceError:
+                continue  # of a socket that had its number, which somebody has closed
+            except (OSError, MemoryError) as exc:
+                if isinstance(exc, OSError) and exc.errno == errno.EBADF:
+                    return  # somebody has closed the descriptor
+                await trio.sleep(_SHORTAGE_SLEEP)
+
+    async def _read(self) -> None:
+        epoll, readers = self._epoll, self._readers
+        waits = vain_waits = 0
+        while True:
+            looks = not waits
+            if looks:
+                await checkpoint()
+            else:
+                waits -= 1
+                await trio.lowlevel.wait_readable(epoll)
+            events = epoll.poll(0, _BATCH)
+            few = len(events) + self.standing_by <= _FEW
+            until = perf_counter() + SECONDS
+            for fd, _ in events:
+                reader = readers.get(fd)
+                if reader is None:
+                    continue  # removed since
+                reader.read_on(few)
+                if perf_counter() >= until:
+                    # The rest has its turn before those that are read have another.
+                    await checkpoint()
+                    until = perf_counter() + SECONDS
+            if looks:
+                more = min(2 * vain_waits + 1, _MOST_WAITS)
+                waits = vain_waits = 0 if events else more
