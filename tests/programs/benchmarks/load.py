@@ -133,19 +133,25 @@ class Clients:
         bits = re.search(rb"client_max_window_bits=(\d+)", response)
         self.window = int(bits[1]) if bits else 15
 
-    def echo(self, count: int, size: int, masked: bool) -> None:
-        """Send messages and wait for their echoes: one under way a connection."""
+    def echo(
+        self, count: int, size: int, masked: bool, busy: int | None = None
+    ) -> None:
+        """Send messages and wait for their echoes: one under way a connection.
+
+        ``busy`` says on how many connections; by default on all.
+        """
+        sockets = self.sockets[:busy]
         payload = os.urandom(size)
         frame = client_frame(payload) if masked else payload
         expected = server_frame(payload) if masked else payload
-        by_fd = {sock.fileno(): sock for sock in self.sockets}
+        by_fd = {sock.fileno(): sock for sock in sockets}
         parts: dict[int, bytes] = {}
         poll = select.epoll()
-        for sock in self.sockets:
+        for sock in sockets:
             sock.setblocking(False)
             poll.register(sock, select.EPOLLIN)
         to_send, to_come = count, count
-        for sock in self.sockets[:count]:
+        for sock in sockets[:count]:
             sock.send(frame)
             to_send -= 1
         while to_come:

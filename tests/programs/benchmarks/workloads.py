@@ -98,17 +98,21 @@ def connects(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
 # A server in this process, clients in the load generator -------------------------
 
 
-def saturated(connections: int) -> Start:
+def saturated(
+    connections: int, *, busy: int | None = None, keepalive: bool = True
+) -> Start:
     @asynccontextmanager
     async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
         size = 64
 
         async def drive(count: int) -> None:
             await peer.in_thread(
-                lambda: load.ask("echo", count=count, size=size, masked=peer.upgrades)
+                lambda: load.ask(
+                    "echo", count=count, size=size, masked=peer.upgrades, busy=busy
+                )
             )
 
-        async with peer.echo_server(Options(size)) as port:
+        async with peer.echo_server(Options(size, keepalive=keepalive)) as port:
             await peer.in_thread(
                 lambda: load.ask(
                     "open", port=port, count=connections, upgrade=peer.upgrades
@@ -245,14 +249,19 @@ WORKLOADS = [
     *(
         Workload(
             BY_CONNECTIONS,
-            f"{connections:,}",
-            saturated(connections),
-            (RAW_TRIO, TRIO_WS),
+            f"{connections:,}" if busy is None else f"{busy} busy of {connections:,}",
+            # With thousands a round takes longer than the load generator, which
+            # answers no pings, can be left alone.
+            saturated(connections, busy=busy, keepalive=False),
+            (RAW_TRIO, BARE_LOOP, TRIO_WS, AIOHTTP, AIOHTTP + UVLOOP),
             sessions=1,
-            at_least=max(2000, 3 * connections),
+            at_least=max(2000, 3 * (busy or connections)),
             rounds=3,
         )
-        for connections in (1, 10, 100, 1000, 5000)
+        for connections, busy in (
+            *((count, None) for count in (1, 10, 100, 1000, 5000, 10_000)),
+            (5000, 32),
+        )
     ),
     *(
         Workload(
