@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.endpoint.link import receiving
 from tests.handlers import echo, wait
 from tests.leaks import open_descriptors
+from tests.peers.certificates import contexts
 from tests.peers.sockets import reset
 from tests.peers.stream_peer import REQUEST
 from tests.platforms import needs_linux
@@ -55,18 +56,23 @@ async def serving(
     async with open_server(handler, 0, host="127.0.0.1", **options) as server:
         async with trio.open_nursery() as nursery:
             clients: list[ClientConnection] = []
+            uri, ssl = f"ws://localhost:{server.port}/", None
+            if "ssl" in options:
+                uri, ssl = f"wss://localhost:{server.port}/", contexts()[0]
             for _ in range(count):
                 opened = trio.Event()
-                nursery.start_soon(stay, server.port, clients, opened)
+                nursery.start_soon(stay, connect(uri, ssl=ssl), clients, opened)
                 await opened.wait()
             await wait_all_tasks_blocked()
             yield server, clients
             nursery.cancel_scope.cancel()
 
 
-async def stay(port: int, clients: list[ClientConnection], opened: trio.Event) -> None:
+async def stay(
+    opening: connect, clients: list[ClientConnection], opened: trio.Event
+) -> None:
     try:
-        async with connect(f"ws://127.0.0.1:{port}/") as ws:
+        async with opening as ws:
             clients.append(ws)
             opened.set()
             await trio.sleep_forever()
@@ -82,8 +88,10 @@ async def check_echo(ws: ClientConnection, message: str | bytes) -> None:
 # What a server's connections leave to it
 
 
-async def test_it_reads_for_idle_connections(mock_clock: MockClock) -> None:
-    async with serving(echo, 3) as (server, clients):
+@pytest.mark.parametrize("tls", [False, True])
+async def test_it_reads_for_idle_connections(tls: bool, mock_clock: MockClock) -> None:
+    options = {"ssl": contexts()[1]} if tls else {}
+    async with serving(echo, 3, **options) as (server, clients):
         assert reading(server) == [POLLER] * 3
         for message in ("x", b"x" * 70_000, "x" * 1_000_000):
             for ws in clients:
@@ -288,10 +296,9 @@ async def test_no_epoll_is_to_be_had(
 class Epolls:
     """Stands in for the module select."""
 
-    EPOLLIN = select.EPOLLIN
-
     def __init__(self, make: Callable[[], Any]) -> None:
         self.epoll = make
+        self.EPOLLIN = select.EPOLLIN
 
 
 class LimitedEpoll:

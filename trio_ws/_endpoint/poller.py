@@ -50,10 +50,11 @@ class Readable(Protocol):
 class Poller:
     """Waits for the sockets of a server's connections, and has them read."""
 
-    __slots__ = ("_epoll", "_readers", "_scope", "standing_by")
+    __slots__ = ("_epoll", "_events", "_readers", "_scope", "standing_by")
 
     def __init__(self) -> None:
         self._epoll: Any = None  # a select.epoll, while this runs
+        self._events = 0  # what it is to tell of
         self._readers: dict[int, Readable] = {}
         # What ends the connections, and waits for them, says when this ends.
         self._scope = trio.CancelScope(shield=True)
@@ -61,13 +62,13 @@ class Poller:
 
     def add(self, fd: int, reader: Readable) -> bool:
         """Read for a connection from now on; return whether that is possible."""
-        if sys.platform != "linux" or self._epoll is None or fd < 0:
+        if self._epoll is None or fd < 0:
             return False
         if fd in self._readers:
             # Somebody has closed that one's descriptor: its number is another's.
             self._readers[fd].wake()
         try:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, self._events)
         except OSError:  # the system has a limit, for instance
             return False
         self._readers[fd] = reader
@@ -89,6 +90,7 @@ class Poller:
         """
         try:
             if sys.platform == "linux":
+                self._events = select.EPOLLIN
                 with suppress(OSError):  # there may be too many descriptors
                     self._epoll = select.epoll()
             task_status.started()
