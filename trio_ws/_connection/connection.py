@@ -35,8 +35,9 @@ class Connection(trio.abc.Channel[str | bytes]):
     """A WebSocket connection: a channel of messages, str for text, else bytes.
 
     Made by connect(), accept() or serve(), whose scope it lives in. The hooks of
-    a server see it earlier, with a ``request`` and nothing more: calls raise
-    RuntimeError there, and there is no ``nursery``.
+    a server see it earlier, with its ``request``, ``id``, ``logger`` and addresses:
+    calls that need the connection raise RuntimeError there, and there is no
+    ``nursery``.
 
     ``nursery`` is for tasks that use the connection: leaving the scope waits
     for them. ``request`` is that of the opening handshake.

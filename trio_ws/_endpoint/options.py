@@ -63,7 +63,7 @@ class Options:
     * ``additional_headers``: for the request of a client, each response
       of a server.
     * ``open_timeout``: for DNS, TCP, TLS, the opening handshake and redirects
-      together.
+      together; of a server, for TLS, the request and its hooks.
     * ``ping_interval``: between two pings of the keepalive; None turns it off.
     * ``ping_timeout``: without any byte of the peer for so long after a ping,
       the connection is lost.
@@ -78,7 +78,8 @@ class Options:
     * ``write_limit``: send() waits while so many bytes wait for the socket.
     * ``compression``: "deflate" negotiates permessage-deflate (RFC 7692), None
       doesn't.
-    * ``logger``: in place of ``trio_ws.client`` or ``trio_ws.server``.
+    * ``logger``: a Logger, or a LoggerAdapter, in place of ``trio_ws.client`` or
+      ``trio_ws.server``.
     * ``create_connection``: a subclass of ClientConnection or
       ServerConnection, or a ``functools.partial`` of one.
     """

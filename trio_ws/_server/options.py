@@ -62,14 +62,16 @@ class ServerOptions(Options):
     * ``select_subprotocol``: a function of the connection and the subprotocols
       that the client offers, which returns one of them or None.
     * ``process_request``: a function, or coroutine function, of the connection
-      and the request, called before anything else is checked. It may return
-      any HTTP response, such as ``connection.respond()`` makes, to answer with
-      it instead of opening a WebSocket.
+      and the request, called with each well-formed GET, whether it asks for a
+      WebSocket or not; other methods, and what isn't HTTP/1.1, are refused before
+      that. It may return any HTTP response, such as ``connection.respond()`` makes,
+      to answer with it instead of opening a WebSocket.
     * ``process_response``: the same, of the connection, the request and the
       response, called before the response is sent.
     * ``server_header``: None leaves the header out.
 
-    What one of these functions raises is logged and answered with HTTP 500.
+    What one of these functions raises is logged and answered with HTTP 500; one that
+    takes longer than ``open_timeout`` is cancelled, and answered with 503.
     """
 
     extensions: Sequence[ServerExtensionFactory] | None = None

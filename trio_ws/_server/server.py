@@ -75,7 +75,8 @@ class Server:
         The listeners close, opening handshakes are answered with HTTP 503.
         Unless ``close_connections`` is False, each connection gets a close
         frame with ``code`` and ``reason``, one after the other over ``spread``
-        seconds, so that clients do not all come back at once. Handlers have
+        seconds, so that clients do not all come back at once; messages that its
+        handler hasn't received are discarded then. Handlers have
         ``timeout`` seconds to end, from the last close frame on; then they are
         cancelled. Returns when all have ended.
 
