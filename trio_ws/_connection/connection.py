@@ -19,6 +19,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .._endpoint.budget import check_run, current_budget
+from .._endpoint.elsewhere import CONNECTION, Hinting
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
@@ -31,7 +32,7 @@ from .groups import exit_code
 from .message_stream import MessageStream
 
 
-class Connection(trio.abc.Channel[str | bytes]):
+class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
     """A WebSocket connection: a channel of messages, str for text, else bytes.
 
     Made by connect(), accept() or serve(), whose scope it lives in. The hooks of

@@ -17,6 +17,7 @@ from .._protocol.handshake.fields import validate_subprotocols
 from .._protocol.http.headers import Headers, HeadersLike
 from .._protocol.uri import parse_host
 from .._version import __version__
+from .elsewhere import KEYWORDS
 from .errors import OpenTimeoutError
 
 USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__)
@@ -251,16 +252,6 @@ def _check_size(name: str, value: object, *, least: int, none: bool) -> None:
         raise ValueError(f"{name}: expected at least {least}; got {value}")
 
 
-# What users of websockets may write, and what serves here.
-_ELSEWHERE = {
-    "extra_headers": "additional_headers",
-    "timeout": "open_timeout, close_timeout, or a cancel scope around the call",
-    "ping": "ping_interval",
-    "user_agent": "user_agent_header",
-    "proxy": "stream, for a stream that you have opened through one",
-}
-
-
 _OptionsT = TypeVar("_OptionsT", bound=Options)
 
 
@@ -277,7 +268,7 @@ def check_keywords(kind: type[Options], call: str, keywords: Iterable[str]) -> N
     known = {field.name for field in dataclasses.fields(kind)}
     for name in keywords:
         if name not in known:
-            hint = f"; see {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            hint = f"; {KEYWORDS[name]}" if name in KEYWORDS else ""
             raise TypeError(
                 f"{call}() got an unexpected keyword argument {name!r}{hint}"
             )

@@ -75,11 +75,12 @@ def hinted_init(init: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def check_positional(name: str, args: tuple[object, ...]) -> None:
-    """Refuse what websockets takes: a handler, a host and a port."""
-    if len(args) == 3 and name != "unix_serve":
-        handler, host, port = args
+    """Refuse what others take: a handler, a host and a port; a context for TLS."""
+    if len(args) in (3, 4) and name != "unix_serve":
+        handler, host, port, *context = args
         what = getattr(handler, "__name__", "handler")
+        tls = ", ssl=..." if any(context) else ""
         raise TypeError(
             f"{name}() takes a handler and a port; the rest is named; "
-            f"write: {name}({what}, {port!r}, host={host!r})"
+            f"write: {name}({what}, {port!r}, host={host!r}{tls})"
         )

@@ -14,6 +14,7 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.connection import ServerConnection
 from .._connection.groups import run_in_nursery
 from .._endpoint.budget import check_run, current_budget
+from .._endpoint.elsewhere import SERVER, Hinting
 from .._endpoint.options import check_function, check_seconds
 from .._endpoint.poller import Poller
 from .._protocol.closing import close_payload
@@ -24,7 +25,7 @@ from .options import ServerOptions
 from .sessions import Handler, Sessions
 
 
-class Server:
+class Server(Hinting, elsewhere=SERVER):
     """A server that runs; made by serve() and open_server()."""
 
     def __init__(

@@ -1,0 +1,130 @@
+"""What other libraries call it, with what to look at here: one table for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+_PROXY = "see stream, for a stream that you have opened through one"
+_STATE = "see state; rather call, and catch ConnectionClosed"
+
+# Keywords of connect(), serve() and their like.
+KEYWORDS = {
+    "connect_timeout": "see open_timeout",
+    "create_protocol": "see create_connection",
+    "disconnect_timeout": "see close_timeout",
+    "extra_headers": "see additional_headers",
+    "headers": "see additional_headers",
+    "heartbeat": "see ping_interval",
+    "klass": "see create_connection",
+    "max_message_size": "see max_size",
+    "max_msg_size": "see max_size",
+    "message_queue_size": "see max_queue",
+    "path": "see unix_connect() and unix_serve()",
+    "ping": "see ping_interval",
+    "process_exception": "see reconnect()",
+    "proxy": _PROXY,
+    "proxy_server_hostname": _PROXY,
+    "proxy_ssl": _PROXY,
+    "read_limit": "see max_size and max_queue",
+    "receive_buffer_size": "a read takes up to 64.5 KiB of what there is",
+    "reconnect_delays": "see reconnect()",
+    "sock": "see stream of connect() and listeners of serve()",
+    "ssl_context": "see ssl",
+    "timeout": "see open_timeout, close_timeout, or a cancel scope around the call",
+    "use_ssl": "see ssl; a URI with wss:// asks for TLS",
+    "user_agent": "see user_agent_header",
+}
+
+# Attributes of connections, and of requests that are to be accepted.
+CONNECTION = {
+    "accept": "the handler is given a connection that is open",
+    "close": "see aclose()",
+    "close_exc": "see close_code and close_reason, or catch ConnectionClosed",
+    "closed": _STATE,
+    "get_message": "see recv()",
+    "handshake_headers": "see request.headers and response.headers",
+    "headers": "see request.headers and response.headers",
+    "host": "see remote_address and local_address",
+    "is_client": "see isinstance(ws, ClientConnection)",
+    "is_closed": _STATE,
+    "is_server": "see isinstance(ws, ServerConnection)",
+    "local": "see local_address",
+    "messages": "see async for message in ws, and recv_nowait()",
+    "open": _STATE,
+    "path": "see request.path",
+    "port": "see remote_address and local_address",
+    "proposed_subprotocols": "see select_subprotocol",
+    "receive_bytes": "see recv(decode=False)",
+    "receive_json": "see json.loads(await ws.recv())",
+    "receive_str": "see recv(decode=True)",
+    "receive_text": "see recv(decode=True)",
+    "reject": "see process_request and respond()",
+    "remote": "see remote_address",
+    "request_headers": "see request.headers",
+    "response_headers": "see response.headers",
+    "send_bytes": "see send()",
+    "send_json": "see send(json.dumps(...))",
+    "send_message": "see send()",
+    "send_str": "see send()",
+    "send_text": "see send()",
+    "transport": "see local_address and remote_address",
+}
+
+# Attributes of servers.
+SERVER = {
+    "close": "see aclose()",
+    "is_serving": "a server serves until serve() returns",
+    "listeners": "see sockets",
+    "run": "see serve()",
+    "serve_forever": "see serve()",
+    "start_serving": "a server serves from the beginning",
+    "wait_closed": "see aclose(), or await serve()",
+    "websockets": "see connections",
+}
+
+
+class _Elsewhere:
+    """An attribute that there isn't, which says what there is instead.
+
+    A ``__getattr__`` would make each look-up of any attribute slower: CPython then
+    specialises none of them.
+    """
+
+    def __init__(self, name: str, hint: str) -> None:
+        self._name = name
+        self._hint = hint
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        kind = owner if instance is None else type(instance)
+        raise AttributeError(
+            f"{kind.__name__!r} object has no attribute {self._name!r}; {self._hint}",
+            name=self._name,
+            obj=instance,
+        )
+
+
+class Hinting:
+    """A class whose instances know names of other libraries, but don't list them."""
+
+    __slots__ = ()
+
+    def __init_subclass__(
+        cls, elsewhere: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, hint in (elsewhere or {}).items():
+            setattr(cls, name, _Elsewhere(name, hint))
+
+    def __dir__(self) -> Iterable[str]:
+        # hasattr() is false for those that are elsewhere.
+        return [
+            name
+            for name in super().__dir__()
+            if name in vars(self)
+            or not isinstance(_in_class(type(self), name), _Elsewhere)
+        ]
+
+
+def _in_class(cls: type, name: str) -> object:
+    return next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
