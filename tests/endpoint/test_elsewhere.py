@@ -23,14 +23,13 @@ KINDS: list[tuple[type, dict[str, str]]] = [
 @pytest.mark.parametrize("kind", [ClientConnection, ServerConnection])
 async def test_an_attribute_of_others(kind: type, autojump_clock: object) -> None:
     async with open_pair() as ends:
-        ws: Any = ends[0] if kind is ClientConnection else ends[1]
+        ws: Any = ends[kind is ServerConnection]
         with pytest.raises(AttributeError) as caught:
             ws.send_message("hello")
         assert str(caught.value) == (
             f"'{kind.__name__}' object has no attribute 'send_message'; see send()"
         )
-        assert caught.value.name == "send_message"
-        assert caught.value.obj is ws
+        assert (caught.value.name, caught.value.obj) == ("send_message", ws)
         with pytest.raises(AttributeError, match=r"'close'; see aclose\(\)$"):
             await ws.close()
         # What nobody has is as ever.
