@@ -18,6 +18,7 @@ from tests.endpoint.link import receiving
 from tests.handlers import echo, wait
 from tests.leaks import open_descriptors
 from tests.peers.certificates import contexts
+from tests.peers.in_memory import PING, frame
 from tests.peers.sockets import reset
 from tests.peers.stream_peer import REQUEST
 from tests.platforms import needs_linux
@@ -74,6 +75,7 @@ async def stay(
     try:
         async with opening as ws:
             clients.append(ws)
+            await ws.ping()  # a connection that nothing came over reads for itself
             opened.set()
             await trio.sleep_forever()
     except ConnectionClosedError:
@@ -213,6 +215,7 @@ async def test_connections_that_outlive_the_server(mock_clock: MockClock) -> Non
 
         server = await outer.start(run)
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.ping()
             await wait_all_tasks_blocked()
             assert [one._endpoint.reader.by for one in handlers] == [POLLER]
             before = open_descriptors()
@@ -264,6 +267,8 @@ async def test_a_reset_ends_one_connection(mock_clock: MockClock) -> None:
     async with serving(echo, 1) as (server, (client,)):
         peer = socket.create_connection(("127.0.0.1", server.port))
         peer.sendall(REQUEST)
+        await wait_all_tasks_blocked()
+        peer.sendall(frame(PING, b"", masked=True))
         await wait_all_tasks_blocked()
         assert reading(server) == [POLLER] * 2
         reset(peer)

@@ -3,7 +3,7 @@
 Who reads is a state. Reader and Receiver change it, and these are all the changes:
 
     state          what happens                                     next
-    TASK           there is but to read, and a poller               POLLER
+    TASK           all there is to do is to read on, by a poller    POLLER
     POLLER         there is something else, or no poller any more   TASK
     TASK, POLLER   it wakes a receiver, twice within _QUICK         OFFERED
     TASK           enough waits for the application (R10)           PAUSED
@@ -256,7 +256,7 @@ class Reader:
 
     def _goes_to_poller(self, poller: Poller) -> bool:
         """Have the poller read, if that is all there is to do, and if it can."""
-        if not self._reads_plainly():
+        if not (self.reads and self._reads_plainly()):  # many open and close, no more
             return False
         self._fd = self._transport.fileno()
         if not poller.add(self._fd, self):
