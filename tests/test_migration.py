@@ -25,6 +25,7 @@ import websockets.trio.server
 
 import trio_ws
 from docs._ext.snippets import DOCS
+from trio_ws._endpoint.elsewhere import CONNECTION, KEYWORDS, SERVER
 
 ASYNCIO = (
     websockets.asyncio.client,
@@ -214,6 +215,13 @@ HERE: dict[str, dict[str, object]] = {
 }
 
 
+def dir_of(*owners: Any) -> set[str]:
+    """What instances have, also what __init__ sets; a nursery is annotated."""
+    return {"request", "logger", "nursery"} | {
+        name for owner in owners for name in dir(owner) if hasattr(owner, name)
+    }
+
+
 def has(title: str, name: str) -> bool:
     """Tell whether trio_ws has the name, where the table says "the same"."""
     method, _, parameter = name.removesuffix(")").partition("(")
@@ -225,8 +233,7 @@ def has(title: str, name: str) -> bool:
     elif "onnection" in title or title == "Parameters of its methods":
         owners = CONNECTIONS
     if not parameter:
-        instance = {"request", "logger", "nursery"}  # which __init__ sets
-        return name in instance or any(hasattr(owner, name) for owner in owners)
+        return name in dir_of(*owners)
     methods = [getattr(owner, method) for owner in owners if hasattr(owner, method)]
     return parameter in parameters(*methods)
 
@@ -253,6 +260,31 @@ def test_defaults_are_the_same() -> None:
         for name in same:
             if name in theirs:
                 assert HERE[title][name] == theirs[name], name
+
+
+HINTS = {
+    "Opening a connection": (KEYWORDS, HERE["Opening a connection"]),
+    "Serving": (KEYWORDS, HERE["Serving"]),
+    "Connections": (CONNECTION, dir_of(*CONNECTIONS)),
+    "WebSocketConnection": (CONNECTION, dir_of(*CONNECTIONS)),
+    "WebSocketRequest": (CONNECTION, dir_of(*CONNECTIONS)),
+    "Servers": (SERVER, dir_of(trio_ws.Server)),
+    "WebSocketServer": (SERVER, dir_of(trio_ws.Server)),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_who_writes_a_name_of_theirs_is_told_ours(page: str) -> None:
+    for title, cells in tables(page).items():
+        if title in HINTS:
+            hints, here = HINTS[title]
+            told = set(hints) | set(here)
+            missing = {
+                name
+                for name, said in cells.items()
+                if "(" not in name and not said.startswith("nothing")
+            }
+            assert missing - told == set(), title
 
 
 def test_the_texts_of_a_close_are_the_same() -> None:

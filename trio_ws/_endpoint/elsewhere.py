@@ -21,6 +21,7 @@ KEYWORDS = {
     "max_msg_size": "see max_size",
     "message_queue_size": "see max_queue",
     "path": "see unix_connect() and unix_serve()",
+    "nursery": "see handler_nursery of serve(); a connection has one of its own",
     "ping": "see ping_interval",
     "process_exception": "see reconnect()",
     "proxy": _PROXY,
@@ -29,15 +30,18 @@ KEYWORDS = {
     "read_limit": "see max_size and max_queue",
     "receive_buffer_size": "a read takes up to 64.5 KiB of what there is",
     "reconnect_delays": "see reconnect()",
+    "resource": "see uri",
     "sock": "see stream of connect() and listeners of serve()",
     "ssl_context": "see ssl",
     "timeout": "see open_timeout, close_timeout, or a cancel scope around the call",
+    "url": "see uri",
     "use_ssl": "see ssl; a URI with wss:// asks for TLS",
     "user_agent": "see user_agent_header",
 }
 
 # Attributes of connections, and of requests that are to be accepted.
 CONNECTION = {
+    "CONNECTION_ID": "see id",
     "accept": "the handler is given a connection that is open",
     "close": "see aclose()",
     "close_exc": "see close_code and close_reason, or catch ConnectionClosed",
