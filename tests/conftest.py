@@ -19,6 +19,8 @@ Sweeps: a test that runs the same code at each of its moments carries
 ``@pytest.mark.sweep``. Coverage, which makes it three times as long, doesn't look:
 a line that is run nowhere else has no test that says what it does.
 
+Proxies: none of the environment, whose variables tests don't see.
+
 The codec: compiled or not, whichever is imported. Compiled from sources that have
 changed since, it isn't tested at all.
 """
@@ -91,6 +93,10 @@ def _changed(path: Path) -> float:
 
 def pytest_configure(config: pytest.Config) -> None:
     _check_compiled_code()
+    # Where all goes through a proxy, tests would, too; a test that wants to says so.
+    for name in [*os.environ]:
+        if name.lower().endswith("_proxy"):
+            del os.environ[name]
     strict = _everything_required() or "CI" in os.environ
     profile = os.environ.get("HYPOTHESIS_PROFILE", "ci" if strict else "dev")
     settings.load_profile(profile)

@@ -123,12 +123,15 @@ def test_names_are_those_of_websockets() -> None:
         "InvalidHeaderValue",
         "InvalidMessage",
         "InvalidOrigin",
+        "InvalidProxy",
+        "InvalidProxyStatus",
         "InvalidStatus",
         "InvalidURI",
         "InvalidUpgrade",
         "NegotiationError",
         "PayloadTooBig",
         "ProtocolError",
+        "ProxyError",
         "SecurityError",
         "WebSocketException",
     ):
@@ -188,6 +191,8 @@ MADE: list[Exception] = [
     trio_ws.InvalidUpgrade("Upgrade"),
     trio_ws.InvalidStatus(trio_ws.Response(404, "", trio_ws.Headers())),
     trio_ws.InvalidURI("x", "expected a host"),
+    trio_ws.InvalidProxy("x", "expected a host"),
+    trio_ws.InvalidProxyStatus(trio_ws.Response(407, "", trio_ws.Headers())),
 ]
 
 EXCEPTIONS = MADE + [

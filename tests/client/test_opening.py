@@ -292,7 +292,6 @@ async def test_a_refusal_with_a_reset_behind_it(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("keyword", "hint"),
     [
-        ("proxy", "stream, for a stream that you have opened through one"),
         ("extra_headers", "additional_headers"),
         ("timeout", "open_timeout, close_timeout, or a cancel scope around the call"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from typing import NoReturn, Unpack
+from typing import Literal, NoReturn, Unpack
 
 import trio
 
@@ -28,13 +28,21 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     connected trio.abc.Stream to use instead of TCP, which is closed with the
     connection; a trio.SocketStream at once, as its socket is taken out of it: what
     closes the connection is leaving the block, or aclose() of the connection.
+    ``proxy`` is the URL of a proxy, ``http://``, ``https://``, ``socks4://``,
+    ``socks4a://``, ``socks5://`` or ``socks5h://``, with the user name and the password
+    if it wants any; True, the default, takes the one that the environment names for
+    the server, if any, except with ``stream``; None takes none. ``proxy_ssl`` is the
+    context for ``https://`` proxies, by default as with ``ssl``. ``local_address`` is
+    for the connection to the proxy. SOCKS needs ``trio_ws[socks]``.
     ``options`` are those of :class:`trio_ws.ClientOptions`.
 
-    Entering raises OSError if the server can't be reached (ssl.SSLError if TLS
-    fails, with what is wrong with a certificate), InvalidHandshake if it
-    answers otherwise, OpenTimeoutError after ``open_timeout`` seconds, which
-    cover DNS, TCP, TLS, the handshake and redirects. Wrong arguments raise
-    InvalidURI, ValueError or TypeError before anything is sent.
+    Entering raises OSError if the server, or the proxy, can't be reached
+    (ssl.SSLError if TLS fails, with what is wrong with a certificate),
+    InvalidHandshake if it answers otherwise (ProxyError if the proxy does),
+    OpenTimeoutError after ``open_timeout`` seconds, which cover DNS, TCP, the proxy,
+    TLS, the handshake and redirects. Wrong arguments raise InvalidURI, InvalidProxy,
+    ValueError or TypeError, and SOCKS without its extra ImportError, before anything
+    is sent; what the environment says is looked at on entering.
 
     Up to ten redirects in a row are followed (RFC 9110, section 15.4), where
     http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
@@ -61,6 +69,8 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
         stream: trio.abc.Stream | None = None,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         super().__init__()
@@ -73,6 +83,8 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
             ssl=ssl,
             server_hostname=server_hostname,
             stream=stream,
+            proxy=proxy,
+            proxy_ssl=proxy_ssl,
         )
 
     async def _open(self) -> Opened[ClientConnection]:

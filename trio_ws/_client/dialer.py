@@ -1,10 +1,11 @@
-"""Opening a client's connection: a stream, TLS, the handshake, redirects."""
+"""Opening a client's connection: a stream, proxies, TLS, the handshake, redirects."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import ssl as ssl_module
+from typing import Literal
 
 import trio
 
@@ -12,15 +13,21 @@ from .._connection.connection import ClientConnection
 from .._connection.opener import Opened, Stage
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.options import check_port, checked_host
-from .._protocol.errors import InvalidHandshake, InvalidStatus, InvalidURI
+from .._protocol.errors import (
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+)
 from .._protocol.handshake.client import ClientHandshake
-from .._protocol.uri import WebSocketURI, host_port, parse_uri
+from .._protocol.uri import ProxyURI, WebSocketURI, host_port, parse_uri
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import check_path, unix_family
 from .._transports.tls import TLSTransport
 from .opening import open_client
 from .options import ClientOptions
+from .proxy import ProxyChoice, open_through
 from .redirects import Trail, credentials_in, redirect_target, without_credentials
 from .tcp import open_tcp
 from .tls import default_context, server_name
@@ -45,6 +52,8 @@ class Dialer:
         server_hostname: str | None = None,
         stream: trio.abc.Stream | None = None,
         path: str | None = None,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         self._uri = parse_uri(uri)
         self._options = options
@@ -62,6 +71,7 @@ class Dialer:
             unix_family("path")
             check_path(path)
         self._check_tls()
+        self._choice = ProxyChoice(proxy, proxy_ssl)
         if stream is not None:
             self._check_stream(stream)
         # Made here, since it raises for wrong headers; of use for one connection.
@@ -80,6 +90,7 @@ class Dialer:
                 raise ValueError(f"{name}: expected a wss:// URI with it; got ws://")
 
     def _check_stream(self, stream: object) -> None:
+        self._choice.refuse("stream")
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
         for name, given in (
@@ -100,7 +111,7 @@ class Dialer:
             with trio.move_on_after(self._options.open_seconds):
                 return await self._follow(stage, trail)
             raise self._options.open_timed_out(stage.name)
-        except (OSError, InvalidHandshake, InvalidURI) as exc:
+        except (OSError, InvalidHandshake, InvalidProxy, InvalidURI) as exc:
             if not isinstance(exc, OpenTimeoutError):
                 exc.add_note(stage.name)
             trail.add_note(exc)
@@ -136,10 +147,14 @@ class Dialer:
     async def _open_at(
         self, uri: WebSocketURI, options: ClientOptions, stage: Stage
     ) -> Opened[ClientConnection]:
-        transport = await self._open_transport(uri, stage)
+        proxy = await self._proxy_for(uri, stage)
+        transport = await self._open_transport(uri, proxy, stage)
         try:
             peer = self._peer(uri)
-            if isinstance(transport, TLSTransport):
+            if proxy is not None:
+                peer += f" through {proxy.where}"
+            if uri.secure:
+                assert isinstance(transport, TLSTransport)
                 stage.name = f"TLS handshake with {peer}"
                 await transport.do_handshake()
             stage.name = f"opening handshake with {peer}"
@@ -165,8 +180,16 @@ class Dialer:
             uri.port if self._port is None else self._port,
         )
 
-    async def _open_transport(self, uri: WebSocketURI, stage: Stage) -> Transport:
-        stream = await self._open_stream(uri, stage)
+    async def _proxy_for(self, uri: WebSocketURI, stage: Stage) -> ProxyURI | None:
+        if self._stream is not None or self._path is not None:
+            return None
+        stage.name = "choosing a proxy"
+        return await self._choice.proxy_for(*self._address(uri), secure=uri.secure)
+
+    async def _open_transport(
+        self, uri: WebSocketURI, proxy: ProxyURI | None, stage: Stage
+    ) -> Transport:
+        stream = await self._open_stream(uri, proxy, stage)
         try:
             context = None
             if uri.secure:
@@ -181,16 +204,29 @@ class Dialer:
         except BaseException:
             if isinstance(stream, trio.abc.Stream):
                 await trio.aclose_forcefully(stream)
+            elif isinstance(stream, Transport):
+                await stream.aclose()
             else:
                 stream.close()
             raise
 
     async def _open_stream(
-        self, uri: WebSocketURI, stage: Stage
-    ) -> trio.abc.Stream | socket.socket:
+        self, uri: WebSocketURI, proxy: ProxyURI | None, stage: Stage
+    ) -> trio.abc.Stream | socket.socket | Transport:
         if self._stream is not None:
             return self._stream
         if self._path is not None:
             stage.name = f"connecting to {self._path!r}"
             return await trio.open_unix_socket(self._path)
-        return await open_tcp(*self._address(uri), self._local_address, stage)
+        address = self._address(uri)
+        if proxy is None:
+            return await open_tcp(*address, self._local_address, stage)
+        return await open_through(
+            proxy,
+            self._choice.ssl,
+            address,
+            self._local_address,
+            self._options.user_agent_header,
+            self.logger,
+            stage,
+        )

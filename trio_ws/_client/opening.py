@@ -15,8 +15,9 @@ from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_request, log_response
 from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.handshake.client import ClientHandshake
+from .._protocol.handshake.exchange import Exchange
 from .._protocol.http.messages import Response
-from .._transports.base import Transport, read_some, write_all
+from .._transports.base import READ_SIZE, Transport, read_some, write_all
 from .options import ClientOptions
 
 # How long a client waits for the body that explains a refusal. A server that says
@@ -36,21 +37,7 @@ async def open_client(
     use any more; the caller closes it.
     """
     identity = Identity(logger, transport.remote_address)
-    log = identity.log
-    broken: ConnectionError | None = None
-    try:
-        await write_all(transport, handshake.request_bytes)
-    except ConnectionError as exc:
-        broken = exc  # but the server may have answered before it went
-    log_request(log, ">", handshake.request)
-    try:
-        response = await _read_response(transport, handshake, broken)
-    except InvalidStatus as exc:
-        log_response(log, "<", exc.response)
-        raise
-    finally:
-        del broken  # no cycle with its traceback
-    log_response(log, "<", response)
+    response = await ask(transport, handshake, identity.log)
     endpoint = Endpoint(transport, handshake.request, options, identity, client=True)
     try:
         connection = make_connection(endpoint, ClientConnection)
@@ -66,10 +53,33 @@ async def open_client(
     return connection, endpoint
 
 
+async def ask(transport: Transport, exchange: Exchange, log: AnyLogger) -> Response:
+    """Send a request; return the response that agrees to it.
+
+    Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
+    use any more.
+    """
+    broken: ConnectionError | None = None
+    try:
+        await write_all(transport, exchange.request_bytes)
+    except ConnectionError as exc:
+        broken = exc  # but the server may have answered before it went
+    log_request(log, ">", exchange.request)
+    try:
+        response = await _read_response(transport, exchange, broken)
+    except InvalidStatus as exc:
+        log_response(log, "<", exc.response)
+        raise
+    finally:
+        del broken  # no cycle with its traceback
+    log_response(log, "<", response)
+    return response
+
+
 async def _read_response(
-    transport: Transport, handshake: ClientHandshake, broken: ConnectionError | None
+    transport: Transport, exchange: Exchange, broken: ConnectionError | None
 ) -> Response:
-    """Read the response that opens the WebSocket.
+    """Read the response that agrees.
 
     A status that refuses is enough, whatever becomes of its body. ``broken`` is
     what writing met with: then only what is there is read.
@@ -79,21 +89,24 @@ async def _read_response(
     with trio.CancelScope() as body:
         while True:
             try:
-                data = transport.read() if broken else await read_some(transport)
+                size = exchange.most or READ_SIZE
+                data = (
+                    transport.read(size) if broken else await read_some(transport, size)
+                )
                 if not data and broken:
                     raise_as_is(broken)
                 if not data:
                     break
-                response = handshake.receive(data)
+                response = exchange.receive(data)
             except (OSError, InvalidHandshake):
-                if handshake.is_refused:
+                if exchange.is_refused:
                     break
                 raise
             if response is not None:
                 return response
-            if handshake.is_redirected:
+            if exchange.is_redirected:
                 break
-            if handshake.is_refused and body.deadline == inf:
+            if exchange.is_refused and body.deadline == inf:
                 body.deadline = trio.current_time() + _EXPLANATION
             await trio.lowlevel.checkpoint()  # a server may send without end
-    handshake.receive_eof()
+    exchange.receive_eof()

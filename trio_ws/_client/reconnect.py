@@ -12,7 +12,7 @@ import ssl as ssl_module
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, Unpack
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -23,7 +23,12 @@ from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.errors import ConnectionClosed
 from .._endpoint.options import check_function, make_options
-from .._protocol.errors import InvalidMessage, InvalidStatus
+from .._protocol.errors import (
+    InvalidMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    ProxyError,
+)
 from .dialer import Dialer
 from .options import ClientOptions, ClientOptionsDict
 
@@ -53,8 +58,8 @@ def backoff() -> Iterator[float]:
 def process_exception(exc: Exception) -> Exception | None:
     """Decide on an error of opening: None to try again, an exception to raise.
 
-    Tried again are network errors, timeouts and HTTP 500, 502, 503, 504; not a
-    certificate that is wrong, nor an answer that no server gives in passing.
+    Tried again are network errors, a proxy's too, timeouts and HTTP 500, 502, 503, 504;
+    not a certificate that is wrong, nor an answer that no server gives in passing.
     """
     if isinstance(exc, ssl_module.SSLCertVerificationError):
         return exc
@@ -62,7 +67,9 @@ def process_exception(exc: Exception) -> Exception | None:
         return None
     if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
         return None
-    if isinstance(exc, InvalidStatus) and (
+    if isinstance(exc, ProxyError) and isinstance(exc.__cause__, OSError | EOFError):
+        return None
+    if isinstance(exc, InvalidStatus | InvalidProxyStatus) and (
         exc.response.status_code in _TRANSIENT_STATUS
     ):
         return None
@@ -194,6 +201,8 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         local_address: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
         reconnect_delays: Callable[[], Iterable[float]] = backoff,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         **options: Unpack[ClientOptionsDict],
@@ -206,6 +215,8 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
             local_address=local_address,
             ssl=ssl,
             server_hostname=server_hostname,
+            proxy=proxy,
+            proxy_ssl=proxy_ssl,
         )
         check_function(
             "reconnect_delays",

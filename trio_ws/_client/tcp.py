@@ -23,19 +23,21 @@ _Address = tuple[int, int, int, str, Any]  # as of socket.getaddrinfo()
 
 
 async def open_tcp(
-    host: str, port: int, local_address: str | None, stage: Stage
+    host: str, port: int, local_address: str | None, stage: Stage, *, role: str = ""
 ) -> socket.socket:
     """Connect to a host, to whichever of its addresses answers first.
+
+    ``role`` is what the stage calls it, with a space behind.
 
     Raises OSError. **Cancellation**: nothing is left open.
     """
     literal = _literal(host, port)
     addresses: Sequence[_Address] = [] if literal is None else [literal]
     if literal is None:
-        stage.name = f"looking up {host}"
+        stage.name = f"looking up {role}{host}"
         addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     where = host_port(host, port)
-    stage.name = f"connecting to {where}"
+    stage.name = f"connecting to {role}{where}"
     if len(addresses) == 1:
         return await _connect(addresses[0], local_address)
     return await _connect_to_first(addresses, local_address, where)

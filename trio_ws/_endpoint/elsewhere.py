@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-_PROXY = "see stream, for a stream that you have opened through one"
 _STATE = "see state; rather call, and catch ConnectionClosed"
 
 # Keywords of connect(), serve() and their like.
@@ -24,9 +23,7 @@ KEYWORDS = {
     "nursery": "see handler_nursery of serve(); a connection has one of its own",
     "ping": "see ping_interval",
     "process_exception": "see reconnect()",
-    "proxy": _PROXY,
-    "proxy_server_hostname": _PROXY,
-    "proxy_ssl": _PROXY,
+    "proxy_server_hostname": "the name of a proxy is that of its URL",
     "read_limit": "see max_size and max_queue",
     "receive_buffer_size": "a read takes up to 64.5 KiB of what there is",
     "reconnect_delays": "see reconnect()",

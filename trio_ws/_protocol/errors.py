@@ -25,6 +25,18 @@ class InvalidURI(WebSocketException):
         return f"{self.uri} isn't a valid URI: {self.msg}"
 
 
+class InvalidProxy(WebSocketException):
+    """The URL of a proxy isn't one, or not of a kind that trio_ws knows."""
+
+    def __init__(self, proxy: str, msg: str) -> None:
+        self.proxy = proxy
+        self.msg = msg
+        super().__init__(proxy, msg)
+
+    def __str__(self) -> str:
+        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+
+
 class InvalidHandshake(WebSocketException):
     """Base class of what can go wrong in the opening handshake."""
 
@@ -47,6 +59,28 @@ class HeaderLineTooLong(SecurityError):
 
 class TooManyHeaders(SecurityError):
     """A handshake message has too many headers, or too much of them in all."""
+
+
+class ProxyError(InvalidHandshake):
+    """A proxy refuses to connect to the server, or answers otherwise than it should.
+
+    ``__cause__`` says what it met with: an OSError, an EOFError, or what the answer
+    is not.
+    """
+
+
+class InvalidProxyStatus(ProxyError):
+    """An HTTP proxy refuses to connect to the server: another status than 2xx.
+
+    ``response`` is its answer, with as much of the body as InvalidStatus has.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        super().__init__(response)
+
+    def __str__(self) -> str:
+        return f"proxy rejected connection: HTTP {self.response.status_code:d}"
 
 
 class InvalidMessage(InvalidHandshake):

@@ -1,4 +1,4 @@
-"""WebSocket URIs (RFC 6455, section 3)."""
+"""WebSocket URIs (RFC 6455, section 3), and those of proxies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import unicodedata
 import urllib.parse
 
-from .errors import InvalidURI
+from .errors import InvalidProxy, InvalidURI
 from .escaping import escape
 
 # RFC 3986, appendix B, for URIs with an authority. Not urllib.parse.urlsplit():
@@ -72,6 +72,38 @@ class WebSocketURI:
         return f"{path}?{self.query}" if self.query else path
 
 
+# Each with its port: a SOCKS proxy has that of RFC 1928, section 3.
+_PROXY_PORTS = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProxyURI:
+    """The URL of a proxy in its parts, which are as in :class:`WebSocketURI`."""
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS, not HTTP."""
+        return self.scheme.startswith("socks")
+
+    @property
+    def where(self) -> str:
+        """Its host and port, as for people."""
+        return host_port(self.host, self.port)
+
+
 def redirected(uri: WebSocketURI, location: str) -> WebSocketURI:
     """Return where a Location header leads from ``uri`` (RFC 9110, section 10.2.2).
 
@@ -121,7 +153,60 @@ class _Invalid(ValueError):
     """What was expected; never with a part of the URI that could be secret."""
 
 
+def parse_proxy(url: str) -> ProxyURI:
+    """Parse the URL of a proxy.
+
+    Raises InvalidProxy, whose text shows the URL without any user information;
+    TypeError for other types than str.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"proxy: expected a str; got {type(url).__name__}")
+    try:
+        return _parse_proxy(url)
+    except _Invalid as exc:
+        msg = str(exc)
+    raise InvalidProxy(_redact(url), msg)  # out here, as above
+
+
+def _parse_proxy(url: str) -> ProxyURI:
+    match = _match(url)
+    scheme = "" if match is None else match["scheme"].lower()
+    if match is None or scheme not in _PROXY_PORTS:
+        known = ", ".join(f"{one}://" for one in _PROXY_PORTS)
+        raise _Invalid(f"expected a host, after one of {known}")
+    if match["path"] not in ("", "/") or match["query"] or match["fragment"]:
+        raise _Invalid("expected nothing after the host and the port")
+    host, port, username, password = _authority(match["authority"])
+    if scheme.startswith("socks") and username is not None:
+        # RFC 1929, section 2, which knows no encoding.
+        for one in username, password or "":
+            if not one.isascii() or not 1 <= len(one) <= 255:
+                raise _Invalid(
+                    "expected ASCII in username and password, 1 to 255 characters each"
+                )
+    return ProxyURI(scheme, host, port or _PROXY_PORTS[scheme], username, password)
+
+
 def _parse(uri: str) -> WebSocketURI:
+    match = _match(uri)
+    if match is None or match["scheme"].lower() not in ("ws", "wss"):
+        raise _Invalid("scheme isn't ws or wss; expected ws:// or wss:// and a host")
+    if match["fragment"] is not None:
+        raise _Invalid("fragment identifier is meaningless; expected # to be %23")
+    secure = match["scheme"].lower() == "wss"
+    host, port, username, password = _authority(match["authority"])
+    return WebSocketURI(
+        secure,
+        host,
+        port or (443 if secure else 80),
+        urllib.parse.quote(match["path"], safe=_SAFE),
+        urllib.parse.quote(match["query"] or "", safe=_SAFE),
+        username,
+        password,
+    )
+
+
+def _match(uri: str) -> re.Match[str] | None:
     for pos, char in enumerate(uri):
         # Cc: control characters; Cs: lone surrogates; Z*: spaces and separators
         if unicodedata.category(char) in ("Cc", "Cs", "Zs", "Zl", "Zp"):
@@ -129,26 +214,18 @@ def _parse(uri: str) -> WebSocketURI:
                 f"expected no spaces and no control characters; "
                 f"got U+{ord(char):04X} at {pos}"
             )
-    match = _match_uri(uri)
-    if match is None or match["scheme"].lower() not in ("ws", "wss"):
-        raise _Invalid("scheme isn't ws or wss; expected ws:// or wss:// and a host")
-    if match["fragment"] is not None:
-        raise _Invalid("fragment identifier is meaningless; expected # to be %23")
-    secure = match["scheme"].lower() == "wss"
-    userinfo, at, host_port = match["authority"].rpartition("@")
+    return _match_uri(uri)
+
+
+def _authority(authority: str) -> tuple[str, int | None, str | None, str | None]:
+    """Parse an authority; return host, port, username and password."""
+    userinfo, at, host_port = authority.rpartition("@")
     username, password = _user_info(userinfo) if at else (None, None)
     parts = _match_host_port(host_port)
     if parts is None:
         raise _Invalid("expected host, host:port or [IPv6 address]:port")
-    return WebSocketURI(
-        secure,
-        _name(parts["name"]) if parts["ipv6"] is None else _ipv6(parts["ipv6"]),
-        _port(parts["port"]) or (443 if secure else 80),
-        urllib.parse.quote(match["path"], safe=_SAFE),
-        urllib.parse.quote(match["query"] or "", safe=_SAFE),
-        username,
-        password,
-    )
+    host = _name(parts["name"]) if parts["ipv6"] is None else _ipv6(parts["ipv6"])
+    return host, _port(parts["port"]), username, password
 
 
 _parse_known = functools.lru_cache(maxsize=64)(_parse)  # clients come back
@@ -251,7 +328,7 @@ def _redact(uri: str) -> str:
     before, at, after = uri.rpartition("@")
     if not at:
         return escape(uri)
-    scheme = re.match(r"wss?://", before, re.IGNORECASE)
+    scheme = re.match(r"(?:wss?|https?|socks[45][ah]?)://", before, re.IGNORECASE)
     return escape(f"{scheme.group() if scheme else ''}***@{after}")
 
 

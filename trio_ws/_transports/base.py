@@ -149,10 +149,10 @@ async def write_all(transport: Transport, data: bytes) -> None:
             await transport.wait_writable()
 
 
-async def read_some(transport: Transport) -> bytes:
+async def read_some(transport: Transport, size: int = READ_SIZE) -> bytes:
     """Read what is there, or comes; b"" at the end. **Cancellation**: harmless."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    while (data := transport.read()) is None:
+    while (data := transport.read(size)) is None:
         with suppress(trio.ClosedResourceError):  # then there is something to read
             await transport.wait_readable()
     return data

@@ -38,20 +38,23 @@ def make_transport(
 
 
 def transport_of(
-    stream: trio.abc.Stream | socket.socket,
+    stream: trio.abc.Stream | socket.socket | Transport,
     context: ssl.SSLContext | None,
     *,
     server_side: bool,
     server_hostname: str | None = None,
 ) -> Transport:
-    """Make the transport of a stream; a socket is taken out of trio's stream."""
+    """Make the transport of a stream; a socket is taken out of trio's stream.
+
+    On a transport, it is that of TLS in what it carries, or the same.
+    """
     if isinstance(stream, trio.SocketStream):
         stream = take_socket(stream)
     if isinstance(stream, socket.socket):
         return make_transport(
             stream, context, server_side=server_side, server_hostname=server_hostname
         )
-    below = StreamTransport(stream)
+    below = stream if isinstance(stream, Transport) else StreamTransport(stream)
     if context is None:
         return below
     return TLSTransport(
@@ -59,12 +62,12 @@ def transport_of(
     )
 
 
-def check_context(context: object, *, server_side: bool) -> None:
+def check_context(context: object, *, server_side: bool, name: str = "ssl") -> None:
     """Check an argument that is to be a context, or None."""
     if context is None:
         return
     if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl: expected an ssl.SSLContext; got {context!r}")
+        raise TypeError(f"{name}: expected an ssl.SSLContext; got {context!r}")
     if server_side and context.protocol == ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError(
             "ssl: expected a server's context, as of "
@@ -72,6 +75,6 @@ def check_context(context: object, *, server_side: bool) -> None:
         )
     if not server_side and context.protocol == ssl.PROTOCOL_TLS_SERVER:
         raise ValueError(
-            "ssl: expected a client's context, as of ssl.create_default_context(); "
+            f"{name}: expected a client's context, as of ssl.create_default_context(); "
             "got a server's"
         )

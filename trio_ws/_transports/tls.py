@@ -56,6 +56,7 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+_scratch_above = _Scratch()  # of TLS in TLS: one is read into while the other fills
 
 
 def _make_room(bio: ssl.MemoryBIO) -> int:
@@ -113,7 +114,8 @@ class TLSTransport(Transport):
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        self._plain, self._cipher = _scratch.plain, _scratch.cipher
+        scratch = _scratch_above if isinstance(below, TLSTransport) else _scratch
+        self._plain, self._cipher = scratch.plain, scratch.cipher
         self._came = b""  # ciphertext that TLS hasn't been given yet
         self._missing = 0  # how far from where it begins a record ends
         self._drained = False  # nothing is in TLS, or on its way there

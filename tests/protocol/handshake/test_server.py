@@ -270,6 +270,7 @@ def test_every_error_has_a_rejection() -> None:
         kinds += kind.__subclasses__()
     arguments: dict[str, tuple[Any, ...]] = {
         "InvalidStatus": (Response(403, "", Headers()),),
+        "InvalidProxyStatus": (Response(407, "", Headers()),),
         "InvalidHeader": ("A", "\x1b\u20ac" * 1000),
         "InvalidHeaderFormat": ("A", "expected b", "\r\n" * 1000, 7),
     }

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ..errors import (
     InvalidHeader,
     InvalidHeaderValue,
-    InvalidStatus,
     InvalidUpgrade,
     NegotiationError,
-    SecurityError,
 )
 from ..escaping import escape
 from ..extensions.base import ClientExtensionFactory, Extension
@@ -28,6 +25,7 @@ from .common import (
     parse_all,
     single,
 )
+from .exchange import Exchange
 from .fields import (
     ExtensionHeader,
     build_authorization_basic,
@@ -38,11 +36,6 @@ from .fields import (
     parse_upgrade,
     validate_subprotocols,
 )
-from .response_parser import ResponseParser
-
-# RFC 9110, section 15.2: a client must take interim responses it didn't ask for.
-# Each costs the peer some twenty bytes; more than a few make no sense.
-_MAX_INTERIM_RESPONSES = 8
 
 
 def generate_key() -> str:
@@ -50,7 +43,7 @@ def generate_key() -> str:
     return base64.b64encode(os.urandom(16)).decode("ascii")
 
 
-class ClientHandshake:
+class ClientHandshake(Exchange):
     """The client's side: send ``request_bytes``, then ``receive`` the response.
 
     Raises ValueError for subprotocols and headers that can't be sent.
@@ -97,15 +90,7 @@ class ClientHandshake:
         headers.update(checked_additional(additional_headers, own))
         if user_agent_header is not None and "User-Agent" not in headers:
             headers["User-Agent"] = user_agent_header
-        self.request = Request(uri.resource_name, headers)
-        self.request_bytes = self.request.serialize()
-        self._parser = ResponseParser()
-        self._interim_responses = 0
-
-    @property
-    def leftover(self) -> bytes:
-        """The bytes after the response, once it is complete."""
-        return self._parser.leftover
+        super().__init__(Request(uri.resource_name, headers))
 
     def receive(self, data: bytes) -> Response | None:
         """Take bytes; return the response that opens the WebSocket, None before.
@@ -114,41 +99,13 @@ class ClientHandshake:
         the whole response, if the server said no, and another InvalidHandshake
         if it said anything else.
         """
-        response = self._parser.receive(data)
-        while response is not None and response.status_code < 200:
-            if response.status_code == 101:
-                self._check(response)
-                return response
-            self._interim_responses += 1
-            if self._interim_responses > _MAX_INTERIM_RESPONSES:
-                raise SecurityError(
-                    f"expected at most {_MAX_INTERIM_RESPONSES} interim responses; "
-                    f"got more"
-                )
-            data = self._parser.leftover
-            self._parser = ResponseParser()
-            response = self._parser.receive(data)
+        response = super().receive(data)
         if response is not None:
-            raise InvalidStatus(response)
-        return None
+            self._check(response)
+        return response
 
-    @property
-    def is_refused(self) -> bool:
-        """Whether the server has said no, of which the body is still to come."""
-        return self._parser.head_complete and self._parser.status_code >= 200
-
-    @property
-    def is_redirected(self) -> bool:
-        """Whether the server has said to go elsewhere, which needs no explanation."""
-        return self.is_refused and 300 <= self._parser.status_code < 400
-
-    def receive_eof(self) -> NoReturn:
-        """Take the end of the stream, or of patience with a body.
-
-        Raises InvalidStatus, with what came of the body, if the server has said
-        no; InvalidMessage, whose cause is an EOFError, otherwise.
-        """
-        raise InvalidStatus(self._parser.receive_eof())
+    def _is_agreed(self, status_code: int) -> bool:
+        return status_code == 101
 
     def _check(self, response: Response) -> None:
         headers = response.headers

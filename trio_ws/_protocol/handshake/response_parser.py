@@ -42,13 +42,17 @@ _match_chunk_line = re.compile(
 class ResponseParser(Parser):
     """Parses one response to a GET (RFC 9112, section 4), for HTTP/1.1 only.
 
+    Or to a CONNECT, if ``tunnels``: behind a 2xx, whatever its headers say, comes
+    what the server sends (RFC 9112, section 6.3).
+
     The body is read by Content-Length, in chunks or until the end of the
     stream, and cut off after MAX_BODY_SIZE bytes. If the stream ends before it
     does, what came of it is the body.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tunnels: bool = False) -> None:
         super().__init__("response")
+        self._tunnels = tunnels
         self._response = Response(0, "", Headers())  # filled as it comes
         self._body = bytearray()
         self._step = ResponseParser._status_line
@@ -91,9 +95,10 @@ class ResponseParser(Parser):
     def _status_line(self) -> bool:
         # By the first byte: it may be all that comes.
         if self._buffer.startswith((b"\x15", b"\x16")):
+            speaks = "https://, not http://" if self._tunnels else "wss://, not ws://"
             raise InvalidMessage(
                 f"expected HTTP; got {self._buffer[0]:#04x}, the first byte of TLS; "
-                f"this port speaks wss://, not ws://"
+                f"this port speaks {speaks}"
             )
         if self._buffer.startswith(b"\0"):
             raise InvalidMessage(
@@ -126,8 +131,9 @@ class ResponseParser(Parser):
         status_code = self._response.status_code
         # Also where its framing turns out to be wrong: the status counts.
         self._step = ResponseParser._body_until_eof
-        # RFC 9112, section 6.3, in its order. The answer is to a GET.
-        if status_code < 200 or status_code in (204, 304):
+        # RFC 9112, section 6.3, in its order.
+        agreed = status_code < (300 if self._tunnels else 200)
+        if agreed or status_code in (204, 304):
             self._finish()
         elif "Transfer-Encoding" in headers:
             codings = headers.get_all("Transfer-Encoding")
