@@ -1,4 +1,8 @@
-"""nginx and HAProxy, in the foreground, with what they need in a folder of the test."""
+"""Proxies in the foreground, with what they need in a folder of the test.
+
+nginx and HAProxy stand in front of a server; tinyproxy (HTTP) and microsocks (SOCKS)
+before a client.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +70,18 @@ listen websockets
     server only {host}:{upstream}
 """
 
+_TINYPROXY = """
+Listen {host}
+Port {port}
+LogLevel Info
+MaxClients 8
+BasicAuth {user} {password}
+ConnectPort {upstream}
+"""
+
+#: What the proxies of clients want to know.
+USER, PASSWORD = "user", "secret"
+
 # Seconds without traffic after which a proxy ends a connection.
 IDLE = 2
 
@@ -99,6 +115,16 @@ async def _running(
                 await process.wait()
 
 
+async def _said(process: trio.Process, last: bytes) -> None:
+    """Wait until a process has said something."""
+    assert process.stderr is not None
+    said = b""
+    while last not in said:
+        more = await process.stderr.receive_some()
+        assert more, said.decode()
+        said += more
+
+
 @asynccontextmanager
 async def nginx(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
     program = required("nginx")
@@ -122,12 +148,7 @@ async def nginx(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
         async with _running(
             [program, "-e", "stderr", "-p", folder, "-c", configuration]
         ) as process:
-            assert process.stderr is not None
-            said = b""
-            while b"getrlimit" not in said:  # the last words before it serves
-                more = await process.stderr.receive_some()
-                assert more, said.decode()
-                said += more
+            await _said(process, b"getrlimit")  # the last words before it serves
             yield port
 
 
@@ -153,4 +174,59 @@ async def haproxy(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
             yield port
 
 
+def _reserved() -> socket.socket:
+    """Keep a port from others that is free for who sets SO_REUSEADDR, too."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+    reserved.bind((HOST, 0))
+    return reserved
+
+
+@asynccontextmanager
+async def tinyproxy(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
+    program = required("tinyproxy")
+    configuration = folder / "tinyproxy.conf"
+    with _reserved() as reserved:
+        port: int = reserved.getsockname()[1]
+        configuration.write_text(
+            _TINYPROXY.format(
+                host=HOST, port=port, user=USER, password=PASSWORD, upstream=upstream
+            )
+        )
+        # It says what it does on its standard output.
+        script = 'exec "$0" -d -c "$1" >&2'
+        shell = ["/bin/sh", "-c", script, program, os.fspath(configuration)]
+        async with _running(shell) as process:
+            await _said(process, b"Accepting connections")
+            yield port
+
+
+@asynccontextmanager
+async def microsocks(_: int, __: Path) -> AsyncGenerator[int, None]:
+    """Run microsocks, which doesn't say when it listens: that takes real time."""
+    program = required("microsocks")
+    with _reserved() as reserved:
+        port: int = reserved.getsockname()[1]
+        command = [program, "-i", HOST, "-p", f"{port}", "-u", USER, "-P", PASSWORD]
+        async with _running(command):
+            while not await _listens(port):  # noqa: ASYNC110 - of another process
+                await trio.sleep(0.01)
+            yield port
+
+
+async def _listens(port: int) -> bool:
+    try:
+        stream = await trio.open_tcp_stream(HOST, port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+#: Those of clients, by the schemes of their URLs.
+FORWARD: dict[str, Proxy] = {
+    "http": tinyproxy,
+    "socks5": microsocks,
+    "socks5h": microsocks,
+}
 PROXIES: dict[str, Proxy] = {"haproxy": haproxy, "nginx": nginx}

@@ -63,7 +63,7 @@ class Options:
     * ``subprotocols``: in order of preference.
     * ``additional_headers``: for the request of a client, each response
       of a server.
-    * ``open_timeout``: for DNS, TCP, TLS, the opening handshake and redirects
+    * ``open_timeout``: for DNS, TCP, proxy, TLS, opening handshake and redirects
       together; of a server, for TLS, the request and its hooks.
     * ``ping_interval``: between two pings of the keepalive; None turns it off.
     * ``ping_timeout``: without any byte of the peer for so long after a ping,
