@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import sys
+import threading
 import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from trio_ws import (
     open_server,
     reconnect,
 )
+from trio_ws._protocol.uri import parse_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -192,12 +194,11 @@ async def test_tls_in_tls_however_it_is_cut(piece: int) -> None:
 async def test_the_request(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with proxying(tunnel) as proxy, open_server(echo, 0, host=HOST) as target:
-        dialled = connect(
+        async with connect(
             f"ws://{HOST}:{target.port}/",
             proxy=proxy.url(user="us%65r:s%65cret@"),
             user_agent_header="me",
-        )
-        async with dialled:
+        ):
             pass
         async with connect(
             "ws://[fe80::1%251]/",
@@ -217,7 +218,9 @@ async def test_the_request(caplog: pytest.LogCaptureFixture) -> None:
     assert "> Proxy-Authorization: [secret]" in caplog.text
     for secret in "s%65cret", "secret@", credentials.decode():
         assert secret not in caplog.text
-    assert "secret" not in repr(vars(dialled))
+    shown = repr(parse_proxy("http://us%65r:secret@x"))
+    assert "secret" not in shown
+    assert "user" not in shown.replace("username", "")
 
 
 async def test_an_ipv6_address_has_its_brackets_and_no_zone() -> None:
@@ -417,6 +420,29 @@ async def test_a_certificate_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(ssl.SSLCertVerificationError) as caught:
             await fail(proxy.url("https"))
     assert caught.value.__notes__[0].startswith("TLS handshake with proxy ")
+
+
+class FullContext(ssl.SSLContext):
+    """One that OpenSSL makes no connection of."""
+
+    def wrap_bio(self, *_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+
+async def test_no_room_for_tls_behind_it() -> None:
+    closed = trio.Event()
+
+    async def play(proxy: Proxy, stream: trio.abc.Stream) -> None:
+        await proxy.head(stream)
+        await stream.send_all(AGREED)
+        await to_end(stream)
+        closed.set()
+
+    context = FullContext(ssl.PROTOCOL_TLS_CLIENT)
+    async with proxying(play) as proxy:
+        with pytest.raises(MemoryError):
+            await fail(proxy.url(), "wss://server.test/", ssl=context)
+        await closed.wait()
 
 
 # reconnect()
@@ -640,18 +666,25 @@ def _bypass(host: str) -> bool:
 
 
 async def test_settings_of_a_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are asked for in a thread, and say http:// of SOCKS proxies."""
+    """They say http:// of SOCKS proxies; what is excepted may take time to say."""
+    asked: list[threading.Thread] = []
+
+    def bypass(_: str) -> int:
+        asked.append(threading.current_thread())
+        return 0
+
     monkeypatch.setattr("trio_ws._client.proxy._SYSTEM_SETTINGS", True)
     async with open_server(echo, 0, host=HOST) as target:
         socks = Socks(target.port)
         async with proxying(socks.play) as proxy:
             settings = {"socks": proxy.url()}
             monkeypatch.setattr(urllib.request, "getproxies", lambda: settings)
-            monkeypatch.setattr(urllib.request, "proxy_bypass", lambda _: 0)
+            monkeypatch.setattr(urllib.request, "proxy_bypass", bypass)
             async with connect("ws://server.test/") as ws:
                 await ws.send("x")
                 assert await ws.recv() == "x"
     assert socks.asked == [b"\5\1\0\3\x0bserver.test\0\x50"]
+    assert threading.current_thread() not in asked
 
 
 async def test_an_environment_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

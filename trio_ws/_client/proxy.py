@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = "_proxy"  # what the names of variables end with, in either case
 
-# Where systems keep proxies, and which hosts are excepted from them, elsewhere than in
-# the environment: looking there takes time, and may ask the DNS.
+# Whether the system keeps proxies elsewhere than in the environment, too. What is
+# excepted from those there may be addresses, so that the DNS is asked.
 _SYSTEM_SETTINGS = sys.platform in ("win32", "darwin")
 
 _EMPTY_LINE = b"\r\n\r\n"
@@ -65,7 +65,10 @@ class ProxyChoice:
             if ssl is not None and getattr(self._fixed, "scheme", None) != "https":
                 raise ValueError("proxy_ssl: expected an https:// proxy with it")
         elif proxy is not True:
-            raise TypeError(f"proxy: expected a URL, True or None; got {proxy!r}")
+            # Not its value, which may have a password.
+            raise TypeError(
+                f"proxy: expected a URL, True or None; got {type(proxy).__name__}"
+            )
 
     def refuse(self, name: str) -> None:
         """Raise ValueError if a proxy is named together with the argument ``name``."""
@@ -80,15 +83,14 @@ class ProxyChoice:
         """
         if not self._by_environment:
             return self._fixed
-        if _SYSTEM_SETTINGS:
-            url = await trio.to_thread.run_sync(
-                _system_proxy, host, port, secure, abandon_on_cancel=True
-            )
-        elif any(name.lower().endswith(_ENVIRONMENT) for name in os.environ):
-            url = _system_proxy(host, port, secure)
-        else:
+        if not _SYSTEM_SETTINGS and not any(
+            name.lower().endswith(_ENVIRONMENT) for name in os.environ
+        ):
             return None
-        return None if url is None else _parsed(url)
+        url = _system_proxy(secure)
+        if url is None or await _bypassed(f"{host}:{port}"):
+            return None
+        return _parsed(url)
 
 
 def _parsed(url: str) -> ProxyURI:
@@ -98,8 +100,19 @@ def _parsed(url: str) -> ProxyURI:
     return proxy
 
 
-def _system_proxy(host: str, port: int, secure: bool) -> str | None:
-    """Return the URL of the proxy that the system has for a server, or None."""
+async def _bypassed(address: str) -> bool:
+    """Tell whether the system excepts a server. **Cancellation**: a thread goes on."""
+    from urllib.request import proxy_bypass
+
+    if _SYSTEM_SETTINGS:
+        return bool(
+            await trio.to_thread.run_sync(proxy_bypass, address, abandon_on_cancel=True)
+        )
+    return bool(proxy_bypass(address))
+
+
+def _system_proxy(secure: bool) -> str | None:
+    """Return the URL of the proxy that the system has for wss:// or ws://, or None."""
     import urllib.request  # which is slow, and few need
 
     proxies = urllib.request.getproxies()
@@ -111,8 +124,6 @@ def _system_proxy(host: str, port: int, secure: bool) -> str | None:
         url = proxies.get(name)
         if url is None:
             continue
-        if urllib.request.proxy_bypass(f"{host}:{port}"):
-            return None
         # Settings of a system have no scheme of SOCKS' own.
         if name == "socks" and url.startswith("http://"):
             url = "socks5h://" + url.removeprefix("http://")

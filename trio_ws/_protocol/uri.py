@@ -90,7 +90,7 @@ class ProxyURI:
     scheme: str
     host: str
     port: int
-    username: str | None = None
+    username: str | None = dataclasses.field(default=None, repr=False)
     password: str | None = dataclasses.field(default=None, repr=False)
 
     @property
