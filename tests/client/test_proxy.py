@@ -10,13 +10,14 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.contract.moments import Moments, sweep
 from tests.handlers import echo
 from tests.peers.certificates import contexts
 from trio_ws import (
@@ -596,6 +597,26 @@ async def test_socks_4_and_ipv6() -> None:
     async with proxying(lambda _, stream: to_end(stream)) as proxy:
         with pytest.raises(ProxyError, match="SOCKS 4 has no IPv6"):
             await fail(proxy.url("socks4a"), "ws://[::1]/")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_a_cancellation_at_each_moment_leaves_nothing_open(scheme: str) -> None:
+    async def scenario(moments: Moments) -> None:
+        async with open_server(echo, 0, host=HOST) as target:
+            play = tunnel if scheme == "http" else Socks(target.port).play
+
+            async def until_closed(proxy: Proxy, stream: trio.abc.Stream) -> None:
+                with suppress(AssertionError, trio.BrokenResourceError):
+                    await play(proxy, stream)
+
+            async with proxying(until_closed) as proxy:
+                uri = f"ws://{HOST}:{target.port}/"
+                with trio.CancelScope() as scope, moments.watch(scope.cancel):
+                    async with connect(uri, proxy=proxy.url(scheme)):
+                        pass
+
+    assert sweep(scenario, mock_clock=False) > 10
 
 
 @pytest.mark.parametrize("call", [connect, reconnect])
