@@ -50,7 +50,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env test test-only test-pure test-windows test-machines lint types \
-	format docs conformance fuzz soak bench bench-quick bench-compare rivals dist clean
+	format docs conformance interop fuzz soak bench bench-quick bench-compare rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -107,6 +107,27 @@ docs: $(READY_DOCS) ## build docs/ into build/docs; a warning is an error
 
 conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2.7
 	$(VENV)/bin/python tests/programs/conformance/run.py $(if $(CASES),--cases '$(CASES)')
+
+interop: export TRIO_WS_REQUIRE =
+interop: $(READY) ## tests with peers in other languages; builds those it can
+	-$(MAKE) --no-print-directory --keep-going $(addprefix $(INTEROP)/,$(FOREIGN))
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "interop or not interop" \
+		tests/interop/test_exchange.py tests/interop/test_proxies.py $(ARGS)
+
+INTEROP = build/interop
+FOREIGN = node_modules gorilla nhooyr beast
+
+$(INTEROP)/node_modules:
+	npm install --silent --prefix $(INTEROP) ws undici
+
+# Of Debian's packages.
+$(INTEROP)/%: tests/interop/peers/%.go
+	mkdir -p $(INTEROP)
+	GO111MODULE=off GOPATH=/usr/share/gocode go build -o $@ $<
+
+$(INTEROP)/%: tests/interop/peers/%.cpp
+	mkdir -p $(INTEROP)
+	g++ -O1 -Wall -o $@ $< -pthread
 
 fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 	$(VENV_FUZZ)/bin/python tests/programs/fuzz/run.py --seconds $(SECONDS) $(ARGS)
