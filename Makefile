@@ -109,10 +109,11 @@ conformance: $(READY) ## the Autobahn test suite in both roles; needs a Python 2
 	$(VENV)/bin/python tests/programs/conformance/run.py $(if $(CASES),--cases '$(CASES)')
 
 interop: export TRIO_WS_REQUIRE =
-interop: $(READY) ## tests with peers in other languages; builds those it can
+interop: $(READY) ## tests with peers in other languages and more proxies
 	-$(MAKE) --no-print-directory --keep-going $(addprefix $(INTEROP)/,$(FOREIGN))
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "interop or not interop" \
-		tests/interop/test_exchange.py tests/interop/test_proxies.py $(ARGS)
+		tests/interop/test_exchange.py tests/interop/test_proxies.py \
+		tests/interop/test_smuggling.py $(ARGS)
 
 INTEROP = build/interop
 FOREIGN = node_modules gorilla nhooyr beast

@@ -1,8 +1,7 @@
-"""The programs in peers/, what each needs, and what each is known to do wrong."""
+"""The programs in peers/, what each needs."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import sysconfig
@@ -52,22 +51,3 @@ MORE = {
     ),
     "beast": Program([BUILT / "beast"], [[BUILT / "beast"]]),
 }
-
-# What a program can't do, or does wrong, by its name and that of the test, brackets and
-# the role of trio_ws included; the evidence stands in README.md.
-FAULTS = [
-    ("undici", r"client", "it is no server"),
-    (
-        "undici",
-        r"theirs_closes.*-10(01|11)-",
-        "browsers' API has 1000 and 3000 to 4999",
-    ),
-]
-
-
-def fault(program: str, test: str) -> str | None:
-    """Return what is wrong in that test, if anything."""
-    for name, pattern, reason in FAULTS:
-        if name == program and re.search(pattern, test):
-            return reason
-    return None

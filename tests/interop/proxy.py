@@ -82,6 +82,44 @@ ConnectPort {upstream}
 #: What the proxies of clients want to know.
 USER, PASSWORD = "user", "secret"
 
+_APACHE = """
+ServerName {host}
+ServerRoot {folder}
+DefaultRuntimeDir {folder}
+PidFile {folder}/apache.pid
+ErrorLog /dev/stderr
+Listen {host}:{port}
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule alias_module {modules}/mod_alias.so
+LoadModule headers_module {modules}/mod_headers.so
+LoadModule proxy_module {modules}/mod_proxy.so
+LoadModule proxy_http_module {modules}/mod_proxy_http.so
+User www-data
+Group www-data
+StartServers 1
+ThreadsPerChild 25
+ProxyPass /last !
+Redirect 204 /last
+ProxyPass / http://{host}:{upstream}/ upgrade=websocket timeout={idle}
+RequestHeader set {seen} expr=%{{REQUEST_URI}}
+RequestHeader set {seen} \\
+    expr=%{{REQUEST_URI}}?%{{QUERY_STRING}} "expr=-n %{{QUERY_STRING}}"
+"""
+
+_CADDY = """
+{{
+    admin off
+    auto_https off
+}}
+http://:{port} {{
+    bind {host}
+    respond /last 204
+    request_header {seen} {{uri}}
+    reverse_proxy {host}:{upstream}
+}}
+"""
+
 # Seconds without traffic after which a proxy ends a connection.
 IDLE = 2
 
@@ -126,30 +164,65 @@ async def _said(process: trio.Process, last: bytes) -> None:
 
 
 @asynccontextmanager
-async def nginx(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
-    program = required("nginx")
-    configuration = folder / "nginx.conf"
-    # The port is kept from others, and yet free for nginx, by a socket that is
+async def _on_a_port(
+    command: Sequence[str | Path], configuration: Path, template: str, ready: bytes
+) -> AsyncGenerator[int, None]:
+    """Run it on a port of its own; ``ready`` are its last words before it serves."""
+    # The port is kept from others, and yet free for the proxy, by a socket that is
     # bound and doesn't listen.
     with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        for option in socket.SO_REUSEADDR, socket.SO_REUSEPORT:
+            reserved.setsockopt(socket.SOL_SOCKET, option, True)
         reserved.bind((HOST, 0))
         port: int = reserved.getsockname()[1]
-        configuration.write_text(
-            _NGINX.format(
-                folder=folder,
-                host=HOST,
-                port=port,
-                upstream=upstream,
-                seen=SEEN,
-                idle=IDLE,
-            )
-        )
-        async with _running(
-            [program, "-e", "stderr", "-p", folder, "-c", configuration]
-        ) as process:
-            await _said(process, b"getrlimit")  # the last words before it serves
+        text = template.replace("{port}", str(port))
+        await trio.Path(configuration).write_text(text)
+        async with _running([*command, configuration]) as process:
+            await _said(process, ready)
             yield port
+
+
+def _filled(template: str, upstream: int, folder: Path, **more: str) -> str:
+    return template.format(
+        folder=folder,
+        host=HOST,
+        port="{port}",
+        upstream=upstream,
+        seen=SEEN,
+        idle=IDLE,
+        **more,
+    )
+
+
+def nginx(upstream: int, folder: Path) -> AbstractAsyncContextManager[int]:
+    return _on_a_port(
+        [required("nginx"), "-e", "stderr", "-p", folder, "-c"],
+        folder / "nginx.conf",
+        _filled(_NGINX, upstream, folder),
+        b"getrlimit",
+    )
+
+
+def apache2(upstream: int, folder: Path) -> AbstractAsyncContextManager[int]:
+    return _on_a_port(
+        [required("apache2"), "-DFOREGROUND", "-f"],
+        folder / "apache.conf",
+        _filled(_APACHE, upstream, folder, modules="/usr/lib/apache2/modules"),
+        b"resuming normal operations",
+    )
+
+
+def caddy(upstream: int, folder: Path) -> AbstractAsyncContextManager[int]:
+    return _on_a_port(
+        # What it keeps, it keeps in these.
+        [
+            *("env", f"XDG_CONFIG_HOME={folder}", f"XDG_DATA_HOME={folder}"),
+            *(required("caddy"), "run", "--adapter", "caddyfile", "--config"),
+        ],
+        folder / "Caddyfile",
+        _filled(_CADDY, upstream, folder),
+        b"serving initial configuration",
+    )
 
 
 @asynccontextmanager
@@ -230,3 +303,12 @@ FORWARD: dict[str, Proxy] = {
     "socks5h": microsocks,
 }
 PROXIES: dict[str, Proxy] = {"haproxy": haproxy, "nginx": nginx}
+
+#: For `make interop`.
+MORE_PROXIES: dict[str, Proxy] = {"apache2": apache2, "caddy": caddy}
+
+#: The names of all, as parameters of a test.
+NAMES = [
+    *sorted(PROXIES),
+    *(pytest.param(name, marks=pytest.mark.interop) for name in MORE_PROXIES),
+]

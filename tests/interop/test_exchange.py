@@ -12,7 +12,7 @@ import trio
 import trio_ws
 from tests.interop.pairs import Role, agreed_extensions, pair
 from tests.interop.peer import HOST, TLS, Library
-from tests.interop.programs import MORE, PROGRAMS, fault
+from tests.interop.programs import MORE, PROGRAMS
 from tests.interop.relay import Relay
 
 MIB = 2**20
@@ -36,15 +36,6 @@ def load(name: str) -> Library:
     library = importlib.import_module(f"tests.interop.{name}_peer").LIBRARY
     assert isinstance(library, Library)
     return library
-
-
-@pytest.fixture(autouse=True)
-def expected(request: pytest.FixtureRequest) -> None:
-    """What a program is known to do wrong it does, or the test says so."""
-    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    name = params.get("library", params.get("name", ""))
-    if reason := fault(name, request.node.name):
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture(params=LIBRARIES)

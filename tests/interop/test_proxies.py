@@ -10,17 +10,26 @@ import trio
 import trio_ws
 from tests.interop.pairs import Handler
 from tests.interop.peer import HOST, LIMIT, NEVER
-from tests.interop.proxy import IDLE, PROXIES, SEEN, Proxy, haproxy, required
+from tests.interop.proxy import (
+    IDLE,
+    MORE_PROXIES,
+    NAMES,
+    PROXIES,
+    SEEN,
+    Proxy,
+    haproxy,
+    required,
+)
 
 MIB = 2**20
 
 LOST = r"^no close frame received or sent$"
 
 
-@pytest.fixture(params=sorted(PROXIES))
+@pytest.fixture(params=NAMES)
 def proxy(request: pytest.FixtureRequest) -> Proxy:
     required(request.param)
-    return PROXIES[request.param]
+    return {**PROXIES, **MORE_PROXIES}[request.param]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import trio
 
 import trio_ws
 from tests.interop.peer import HOST, LIMIT, NEVER
-from tests.interop.proxy import PROXIES, SEEN, Proxy, required
+from tests.interop.proxy import MORE_PROXIES, NAMES, PROXIES, SEEN, Proxy, required
 
 ASKS = (
     b"Host: example.com\r\n"
@@ -58,6 +58,7 @@ IN_THE_BODY = {
 #: The second request may be one that the proxy sees, and passes on as such; then
 #: it is marked so. What counts is that none gets past the proxy unseen.
 BEHIND = {
+    "content-length and chunked": IN_THE_BODY["content-length and chunked"],
     "right": first() + SECOND,
     "version 12": first(asks=WRONG_VERSION) + SECOND,
     "no upgrade": first(asks=b"Host: example.com\r\n") + SECOND,
@@ -107,12 +108,12 @@ async def direct(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
     yield upstream
 
 
-WAYS: dict[str, Proxy] = {"direct": direct, **PROXIES}
+WAYS: dict[str, Proxy] = {"direct": direct, **PROXIES, **MORE_PROXIES}
 
 
-@pytest.fixture(params=sorted(WAYS))
+@pytest.fixture(params=["direct", *NAMES])
 def way(request: pytest.FixtureRequest) -> Proxy:
-    if request.param in PROXIES:
+    if request.param != "direct":
         required(request.param)
     return WAYS[request.param]
 
