@@ -12,6 +12,8 @@ _FAULTS = [
         r"theirs_closes.*-10(01|11)-",
         "browsers' API has 1000 and 3000 to 4999",
     ),
+    ("tornado", r"each_message_alone", "it drops parameters without a value"),
+    ("mojolicious", r"each_message_alone", "it reads no parameters"),
     ("apache2", r"behind.*HTTP/1.0", "it begins the tunnel without the 101"),
     # RFC 9112, section 6.1, lets it; that it sees them is test_behind's.
     ("apache2", r"in_the_body.*length and chunked", "it goes by the chunks alone"),

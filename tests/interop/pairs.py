@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import trio
 
@@ -16,6 +16,10 @@ Role = Literal["client", "server"]
 
 #: Stands between the two, and returns the port to connect to instead.
 Between = Callable[[int], Awaitable[int]]
+
+
+class Options(OptionsDict, total=False):
+    extensions: Sequence[Any]  # factories of the role
 
 
 class Handler:
@@ -57,7 +61,7 @@ async def _ours_serves(
     between: Between,
     subprotocols: Sequence[str],
     tls: TLS | None,
-    options: OptionsDict,
+    options: Options,
 ) -> AsyncGenerator[Pair, None]:
     handler = Handler()
     context = tls.server if tls else None
@@ -77,7 +81,7 @@ async def _ours_connects(
     between: Between,
     subprotocols: Sequence[str],
     tls: TLS | None,
-    options: OptionsDict,
+    options: Options,
 ) -> AsyncGenerator[Pair, None]:
     handler = Handler()
     async with library.serve(subprotocols=subprotocols, tls=tls) as service:
@@ -104,7 +108,7 @@ async def pair(
     between: Between = _directly,
     their_subprotocols: Sequence[str] = (),
     tls: TLS | None = None,
-    **options: Unpack[OptionsDict],
+    **options: Unpack[Options],
 ) -> AsyncGenerator[Pair, None]:
     """Open a connection; ``role`` is that of trio_ws. Leaving closes it with 1000.
 

@@ -14,6 +14,10 @@ from tests.interop.pairs import Role, agreed_extensions, pair
 from tests.interop.peer import HOST, TLS, Library
 from tests.interop.programs import MORE, PROGRAMS
 from tests.interop.relay import Relay
+from trio_ws.extensions import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
 
 MIB = 2**20
 QUARTER = 2**18
@@ -172,6 +176,24 @@ async def test_compression(name: str, role: Role) -> None:
                 assert await ours.recv() == "".join(fragments)
         await ours.aclose()
         assert await theirs.closed() == (1000, "")
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+async def test_compression_of_each_message_alone(name: str, role: Role) -> None:
+    deflate = (
+        ClientPerMessageDeflateFactory
+        if role == "client"
+        else ServerPerMessageDeflateFactory
+    )
+    factory = deflate(server_no_context_takeover=True, client_no_context_takeover=True)
+    async with pair(load(name), role, extensions=[factory]) as (ours, theirs, _):
+        assert "server_no_context_takeover" in agreed_extensions(ours)
+        for message in "Grüße" * 1000, "Grüße" * 1000, "", "Grüße" * 1000:
+            await ours.send(message)
+            assert await theirs.recv() == message
+            await theirs.send(message)
+            assert await ours.recv() == message
+        await ours.ping()
 
 
 @pytest.mark.parametrize("name", COMPRESSING)
