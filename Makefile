@@ -128,7 +128,7 @@ $(INTEROP)/%: tests/interop/peers/%.go
 
 $(INTEROP)/%: tests/interop/peers/%.cpp
 	mkdir -p $(INTEROP)
-	g++ -O1 -Wall -o $@ $< -pthread
+	g++ -O1 -Wall -DBOOST_BIND_GLOBAL_PLACEHOLDERS -o $@ $< -pthread
 
 fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 	$(VENV_FUZZ)/bin/python tests/programs/fuzz/run.py --seconds $(SECONDS) $(ARGS)
