@@ -524,7 +524,7 @@ async def test_a_server_whose_response_is_long(
     # As long as its time stands still, a client reads as much of a body as it keeps.
     head = b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n"
     flood = Flood(turns, head, b"4;" + b"x" * 240 + b"\r\nbody\r\n")
-    monkeypatch.setattr(SocketTransport, "read", lambda _: flood.read(READ_SIZE))
+    monkeypatch.setattr(SocketTransport, "read", lambda *_: flood.read(READ_SIZE))
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     async with listener:
         await expect_refusal(listener.socket.getsockname()[1])
