@@ -918,3 +918,21 @@ async def test_a_peer_that_takes_no_answers_is_given_up(
         assert transport.unsent < 2**18
         raw.close()
         await transport.aclose()
+
+
+async def test_tls_below_writes_on_what_its_socket_had_no_room_for() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    outer = await connected((SocketTransport(ours), SocketTransport(theirs)))
+    one, other = await connected(outer)
+    message = os.urandom(10**6)
+    wrote, received = 0, b""
+    with trio.fail_after(60):
+        while len(received) < len(message):
+            wrote += one.write([message[wrote:]] if wrote < len(message) else ())
+            received += other.read() or b""
+            await trio.lowlevel.checkpoint()
+    assert received == message
+    assert one.unsent == outer[0].unsent == 0
+    await one.aclose()
+    await other.aclose()

@@ -307,7 +307,8 @@ async def _pass_socks(
         forward=cast("Proxy", wire),
     )
     try:
-        await through.connect(host, port, timeout=inf)
+        # The zone of an IPv6 address means nothing elsewhere.
+        await through.connect(host.partition("%")[0], port, timeout=inf)
     except socket.gaierror:
         raise
     except (socks_error, EOFError, OSError, ValueError) as exc:

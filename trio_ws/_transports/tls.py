@@ -379,7 +379,7 @@ class TLSTransport(Transport):
             records.append(self._outgoing.read())
         size = sum(map(len, records))
         try:
-            if size:
+            if size or self._below.unsent:  # of TLS below, which keeps some, too
                 sent = self._below.write(records)
         finally:
             self._keep(records, size, sent)
