@@ -20,6 +20,7 @@ import trio.testing
 from tests.contract.moments import Moments, sweep
 from tests.handlers import echo
 from tests.peers.certificates import contexts
+from tests.platforms import needs_resets
 from trio_ws import (
     Headers,
     InvalidProxy,
@@ -340,6 +341,7 @@ async def test_an_end_at_each_byte(size: int) -> None:
     assert isinstance(caught.value.__cause__, EOFError)
 
 
+@needs_resets
 async def test_a_reset() -> None:
     async def play(proxy: Proxy, stream: trio.abc.Stream) -> None:
         await proxy.head(stream)
