@@ -61,6 +61,7 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
             ServerOptions, "accept", server_options or {}
         )
         self._endpoints: list[Endpoint] = []
+        self._server_ended = trio.Event()
         # The client's and the server's, which is the inner one.
         self._scopes: tuple[ConnectionScope, ...] = ()
 
@@ -93,13 +94,21 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         return self._client[0], self._server[0]
 
     async def _open_client(self) -> None:
-        self._client = await self._dialer.open()
+        try:
+            self._client = await self._dialer.open()
+        except Exception:
+            # If the server has failed, it did so first, and its error says more.
+            await self._server_ended.wait()
+            raise
         self._endpoints.append(self._client[1])
 
     async def _open_server(self) -> None:
-        self._server = await open_on_stream(
-            self._server_stream, None, self._server_options
-        )
+        try:
+            self._server = await open_on_stream(
+                self._server_stream, None, self._server_options
+            )
+        finally:
+            self._server_ended.set()
         self._endpoints.append(self._server[1])
 
     @enable_ki_protection
