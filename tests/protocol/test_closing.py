@@ -22,6 +22,7 @@ from trio_ws._protocol.closing import (
     Event,
     Phase,
     State,
+    close_or_none,
     close_payload,
     is_sendable,
 )
@@ -378,3 +379,8 @@ def test_close_payload_of_wrong_values(code: int, reason: str, message: str) -> 
 def test_close_payload_of_wrong_types(code: int, reason: str, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         close_payload(code, reason)
+
+
+def test_a_payload_that_no_close_frame_may_carry() -> None:
+    assert close_or_none(b"\x03\xf0why") == Close(1008, "why")
+    assert close_or_none(b"\x03") is None

@@ -26,7 +26,7 @@ from trio_ws._protocol.engine import Engine
 from trio_ws._protocol.errors import ProtocolError
 from trio_ws._protocol.frames.memory import SPLIT_SIZE
 from trio_ws._protocol.frames.outbox import MAX_PONGS
-from trio_ws._protocol.frames.text import memory_size
+from trio_ws._protocol.frames.text import WideText, memory_size
 from trio_ws._protocol.opcodes import MAX_HEADER
 
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
@@ -794,3 +794,22 @@ def test_messages_are_gathered_while_somebody_is_about_to_write(client: bool) ->
     frames = wire.parse_stream(take(side), masked=client)
     assert [frame.opcode for frame in frames] == [TEXT, BINARY, BINARY, CLOSE]
     assert frames[0].data == "fürst".encode()
+
+
+def test_no_memory_to_decode_a_text_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise MemoryError
+
+    side = engine(client=True)
+    text = "x" * 2000 + "\U0001f600"
+    side.receive(incoming(side, TEXT, text.encode(), fin=False))
+    side.receive(incoming(side, CONT, b""))
+    assert type(side.messages[0]) is WideText
+    queued = side.queued
+    monkeypatch.setattr(WideText, "decode", fails, raising=False)
+    with pytest.raises(MemoryError):
+        side.pop()
+    monkeypatch.undo()
+    assert side.queued == queued
+    assert side.pop() == text
+    assert side.queued == 0
