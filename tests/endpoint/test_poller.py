@@ -277,6 +277,25 @@ async def test_a_reset_ends_one_connection(mock_clock: MockClock) -> None:
         await check_echo(client, "x")
 
 
+async def test_what_reading_raises_ends_one_connection(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_some = Reader.read_some
+    errors = [ZeroDivisionError()]
+
+    def fails(reader: Reader) -> int | None:
+        if errors:
+            raise errors.pop()
+        return read_some(reader)
+
+    async with serving(echo, 2) as (_, (bad, good)):
+        await bad.send("x")
+        monkeypatch.setattr(Reader, "read_some", fails)
+        with pytest.raises(ConnectionClosedError, match="received 1011"):
+            await bad.recv()
+        await check_echo(good, "x")
+
+
 # The system's
 
 
