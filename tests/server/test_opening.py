@@ -540,6 +540,16 @@ async def test_a_server_that_closes_while_a_hook_waits(
         assert answer.startswith(b"HTTP/1.1 503 ")
 
 
+async def _answer_of_slow(process: Any) -> raw_http.Answer:
+    listener = MemoryListener()
+    async with open_server(
+        echo, listeners=[listener], process_request=process, open_timeout=4
+    ):
+        stream = listener.connect()
+        await stream.send_all(REQUEST)
+        return await raw_http.read_answer(stream)
+
+
 async def test_a_hook_that_waits_has_the_time_that_opening_has(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -548,15 +558,9 @@ async def test_a_hook_that_waits_has_the_time_that_opening_has(
     async def process(ws: ServerConnection, request: Request) -> None:
         await trio.sleep_forever()
 
-    listener = MemoryListener()
-    async with open_server(
-        echo, listeners=[listener], process_request=process, open_timeout=4
-    ):
-        stream = listener.connect()
-        await stream.send_all(REQUEST)
-        answer = await raw_http.read_answer(stream)
-        assert (answer.status, trio.current_time()) == (503, 4)
-        assert b"the server took too long" in answer.rest
+    answer = await _answer_of_slow(process)
+    assert (answer.status, trio.current_time()) == (503, 4)
+    assert b"the server took too long" in answer.rest
     assert logs.messages(caplog) == [
         "opening handshake failed: OpenTimeoutError: "
         "connection not open after 4 s (open_timeout): process_request"
@@ -570,14 +574,8 @@ async def test_a_hook_that_cannot_be_cut_is_late(
         with trio.CancelScope(shield=True):
             await trio.sleep(6)
 
-    listener = MemoryListener()
-    async with open_server(
-        echo, listeners=[listener], process_request=process, open_timeout=4
-    ):
-        stream = listener.connect()
-        await stream.send_all(REQUEST)
-        answer = await raw_http.read_answer(stream)
-        assert (answer.status, trio.current_time()) == (503, 6)
+    answer = await _answer_of_slow(process)
+    assert (answer.status, trio.current_time()) == (503, 6)
 
 
 async def test_a_connection_that_cannot_be_made_is_a_500() -> None:

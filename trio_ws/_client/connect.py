@@ -21,9 +21,9 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
     and ``port`` say where to connect to instead; the URI's still stand in the
     Host header and are what TLS checks. Names that aren't ASCII go through IDNA
-    2008 (UTS 46). ``local_address`` is the address to
-    connect from. ``ssl`` is the context for ``wss://``, by default one with the
-    system's roots, read once, that all connections of the process share;
+    2008 (UTS 46). ``local_address`` is the address to connect from. ``ssl`` is the
+    context for ``wss://``, by default one with the system's roots, read once, that
+    all connections of the process share;
     ``server_hostname`` is checked in place of the URI's host. ``stream`` is a
     connected trio.abc.Stream to use instead of TCP, which is closed with the
     connection; a trio.SocketStream at once, as its socket is taken out of it: what

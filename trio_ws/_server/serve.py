@@ -90,20 +90,14 @@ async def unix_serve(
     **Cancellation** as of serve().
     """
     check_server(handler, ssl)
-    make_options(ServerOptions, "unix_serve", options)
+    made = make_options(ServerOptions, "unix_serve", options)
     path = os.fspath(path)
     # Wherever the process goes.
     absolute = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
     listener, known = await open_unix(path, mode, backlog)
     try:
-        await serve(
-            handler,
-            listeners=[listener],
-            ssl=ssl,
-            handler_nursery=handler_nursery,
-            task_status=task_status,
-            **options,
-        )
+        spec = ListenSpec(listeners=[listener])
+        await run_server(handler, spec, ssl, made, handler_nursery, task_status)
     finally:
         listener.socket.close()
         if known is not None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.contract.bugs import Buggy
 from tests.peers import wire
 from tests.peers.wire import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT
 from tests.protocol.extensions.compressed import BLOCK, noise
@@ -281,19 +282,8 @@ def test_any_messages_any_extensions(
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), MemoryError()])
 def test_messages_before_one_that_cannot_be_decoded(error: Exception) -> None:
-    class Fragile(Extension):
-        name = "x-fragile"
-
-        def encode(self, frame: Frame) -> Frame:
-            return frame
-
-        def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-            if frame.data == b"break":
-                raise error
-            return frame
-
     side = Engine(client=False, max_size=None)
-    side.extend([Fragile()])
+    side.extend([Buggy(decode=lambda frame: frame.data == b"break", error=error)])
     texts = (b"one", b"two", b"break", b"behind")
     side.receive(b"".join(wire.frame(TEXT, text, key=KEY) for text in texts))
     assert list(side.messages) == ["one", "two"]

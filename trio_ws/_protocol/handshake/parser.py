@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import HeaderLineTooLong, InvalidHandshake, InvalidMessage, TooManyHeaders
 from ..escaping import excerpt
-from ..http.headers import TOKEN, Headers, is_token
+from ..http.headers import FIELD_VALUE, TOKEN, Headers, is_token
 
 # Lengths are in bytes and leave out the CRLF.
 MAX_LINE_LENGTH = 8192  # of a request line, a status line, a header line
@@ -39,7 +39,7 @@ _find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 # Lines of headers that are right.
-_are_headers = re.compile(rf"(?:{TOKEN}:[\t\x20-\x7e\x80-\xff]*\r\n)+").fullmatch
+_are_headers = re.compile(rf"(?:{TOKEN}:{FIELD_VALUE}\r\n)+").fullmatch
 
 
 class Parser(abc.ABC):

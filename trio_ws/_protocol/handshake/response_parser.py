@@ -75,11 +75,7 @@ class ResponseParser(Parser):
     @property
     def head_complete(self) -> bool:
         """Whether the status and all headers have come."""
-        return self._step not in (
-            ResponseParser._status_line,
-            Parser.headers,
-            Parser.header_line,
-        )
+        return self._step not in (ResponseParser._status_line, Parser.header_line)
 
     def receive_eof(self) -> Response:
         """Take the end of the stream; return the response, whose body it ends.

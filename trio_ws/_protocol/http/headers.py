@@ -15,7 +15,8 @@ is_token = re.compile(TOKEN).fullmatch
 
 # field-content, without the rule that white space stays inside: VCHAR, obs-text,
 # SP and HTAB (RFC 9110, section 5.5). A str stands for bytes in ISO-8859-1.
-is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
+FIELD_VALUE = r"[\t\x20-\x7e\x80-\xff]*"
+is_field_value = re.compile(FIELD_VALUE).fullmatch
 
 
 # Fields of a server's answer of which there can be one (RFC 9110, sections 6.6.1,
