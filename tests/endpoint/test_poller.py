@@ -378,6 +378,71 @@ async def test_waiting_fails(
         assert reading(server) == [TASK if for_good else POLLER] * 2
 
 
+@pytest.mark.parametrize("error", [trio.BusyResourceError(), OSError(errno.EPERM, "")])
+async def test_its_number_is_anothers(
+    error: Exception, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_readable = trio.lowlevel.wait_readable
+
+    def failing(sock: Any) -> Any:
+        if isinstance(sock, select.epoll):
+            raise error
+        return wait_readable(sock)
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", failing)
+    async with serving(echo, 2) as (server, clients):
+        for ws in clients:
+            await check_echo(ws, "x")
+        assert reading(server) == [TASK] * 2
+
+
+async def test_somebody_closes_its_descriptor(poller: Poller) -> None:
+    # Nobody is told, until a connection ends that doesn't find itself in it.
+    pairs = [socket.socketpair() for _ in range(2)]
+    ends, stays = (FakeReader() for _ in pairs)
+    assert poller.add(pairs[0][0].fileno(), ends)
+    assert poller.add(pairs[1][0].fileno(), stays)
+    stays.then = lambda: poller.remove(pairs[1][0].fileno())
+    await wait_all_tasks_blocked()
+    os.close(max(n for n in range(100) if _is_epoll_of_sockets(n)))
+    assert not poller.add(pairs[0][1].fileno(), FakeReader())
+    poller.remove(pairs[0][0].fileno())
+    pairs[1][1].send(b"x")
+    await wait_all_tasks_blocked()
+    assert stays.reads == 1
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "")])
+@pytest.mark.usefixtures("no_rest")
+async def test_no_other_epoll_is_to_be_had(
+    error: Exception, poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [error]
+
+    def fail() -> object:
+        if errors:
+            raise errors.pop()
+        return select.epoll()
+
+    await wait_all_tasks_blocked()
+    monkeypatch.setattr(_poller, "select", Epolls(fail))
+    left, fake = socket.socketpair(), FakeReader()
+    fake.wake = lambda: poller.remove(left[0].fileno())  # type: ignore[method-assign]
+    assert poller.add(left[0].fileno(), fake)
+    closed = close_behind_its_back(poller)
+    await wait_all_tasks_blocked()
+    assert not errors
+    fake.then = fake.wake
+    left[1].send(b"x")
+    await wait_all_tasks_blocked()
+    assert fake.reads == isinstance(error, MemoryError)
+    for sock in (*left, *closed):
+        sock.close()
+
+
 async def test_somebody_closes_another_of_its_number(mock_clock: MockClock) -> None:
     # As a connection does whose descriptor was closed before the epoll was made.
     async with serving(echo, 2) as (server, clients):
@@ -507,6 +572,61 @@ async def test_a_number_that_is_anothers_by_now(poller: Poller) -> None:
     assert (first.reads, second.reads) == (0, 1)
     for sock in (ours, theirs, other, its_peer):
         sock.close()
+
+
+async def test_a_copy_of_what_somebody_closed(poller: Poller) -> None:
+    # It goes on being readable: to wait for it would be to turn for ever.
+    stays, removed = FakeReader(), FakeReader()
+    ours, theirs = socket.socketpair()
+    stays.then = lambda: poller.remove(ours.fileno())
+    assert poller.add(ours.fileno(), stays)
+    copy, its_peer = close_behind_its_back(poller, removed)
+    its_peer.send(b"x")
+    with trio.fail_after(30):
+        await wait_all_tasks_blocked()
+    assert removed.reads == 0
+    theirs.send(b"x")
+    await wait_all_tasks_blocked()
+    assert stays.reads == 1
+    for sock in (ours, theirs, copy, its_peer):
+        sock.close()
+
+
+async def test_what_somebody_closed_and_nobody_removed(poller: Poller) -> None:
+    # Another's descriptor, closed too, is how it comes to light.
+    forgotten = FakeReader()
+    ours, theirs = socket.socketpair()
+    removals = []
+
+    def remove() -> None:
+        removals.append(number)
+        poller.remove(number)
+
+    forgotten.wake = remove  # type: ignore[method-assign]
+    number = os.dup2(ours.fileno(), 500)  # a number that nothing else gets
+    assert poller.add(number, forgotten)
+    os.close(number)
+    closed = close_behind_its_back(poller)
+    await wait_all_tasks_blocked()
+    assert removals == [number]
+    for sock in (ours, theirs, *closed):
+        sock.close()
+
+
+def close_behind_its_back(
+    poller: Poller, reader: FakeReader | None = None
+) -> tuple[socket.socket, socket.socket]:
+    """Close a descriptor that is read for, then remove it; return a copy and its peer.
+
+    That copy is open.
+    """
+    ours, theirs = socket.socketpair()
+    number = ours.fileno()
+    assert poller.add(number, reader or FakeReader())
+    copy = ours.dup()
+    os.close(ours.detach())
+    poller.remove(number)
+    return copy, theirs
 
 
 async def test_it_ends_where_its_start_is_cancelled() -> None:

@@ -34,6 +34,7 @@ _MOST_WAITS = 15
 _FEW = 16
 
 # Where the system is short of what it takes to wait: what has come stays where it is.
+_SHORTAGES = (errno.ENOMEM, errno.ENOSPC)
 _SHORTAGE_SLEEP = 0.1
 
 
@@ -50,12 +51,13 @@ class Readable(Protocol):
 class Poller:
     """Waits for the sockets of a server's connections, and has them read."""
 
-    __slots__ = ("_epoll", "_events", "_readers", "_scope", "standing_by")
+    __slots__ = ("_epoll", "_events", "_readers", "_scope", "_stale", "standing_by")
 
     def __init__(self) -> None:
         self._epoll: Any = None  # a select.epoll, while this runs
         self._events = 0  # what it is to tell of
         self._readers: dict[int, Readable] = {}
+        self._stale = False  # the epoll may know of what can't be unregistered
         # What ends the connections, and waits for them, says when this ends.
         self._scope = trio.CancelScope(shield=True)
         self.standing_by = 0  # how many connections' receivers read
@@ -77,8 +79,15 @@ class Poller:
     def remove(self, fd: int) -> None:
         """Read no longer for it."""
         del self._readers[fd]
-        with suppress(OSError):  # somebody may have closed the descriptor
+        if self._epoll is None:
+            return
+        try:
             self._epoll.unregister(fd)
+        except OSError:
+            # Somebody has closed the descriptor, or the epoll's. If there is a copy of
+            # the former, as in a process that was forked, it would be told of for ever.
+            self._stale = True
+            trio.lowlevel.notify_closing(self._epoll)  # begin anew, that is
 
     @enable_ki_protection
     async def run(
@@ -100,11 +109,16 @@ class Poller:
                 with self._scope:
                     await self._read_on()
         finally:
+            self._close()
             for reader in list(self._readers.values()):
                 reader.wake()
-            if self._epoll is not None:
-                self._epoll.close()
-                self._epoll = None
+
+    def _close(self) -> None:
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
+            trio.lowlevel.notify_closing(epoll)  # trio may know its number
+            with suppress(OSError):  # somebody may have closed it
+                epoll.close()
 
     def stop(self) -> None:
         """End run()."""
@@ -114,17 +128,32 @@ class Poller:
         while True:
             try:
                 await self._read()
+                self._begin_anew()
             except trio.ClosedResourceError:
                 continue  # of a socket that had its number, which somebody has closed
+            except trio.BusyResourceError:
+                return  # somebody has closed the epoll: its number is another's
             except (OSError, MemoryError) as exc:
-                if isinstance(exc, OSError) and exc.errno == errno.EBADF:
-                    return  # somebody has closed the descriptor
+                if isinstance(exc, OSError) and exc.errno not in _SHORTAGES:
+                    return  # the same, or there are too many descriptors
                 await trio.sleep(_SHORTAGE_SLEEP)
 
+    def _begin_anew(self) -> None:
+        """Make another epoll, of what is read for and nothing else."""
+        self._close()
+        self._epoll = select.epoll()
+        for fd, reader in list(self._readers.items()):
+            try:
+                self._epoll.register(fd, self._events)
+            except OSError:
+                reader.wake()
+        self._stale = False
+
     async def _read(self) -> None:
+        """Read until the epoll is stale."""
         epoll, readers = self._epoll, self._readers
         waits = vain_waits = 0
-        while True:
+        while not self._stale:
             looks = not waits
             if looks:
                 await checkpoint()
