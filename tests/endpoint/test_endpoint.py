@@ -236,7 +236,9 @@ def test_a_cause_is_kept_without_its_traceback() -> None:
         (OurError("a", "b"), RuntimeError),
     ):
         engine = Engine(client=True, max_size=None)
-        ending = Ending(engine, ClientOptions(), Identity(logging.getLogger(), None))
+        ending = Ending(
+            engine, ClientOptions(), Identity(logging.getLogger(), None, None)
+        )
         try:
             raise error
         except Exception as exc:  # noqa: BLE001 - kept

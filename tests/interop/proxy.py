@@ -70,6 +70,19 @@ listen websockets
     server only {host}:{upstream}
 """
 
+# TLS, and all else, passes through; the server is told whose each connection is, and
+# which are HAProxy's own, to see whether it lives.
+_HAPROXY_TCP = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+listen websockets
+    bind fd@{descriptor}
+    server only {host}:{upstream} check inter 100ms
+"""
+
 _TINYPROXY = """
 Listen {host}
 Port {port}
@@ -226,14 +239,18 @@ def caddy(upstream: int, folder: Path) -> AbstractAsyncContextManager[int]:
 
 
 @asynccontextmanager
-async def haproxy(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
+async def haproxy(
+    upstream: int, folder: Path, send_proxy: str = ""
+) -> AsyncGenerator[int, None]:
+    """Run HAProxy; with ``send_proxy``, which says how, for TCP alone."""
+    template = f"{_HAPROXY_TCP.rstrip()} {send_proxy}\n" if send_proxy else _HAPROXY
     program = required("haproxy")
     configuration = folder / "haproxy.cfg"
     # It inherits a socket that listens already: who connects early waits there.
     with socket.create_server((HOST, 0)) as listening:
         port: int = listening.getsockname()[1]
         configuration.write_text(
-            _HAPROXY.format(
+            template.format(
                 descriptor=listening.fileno(),
                 host=HOST,
                 upstream=upstream,

@@ -337,7 +337,7 @@ async def test_each_record_names_the_connection(
 
 async def test_of_an_ipv6_zone_and_a_percent_sign() -> None:
     log = Log(logging.INFO)
-    identity = Identity(log, ("fe80::1%eth0", 80, 0, 2))
+    identity = Identity(log, ("fe80::1%eth0", 80, 0, 2), None)
     identity.log.info("one")
     identity.log.info("100 %s", "%")
     name = identity.id.hex[:8]

@@ -36,7 +36,7 @@ async def open_client(
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    identity = Identity(logger, transport.remote_address)
+    identity = Identity(logger, transport.remote_address, transport.local_address)
     response = await ask(transport, handshake, identity.log)
     endpoint = Endpoint(transport, handshake.request, options, identity, client=True)
     try:

@@ -221,7 +221,11 @@ class _Connect(Exchange):
 async def _tunnel(transport: Transport, connect: _Connect, logger: AnyLogger) -> None:
     """Have an HTTP proxy connect to the server. Raises ProxyError."""
     try:
-        await ask(transport, connect, Identity(logger, transport.remote_address).log)
+        await ask(
+            transport,
+            connect,
+            Identity(logger, transport.remote_address, transport.local_address).log,
+        )
     except InvalidStatus as exc:
         raise InvalidProxyStatus(exc.response) from None
     except InvalidHandshake as exc:

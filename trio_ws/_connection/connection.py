@@ -75,13 +75,19 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
 
     @property
     def local_address(self) -> Any:
-        """The address of this side, as of socket.getsockname(); None if it has none."""
-        return self._endpoint.transport.local_address
+        """The address of this side, as of socket.getsockname(); None if it has none.
+
+        With ``proxy_protocol``, the one that the client has connected to.
+        """
+        return self._endpoint.identity.local_address
 
     @property
     def remote_address(self) -> Any:
-        """The address of the peer, as of socket.getpeername(); None if it has none."""
-        return self._endpoint.transport.remote_address
+        """The address of the peer, as of socket.getpeername(); None if it has none.
+
+        With ``proxy_protocol``, that of the client.
+        """
+        return self._endpoint.identity.remote_address
 
     @property
     def response(self) -> Response | None:

@@ -16,11 +16,15 @@ AnyLogger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 class Identity:
     """A connection, from before its opening handshake on."""
 
-    __slots__ = ("_connection", "_id", "logger", "remote_address")
+    __slots__ = ("_connection", "_id", "local_address", "logger", "remote_address")
 
-    def __init__(self, logger: AnyLogger, remote_address: Any) -> None:
+    def __init__(
+        self, logger: AnyLogger, remote_address: Any, local_address: Any
+    ) -> None:
         self.logger = logger
+        # As the transport has them, or a proxy before us.
         self.remote_address = remote_address
+        self.local_address = local_address
         self._id: uuid.UUID | None = None
         # Weak, since a connection refers to this.
         self._connection: weakref.ref[Any] | None = None

@@ -24,7 +24,7 @@ async def open_on_stream(
     logger = options.logger or logging.getLogger("trio_ws.server")
     reading = trio.CancelScope()  # which nobody cancels
     transport = await take_accepted(stream, ssl)
-    identity = Identity(logger, transport.remote_address)
+    identity = Identity(logger, transport.remote_address, transport.local_address)
     return await Opening(transport, options, identity).run(reading)
 
 

@@ -16,7 +16,8 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.identity import Identity
 from .._endpoint.log import log_or_print, log_request, log_response
-from .._protocol.errors import InvalidHandshake
+from .._protocol.errors import InvalidHandshake, InvalidMessage
+from .._protocol.handshake.proxy_header import Addresses, parse_proxy_header
 from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
 from .._transports.base import Transport, read_some, write_all
@@ -28,6 +29,8 @@ from .options import ServerOptions
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
 _LINGER = 1.0
+
+_PROXY_HEADER = "header of the PROXY protocol"  # a stage
 
 
 class Rejected(InvalidHandshake):
@@ -101,6 +104,8 @@ class Opening:
         """Tell what isn't a client's failing, as of probes, scans and preconnects."""
         if self._handshake.method or isinstance(exc, Rejected):
             return False
+        if self._stage.name == _PROXY_HEADER:  # it is the proxy's, or there is none
+            return isinstance(exc.__cause__, EOFError)
         if isinstance(exc, ssl_module.SSLError):
             # Others are about certificates, versions and ciphers.
             eof = isinstance(exc, ssl_module.SSLEOFError)
@@ -165,16 +170,19 @@ class Opening:
         """Receive the request; answer one that is wrong, late or that nobody awaits."""
         can_answer = False
         reading.deadline = self._deadline
-        self._stage.name = "TLS handshake"
         try:
             with reading:
+                if self._options.proxy_protocol:
+                    self._stage.name = _PROXY_HEADER
+                    await self._receive_proxy_header()
+                self._stage.name = "TLS handshake"
                 if isinstance(self._transport, TLSTransport):
                     await self._transport.do_handshake()
                 can_answer = True
                 self._stage.name = "request"
                 return await self._read_request()
         except InvalidHandshake as exc:
-            if not isinstance(exc.__cause__, EOFError):
+            if can_answer and not isinstance(exc.__cause__, EOFError):
                 await self._respond(self._handshake.rejection(exc))
             raise
         except ssl_module.SSLError as exc:
@@ -193,6 +201,31 @@ class Opening:
         # Without a byte, it is no request that is late, but what a browser opens in
         # case of need, or a probe.
         raise self._timed_out()
+
+    async def _receive_proxy_header(self) -> None:
+        """Take the addresses that a proxy tells, which then are the connection's.
+
+        Raises InvalidMessage if it tells none.
+        """
+        transport, parser = self._transport, parse_proxy_header()
+        if isinstance(transport, TLSTransport):
+            transport = transport.below
+        wanted, data = next(parser), b""
+        while True:
+            received = await read_some(transport, wanted - len(data))
+            if not received:
+                raise InvalidMessage(
+                    f"expected a {_PROXY_HEADER}; got {data!r} and the end of stream"
+                ) from EOFError("connection closed")
+            data += received
+            if len(data) == wanted:
+                try:
+                    wanted, data = parser.send(data), b""
+                except StopIteration as stop:
+                    addresses: Addresses | None = stop.value
+                    break
+        if addresses is not None:
+            self._identity.remote_address, self._identity.local_address = addresses
 
     async def _read_request(self) -> Request:
         while True:

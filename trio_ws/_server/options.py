@@ -48,6 +48,7 @@ class ServerOptionsDict(OptionsDict, total=False):
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None
     server_header: str | None
+    proxy_protocol: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,11 @@ class ServerOptions(Options):
     * ``process_response``: the same, of the connection, the request and the
       response, called before the response is sent.
     * ``server_header``: None leaves the header out.
+    * ``proxy_protocol``: True where all connections come from a proxy that says before
+      each whose it is, in a header of the PROXY protocol, version 1 or 2 (HAProxy's
+      ``send-proxy`` and ``send-proxy-v2``). ``remote_address`` and ``local_address``
+      are then those that the client has used. A connection without such a header is
+      closed. Nobody else may reach the port: whoever can may give any address for his.
 
     What one of these functions raises is logged and answered with HTTP 500; one that
     takes longer than ``open_timeout`` is cancelled, and answered with 503.
@@ -80,6 +86,7 @@ class ServerOptions(Options):
     process_request: ProcessRequest | None = None
     process_response: ProcessResponse | None = None
     server_header: str | None = USER_AGENT
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         # Not super(): with slots, the class is not the one of its own methods.
@@ -91,6 +98,10 @@ class ServerOptions(Options):
                 check_function(name, value, "a function", sync=sync)
         if self.origins is not None:
             _check_origins(self.origins)
+        if not isinstance(self.proxy_protocol, bool):
+            raise TypeError(
+                f"proxy_protocol: expected a bool; got {self.proxy_protocol!r}"
+            )
         self.handshake()
 
     def handshake(self) -> ServerHandshake:

@@ -194,7 +194,9 @@ class Sessions:
                 if self._closing:
                     reading.cancel()
                 transport = await take_accepted(accepted, self._context)
-                identity = Identity(self._logger, transport.remote_address)
+                identity = Identity(
+                    self._logger, transport.remote_address, transport.local_address
+                )
                 session.identity, logger = identity, identity.log
                 opening = Opening(transport, self._options, identity, self._refuse)
                 return await opening.run(reading)
