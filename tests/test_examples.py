@@ -132,6 +132,23 @@ def test_unix_socket() -> None:
     assert run_example("unix_socket.py") == ["Hello!", "the file is gone: True"]
 
 
+def test_basic_auth() -> None:
+    assert run_example("basic_auth.py") == [
+        "hello, alice",
+        "server rejected WebSocket connection: HTTP 401",
+        'Basic realm="greetings", charset="UTF-8"',
+    ]
+
+
+def test_routing() -> None:
+    first, *others = run_example("routing.py")
+    assert re.fullmatch(r"see ws://localhost:[0-9]+/rooms/tea/2", first)
+    assert others == [
+        "a table for 2 in the tea room",
+        "server rejected WebSocket connection: HTTP 404",
+    ]
+
+
 def test_health_check() -> None:
     assert run_example("health_check.py") == [
         "HTTP/1.1 200 OK",
@@ -293,6 +310,8 @@ async def test_graceful_stop(number: signal.Signals) -> None:
 def test_every_example_is_in_these_tests() -> None:
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
     assert names == {
+        "basic_auth.py",
+        "routing.py",
         "chat_room.py",
         "custom_connection.py",
         "demo.py",

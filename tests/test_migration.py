@@ -234,8 +234,8 @@ def has(title: str, name: str) -> bool:
         owners = CONNECTIONS
     if not parameter:
         return name in dir_of(*owners)
-    methods = [getattr(owner, method) for owner in owners if hasattr(owner, method)]
-    return parameter in parameters(*methods)
+    named = [getattr(owner, method, None) for owner in owners]
+    return parameter in parameters(*filter(callable, named))
 
 
 @pytest.mark.parametrize(("page", "title"), TABLES)

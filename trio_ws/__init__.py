@@ -6,6 +6,7 @@ from ._client.reconnect import Attempt, reconnect
 from ._connection.broadcast import broadcast
 from ._connection.connection import ClientConnection, Connection, ServerConnection
 from ._connection.message_stream import MessageStream
+from ._connection.route import Route
 from ._endpoint.options import Options
 from ._names import publish
 from ._protocol.closing import Close, CloseCode, State
@@ -13,8 +14,10 @@ from ._protocol.frames.codec import codec
 from ._protocol.http.headers import Headers, HeadersLike
 from ._protocol.http.messages import Request, Response
 from ._server.accept import accept
+from ._server.auth import basic_auth
 from ._server.listening import open_systemd_listeners
 from ._server.options import ServerOptions
+from ._server.routing import Router, route, unix_route
 from ._server.serve import open_server, serve, unix_serve
 from ._server.server import Server
 from ._version import __version__
@@ -86,6 +89,8 @@ __all__ = [
     "Request",
     "RequestLineTooLong",
     "Response",
+    "Route",
+    "Router",
     "SecurityError",
     "Server",
     "ServerConnection",
@@ -96,14 +101,17 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "accept",
+    "basic_auth",
     "broadcast",
     "codec",
     "connect",
     "open_server",
     "open_systemd_listeners",
     "reconnect",
+    "route",
     "serve",
     "unix_connect",
+    "unix_route",
     "unix_serve",
 ]
 

@@ -30,6 +30,7 @@ from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
 from .groups import exit_code
 from .message_stream import MessageStream
+from .route import Route
 
 
 class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
@@ -403,7 +404,16 @@ class ClientConnection(Connection):
 
 
 class ServerConnection(Connection):
-    """The server's side of a connection."""
+    """The server's side of a connection.
+
+    ``server`` is the :class:`~trio_ws.Server` that it is one of, None with accept();
+    ``username`` the user's name, if basic_auth() asks for it; ``route`` what a router
+    has found for it. Of these, ``server`` is there from the beginning.
+    """
+
+    server: Any = None
+    username: str | None = None
+    route: Route | None = None
 
     def respond(self, status: int, text: str) -> Response:
         """Make a response of plain text, for process_request to return.

@@ -44,6 +44,8 @@ CONNECTION = {
     "close_exc": "see close_code and close_reason, or catch ConnectionClosed",
     "closed": _STATE,
     "get_message": "see recv()",
+    "handler": "see route.endpoint",
+    "handler_kwargs": "see route.arguments",
     "handshake_headers": "see request.headers and response.headers",
     "headers": "see request.headers and response.headers",
     "host": "see remote_address and local_address",

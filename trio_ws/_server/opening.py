@@ -65,6 +65,7 @@ class Opening:
     """The server's side of the handshake over one transport.
 
     ``refuse`` is asked before a request is accepted, and may answer otherwise.
+    ``server`` is what the connection has under that name.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Opening:
         options: ServerOptions,
         identity: Identity,
         refuse: Callable[[], Response | None] = lambda: None,
+        server: object = None,
     ) -> None:
         self._transport = transport
         self._options = options
         self._identity = identity
         self._logger = identity.log
         self._refuse = refuse
+        self._server = server
         self._handshake = options.handshake()
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
@@ -121,6 +124,7 @@ class Opening:
                 transport, request, self._options, self._identity, client=False
             )
             connection = make_connection(endpoint, ServerConnection)
+            connection.server = self._server
             response, problem = await self._answer(connection)
             if response.status_code == 101:
                 log_response(logger, ">", response)

@@ -155,7 +155,7 @@ async def run_server(
         sessions = Sessions(handler, context, options, logger, poller)
         acceptor = Acceptor(listeners, logger)
         done = trio.Event()
-        server = Server(acceptor, sessions, done, logger)
+        server = sessions.server = Server(acceptor, sessions, done, logger)
 
         async def serve(nursery: trio.Nursery) -> None:
             await acceptor.run(
@@ -174,6 +174,7 @@ async def run_server(
             await run_in_nursery(read_and_serve)
         finally:
             done.set()
+            sessions.server = None  # no cycle
     except BaseException:
         await close_listeners(listeners)  # accepting may not have begun
         raise

@@ -91,6 +91,7 @@ class Sessions:
         self._logger = logger
         self._poller = poller
         self._sessions: dict[Session, None] = {}
+        self.server: object = None  # the Server, as connections have it
         self._closing = False
         self._goodbye: tuple[int, str] | None = None  # for late comers
         self._idle: trio.Event | None = None  # set when the last session ends
@@ -198,7 +199,9 @@ class Sessions:
                     self._logger, transport.remote_address, transport.local_address
                 )
                 session.identity, logger = identity, identity.log
-                opening = Opening(transport, self._options, identity, self._refuse)
+                opening = Opening(
+                    transport, self._options, identity, self._refuse, self.server
+                )
                 return await opening.run(reading)
         except Rejected as exc:
             if exc.status < 400:

@@ -1,0 +1,230 @@
+"""route() and unix_route(): a handler for each path, by werkzeug's URL maps."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Literal, Unpack
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import trio
+
+from .._connection.connection import ServerConnection
+from .._connection.route import Route
+from .._endpoint.options import check_function
+from .._protocol.http.messages import Request, Response
+from .acceptor import AnyListener
+from .options import ServerOptionsDict
+from .serve import serve, unix_serve
+from .server import Server
+
+if TYPE_CHECKING:
+    from werkzeug.routing import Map
+
+Scheme = Literal["ws", "wss"]
+
+
+class Router:
+    """Finds a connection's handler by the path of its request.
+
+    For servers that route() doesn't make: ``route_request`` is their
+    ``process_request``, or a part of it, ``handler`` their handler. ``url_map`` is a
+    werkzeug.routing.Map whose endpoints are handlers, async functions of the connection
+    and, by name, of what the path has for them. Each of its rules is taken to have
+    ``websocket=True``. ``server_name`` is that of the server as clients know it, which
+    subdomains need; ``url_scheme`` is "wss" where they use TLS.
+
+    Raises TypeError or ValueError for a rule whose endpoint is no function.
+    """
+
+    def __init__(
+        self,
+        url_map: Map,
+        server_name: str | None = None,
+        url_scheme: Scheme = "ws",
+    ) -> None:
+        _check_map(url_map)
+        if url_scheme not in ("ws", "wss"):
+            raise ValueError(f'url_scheme: expected "ws" or "wss"; got {url_scheme!r}')
+        self.url_map = url_map
+        self.server_name = server_name
+        self.url_scheme = url_scheme
+        for rule in url_map.iter_rules():
+            rule.websocket = True
+
+    def route_request(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | None:
+        """Find the handler of a request; answer one that has none with HTTP 404.
+
+        And one whose rule says so with a redirect.
+        """
+        from werkzeug.exceptions import HTTPException
+        from werkzeug.routing import RequestRedirect
+
+        path, _, query = request.path.partition("?")
+        host = request.headers.get("Host", "")
+        try:
+            adapter = self.url_map.bind_to_environ(
+                {
+                    "wsgi.url_scheme": "https" if self.url_scheme == "wss" else "http",
+                    "HTTP_HOST": host,
+                    "HTTP_CONNECTION": "Upgrade",
+                    "HTTP_UPGRADE": "websocket",
+                    "SERVER_NAME": self.server_name or "localhost",
+                    "SERVER_PORT": "443" if self.url_scheme == "wss" else "80",
+                    "REQUEST_METHOD": "GET",
+                    "SCRIPT_NAME": "",
+                    "PATH_INFO": unquote_to_bytes(path).decode("iso-8859-1"),
+                    "QUERY_STRING": query,
+                },
+                self.server_name,
+            )
+            endpoint, arguments = adapter.match()
+        except RequestRedirect as exc:
+            response = connection.respond(exc.code, f"See {exc.new_url}\n")
+            response.headers["Location"] = _relative(exc.new_url, host)
+            return response
+        except HTTPException as exc:
+            return connection.respond(exc.code or 500, f"{exc.name}\n")
+        connection.route = Route(endpoint, arguments, adapter)
+        return None
+
+    async def handler(self, connection: ServerConnection) -> None:
+        """Call the handler that was found. **Cancellation**: as of the handler."""
+        route = connection.route
+        if route is None:
+            raise RuntimeError(
+                "handler: expected route_request to have been asked before; write "
+                "process_request=router.route_request"
+            )
+        await route.endpoint(connection, **route.arguments)
+
+
+def _relative(url: str, host: str) -> str:
+    """Leave out what the client knows, and maybe better, before a proxy with TLS."""
+    parts = urlsplit(url)
+    if parts.netloc.lower() != host.lower():
+        return url
+    path = f"/{parts.path.lstrip('/')}"  # with two slashes it would begin with a host
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _check_map(url_map: object) -> None:
+    try:
+        from werkzeug.routing import Map
+    except ImportError as exc:
+        raise ImportError(
+            'url_map: routing needs werkzeug; pip install "trio_ws[routing]"'
+        ) from exc
+    if not isinstance(url_map, Map):
+        raise TypeError(f"url_map: expected a werkzeug.routing.Map; got {url_map!r}")
+    for rule in url_map.iter_rules():
+        if rule.build_only or (rule.redirect_to is not None and rule.endpoint is None):
+            continue
+        what = f"an async function as the endpoint of {rule.rule!r}"
+        if rule.endpoint is None:
+            raise ValueError(f"url_map: expected {what}; got none")
+        check_function("url_map", rule.endpoint, what)
+
+
+def _make_router(
+    url_map: Map,
+    server_name: str | None,
+    url_scheme: Scheme | None,
+    ssl: ssl_module.SSLContext | None,
+    options: ServerOptionsDict,
+) -> Router:
+    """Make the router and, in the options, a hook that asks the user's before."""
+    scheme: Scheme = "ws" if ssl is None else "wss"
+    router = Router(url_map, server_name, url_scheme or scheme)
+    first = options.get("process_request")
+    if first is None:
+        options["process_request"] = router.route_request
+        return router
+    check_function("process_request", first, "a function")
+
+    async def process_request(
+        connection: ServerConnection, request: Request
+    ) -> Response | None:
+        response = first(connection, request)
+        if isinstance(response, Awaitable):
+            response = await response
+        if response is not None:
+            return response
+        return router.route_request(connection, request)
+
+    options["process_request"] = process_request
+    return router
+
+
+async def route(
+    url_map: Map,
+    port: int | None = None,
+    *,
+    server_name: str | None = None,
+    url_scheme: Scheme | None = None,
+    host: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptionsDict],
+) -> None:
+    """Serve with a handler for each path; otherwise as serve().
+
+    ``url_map``, ``server_name`` and ``url_scheme`` are those of :class:`Router`; by
+    default the scheme is "wss" with ``ssl``, else "ws". ``process_request`` sees a
+    request first, and the router what it doesn't answer. In handlers ``ws.route``
+    has the endpoint, its arguments and ``url_for()``.
+
+    Needs ``trio_ws[routing]``; raises ImportError without it, TypeError or ValueError
+    for a map without handlers. **Cancellation** as of serve().
+    """
+    router = _make_router(url_map, server_name, url_scheme, ssl, options)
+    await serve(
+        router.handler,
+        port,
+        host=host,
+        backlog=backlog,
+        reuse_port=reuse_port,
+        listeners=listeners,
+        ssl=ssl,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+        **options,
+    )
+
+
+async def unix_route(
+    url_map: Map,
+    path: str | os.PathLike[str],
+    *,
+    server_name: str | None = None,
+    url_scheme: Scheme | None = None,
+    mode: int | None = None,
+    backlog: int | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptionsDict],
+) -> None:
+    """Serve on a Unix socket with a handler for each path: unix_serve() and route().
+
+    Raises what these do. **Cancellation** as of serve().
+    """
+    router = _make_router(url_map, server_name, url_scheme, ssl, options)
+    await unix_serve(
+        router.handler,
+        path,
+        mode=mode,
+        backlog=backlog,
+        ssl=ssl,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+        **options,
+    )
