@@ -29,7 +29,15 @@ VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 QEMU = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "arm", "ppc64el": "ppc64le"}
 
 # Compiled ones, without which the tests of the protocol do.
-LEFT_OUT = ("aiohttp", "coverage", "isal", "pytest-xdist", "trio-websocket", "trustme")
+LEFT_OUT = (
+    "aiohttp",
+    "coverage",
+    "isal",
+    "pytest-xdist",
+    "trio-websocket",
+    "trustme",
+    "werkzeug",
+)
 
 SCRIPT = """#!/bin/sh
 PYTHONHOME={root}/usr PYTHONPATH={project}:{packages} PYTHONDONTWRITEBYTECODE=1
