@@ -105,9 +105,9 @@ class Options:
             check_seconds(name, getattr(self, name), zero=False)
         for name in ("close_timeout", "loss_grace", "close_grace"):
             check_seconds(name, getattr(self, name), zero=True)
-        _check_size("max_size", self.max_size, least=0, none=True)
-        _check_size("max_queue", self.max_queue, least=0, none=True)
-        _check_size("write_limit", self.write_limit, least=1, none=False)
+        check_size("max_size", self.max_size, least=0, none=True)
+        check_size("max_queue", self.max_queue, least=0, none=True)
+        check_size("write_limit", self.write_limit, least=1, none=False)
         if self.compression not in ("deflate", None):
             raise ValueError(
                 f'compression: expected "deflate" or None; got {self.compression!r}'
@@ -242,7 +242,8 @@ def check_function(name: str, value: object, what: str, *, sync: bool = False) -
         raise TypeError(f"{name}: expected {what} that isn't async; got {value!r}")
 
 
-def _check_size(name: str, value: object, *, least: int, none: bool) -> None:
+def check_size(name: str, value: object, *, least: int, none: bool) -> None:
+    """Check an argument that is to be an int, or None."""
     if value is None and none:
         return
     kind = "an int or None" if none else "an int"

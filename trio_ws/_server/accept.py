@@ -14,7 +14,7 @@ from .._endpoint.identity import Identity
 from .._endpoint.options import make_options
 from .._transports.make import check_context
 from .opening import Opening, take_accepted
-from .options import ServerOptions, ServerOptionsDict
+from .options import OF_A_SERVER, AcceptOptionsDict, ServerOptions
 
 
 async def open_on_stream(
@@ -46,12 +46,15 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         stream: trio.abc.Stream,
         *,
         ssl: ssl_module.SSLContext | None = None,
-        **options: Unpack[ServerOptionsDict],
+        **options: Unpack[AcceptOptionsDict],
     ) -> None:
         super().__init__()
         check_context(ssl, server_side=True)
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
+        for name in OF_A_SERVER:
+            if name in options:
+                raise TypeError(f"{name}: accept() is for one connection; see serve()")
         self._options = make_options(ServerOptions, "accept", options)
         self._stream = stream
         self._ssl = ssl

@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._connection.groups import run_in_nursery
 from .._endpoint.log import log_or_print
+from .admission import Admission
 from .opening import close_accepted
 
 # accept() fails with these for a connection that is gone before it is accepted;
@@ -55,9 +56,13 @@ class Acceptor:
     """Listeners, and what goes on while they accept."""
 
     def __init__(
-        self, listeners: Sequence[AnyListener], logger: logging.Logger
+        self,
+        listeners: Sequence[AnyListener],
+        logger: logging.Logger,
+        admission: Admission,
     ) -> None:
         self._listeners = listeners
+        self._admission = admission
         self._logger = logger
         self._scope = trio.CancelScope()
         self._short = False  # of something that accepting takes
@@ -110,6 +115,7 @@ class Acceptor:
     async def _accept_sockets(self, sock: socket.socket, on_accept: OnAccept) -> None:
         while True:
             try:
+                await self._wait_for_room()
                 await trio.lowlevel.wait_readable(sock)
                 self._accept_batch(sock, on_accept)
             except (OSError, MemoryError) as exc:
@@ -123,6 +129,8 @@ class Acceptor:
     def _accept_batch(self, sock: socket.socket, on_accept: OnAccept) -> None:
         """Accept what is there. Raises OSError, MemoryError."""
         for _ in range(_BATCH):
+            if not self._admission.has_room:
+                return
             try:
                 accepted, _address = sock.accept()
             except BlockingIOError:
@@ -142,6 +150,7 @@ class Acceptor:
     async def _accept_streams(self, listener: AnyListener, on_accept: OnAccept) -> None:
         while True:
             try:
+                await self._wait_for_room()
                 stream = await listener.accept()
                 try:
                     on_accept(stream)
@@ -157,7 +166,14 @@ class Acceptor:
                 self._log_shortage(exc)
                 await trio.sleep(_SHORTAGE_SLEEP)
 
-    def _log_shortage(self, exc: Exception) -> None:
+    async def _wait_for_room(self) -> None:
+        """Wait while so many handshakes are under way that no other may begin."""
+        if not self._admission.has_room:
+            count = self._admission.handshakes
+            self._log_shortage(f"{count} handshakes are under way (max_handshakes)")
+            await self._admission.wait_for_room()
+
+    def _log_shortage(self, what: object) -> None:
         """Log a shortage, once for as long as it lasts."""
         if not self._short:
             self._short = True
@@ -165,7 +181,7 @@ class Acceptor:
                 self._logger,
                 logging.ERROR,
                 "accepting no connections for now: %s",
-                str(exc) or repr(exc),
+                str(what) or repr(what),
             )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl as ssl_module
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import trio
 
@@ -61,27 +61,36 @@ async def close_accepted(accepted: trio.abc.Stream | socket.socket) -> None:
         await trio.aclose_forcefully(accepted)
 
 
-class Opening:
-    """The server's side of the handshake over one transport.
+class Guest:
+    """What a server knows of a connection that opens; nothing where there is none."""
 
-    ``refuse`` is asked before a request is accepted, and may answer otherwise.
-    ``server`` is what the connection has under that name.
-    """
+    __slots__ = ()
+
+    server: object = None  # what the connection has under that name
+
+    def arrived(self, address: Any) -> None:
+        """Be told where it comes from, before all else."""
+
+    def refuse(self) -> Response | None:
+        """Answer otherwise than a request asks for, if need be."""
+        return None
+
+
+class Opening:
+    """The server's side of the handshake over one transport."""
 
     def __init__(
         self,
         transport: Transport,
         options: ServerOptions,
         identity: Identity,
-        refuse: Callable[[], Response | None] = lambda: None,
-        server: object = None,
+        guest: Guest | None = None,
     ) -> None:
         self._transport = transport
         self._options = options
         self._identity = identity
         self._logger = identity.log
-        self._refuse = refuse
-        self._server = server
+        self._guest = guest or Guest()
         self._handshake = options.handshake()
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
@@ -90,7 +99,7 @@ class Opening:
     async def run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
         """Do the handshake; answer a request that is wrong.
 
-        To cancel ``reading`` is to ask ``refuse`` before the request is complete.
+        To cancel ``reading`` is to refuse before the request is complete, if at all.
 
         Raises InvalidHandshake, OSError (OpenTimeoutError is one, after an answer where
         one is due), and closes the transport then. **Cancellation**: the transport is
@@ -124,7 +133,7 @@ class Opening:
                 transport, request, self._options, self._identity, client=False
             )
             connection = make_connection(endpoint, ServerConnection)
-            connection.server = self._server
+            connection.server = self._guest.server
             response, problem = await self._answer(connection)
             if response.status_code == 101:
                 log_response(logger, ">", response)
@@ -159,7 +168,7 @@ class Opening:
         return self._handshake.complete(plain_response(status, text))
 
     def _refused(self) -> Response | None:
-        response = self._refuse()
+        response = self._guest.refuse()
         return response and self._handshake.complete(response)
 
     def _time_to_write(self) -> trio.CancelScope:
@@ -179,6 +188,7 @@ class Opening:
                 if self._options.proxy_protocol:
                     self._stage.name = _PROXY_HEADER
                     await self._receive_proxy_header()
+                self._guest.arrived(self._identity.remote_address)
                 self._stage.name = "TLS handshake"
                 if isinstance(self._transport, TLSTransport):
                     await self._transport.do_handshake()

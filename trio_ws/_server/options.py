@@ -13,6 +13,7 @@ from .._endpoint.options import (
     Options,
     OptionsDict,
     check_function,
+    check_size,
     factories_of,
 )
 from .._protocol.extensions.base import ServerExtensionFactory
@@ -39,8 +40,8 @@ ProcessResponse = Callable[
 SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 
 
-class ServerOptionsDict(OptionsDict, total=False):
-    """Keywords of serve(), open_server() and accept(); see ``ServerOptions``."""
+class AcceptOptionsDict(OptionsDict, total=False):
+    """Keywords of accept(); see ``ServerOptions``."""
 
     extensions: Sequence[ServerExtensionFactory] | None
     origins: Sequence[str | re.Pattern[str] | None] | None
@@ -49,6 +50,20 @@ class ServerOptionsDict(OptionsDict, total=False):
     process_response: ProcessResponse | None
     server_header: str | None
     proxy_protocol: bool
+
+
+class ServerOptionsDict(AcceptOptionsDict, total=False):
+    """Keywords of serve(), open_server() and the like; see ``ServerOptions``."""
+
+    max_connections: int | None
+    max_connections_per_ip: int | None
+    max_handshakes: int | None
+
+
+# What one connection doesn't have.
+OF_A_SERVER = tuple(
+    ServerOptionsDict.__annotations__.keys() - AcceptOptionsDict.__annotations__.keys()
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +90,13 @@ class ServerOptions(Options):
       ``send-proxy`` and ``send-proxy-v2``). ``remote_address`` and ``local_address``
       are then those that the client has used. A connection without such a header is
       closed. Nobody else may reach the port: whoever can may give any address for his.
+    * ``max_connections``: of a server, with those whose handshake is under way; more
+      are answered with HTTP 503 and ``Retry-After``.
+    * ``max_connections_per_ip``: the same of one address, or of one IPv6 network of 64
+      bits; more are answered with HTTP 429.
+    * ``max_handshakes``: of a server, those that are under way; more wait in the
+      backlog of the listener until one is over. None sets no limit. These three are
+      not for accept().
 
     What one of these functions raises is logged and answered with HTTP 500; one that
     takes longer than ``open_timeout`` is cancelled, and answered with 503.
@@ -87,6 +109,9 @@ class ServerOptions(Options):
     process_response: ProcessResponse | None = None
     server_header: str | None = USER_AGENT
     proxy_protocol: bool = False
+    max_connections: int | None = None
+    max_connections_per_ip: int | None = None
+    max_handshakes: int | None = 2**14
 
     def __post_init__(self) -> None:
         # Not super(): with slots, the class is not the one of its own methods.
@@ -102,6 +127,8 @@ class ServerOptions(Options):
             raise TypeError(
                 f"proxy_protocol: expected a bool; got {self.proxy_protocol!r}"
             )
+        for name in OF_A_SERVER:
+            check_size(name, getattr(self, name), least=1, none=True)
         self.handshake()
 
     def handshake(self) -> ServerHandshake:

@@ -153,7 +153,7 @@ async def run_server(
         logger = options.logger or logging.getLogger("trio_ws.server")
         poller = Poller()
         sessions = Sessions(handler, context, options, logger, poller)
-        acceptor = Acceptor(listeners, logger)
+        acceptor = Acceptor(listeners, logger, sessions.admission)
         done = trio.Event()
         server = sessions.server = Server(acceptor, sessions, done, logger)
 

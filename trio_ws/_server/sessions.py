@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Set
+from typing import Any
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -23,7 +24,8 @@ from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
-from .opening import Opening, Rejected, take_accepted
+from .admission import Admission, Ticket
+from .opening import Guest, Opening, Rejected, take_accepted
 from .options import ServerOptions
 
 # So many close frames are sent in one turn of the loop.
@@ -32,7 +34,7 @@ _AT_ONCE = 256
 Handler = Callable[[ServerConnection], Awaitable[object]]
 
 
-class Session:
+class Session(Guest):
     """A connection of a server, before, while and after it is open."""
 
     __slots__ = (
@@ -42,9 +44,13 @@ class Session:
         "identity",
         "reading",
         "scope",
+        "sessions",
+        "ticket",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.ticket = Ticket(sessions.admission)
         self.connection: ServerConnection | None = None
         self.identity: Identity | None = None
         self.endpoint: Endpoint | None = None
@@ -52,6 +58,21 @@ class Session:
         self.reading: trio.CancelScope | None = trio.CancelScope()
         self.scope = trio.CancelScope()  # of what goes on now: first, the opening
         self.cancelled = False
+
+    @property
+    def server(self) -> object:  # type: ignore[override]
+        """The Server that it is one of."""
+        return self.sessions.server
+
+    def arrived(self, address: Any) -> None:
+        """Count it for where it comes from."""
+        self.ticket.arrived(address)
+
+    def refuse(self) -> Response | None:
+        """Answer otherwise if the server closes, or has enough connections."""
+        if self.sessions.closing:
+            return plain_response(503, "Server is shutting down.\n")
+        return self.ticket.refusal()
 
     @property
     def is_open(self) -> bool:
@@ -91,8 +112,9 @@ class Sessions:
         self._logger = logger
         self._poller = poller
         self._sessions: dict[Session, None] = {}
+        self.admission = Admission(options)
         self.server: object = None  # the Server, as connections have it
-        self._closing = False
+        self.closing = False
         self._goodbye: tuple[int, str] | None = None  # for late comers
         self._idle: trio.Event | None = None  # set when the last session ends
 
@@ -115,12 +137,13 @@ class Sessions:
         self, nursery: trio.Nursery, accepted: trio.abc.Stream | socket.socket
     ) -> None:
         """Start to serve one connection; take it over unless this raises."""
-        session = Session()
+        session = Session(self)
         self._sessions[session] = None  # before its task runs: aclose() may come first
         try:
             nursery.start_soon(self._serve, session, accepted, name="trio_ws session")
         except BaseException:
             del self._sessions[session]
+            session.ticket.give_back()
             raise
 
     @enable_ki_protection
@@ -157,6 +180,7 @@ class Sessions:
         finally:
             del error, rest  # no cycle with the traceback
             del self._sessions[session]
+            session.ticket.give_back()
             if self._idle is not None and not self._sessions:
                 self._idle.set()
 
@@ -192,16 +216,14 @@ class Sessions:
         opening: Opening | None = None
         try:
             with session.scope:
-                if self._closing:
+                if self.closing:
                     reading.cancel()
                 transport = await take_accepted(accepted, self._context)
                 identity = Identity(
                     self._logger, transport.remote_address, transport.local_address
                 )
                 session.identity, logger = identity, identity.log
-                opening = Opening(
-                    transport, self._options, identity, self._refuse, self.server
-                )
+                opening = Opening(transport, self._options, identity, session)
                 return await opening.run(reading)
         except Rejected as exc:
             if exc.status < 400:
@@ -215,18 +237,14 @@ class Sessions:
             logger.info("opening handshake failed: %s", text)
         finally:
             session.reading = None
+            session.ticket.opened()
         return None
-
-    def _refuse(self) -> Response | None:
-        if not self._closing:
-            return None
-        return plain_response(503, "Server is shutting down.\n")
 
     # -- All of them ---------------------------------------------------------
 
     def refuse_new(self) -> None:
         """Answer opening handshakes with HTTP 503 from now on, those under way too."""
-        self._closing = True
+        self.closing = True
         for session in self._sessions:
             if session.reading is not None:
                 session.reading.cancel()

@@ -1,0 +1,228 @@
+"""How many connections a server takes, and what the others are told."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.handlers import wait
+from tests.peers import raw_http
+from tests.peers.in_memory import MemoryListener
+from tests.peers.sockets import reset
+from tests.server.serving import ask, records, serving
+from trio_ws import (
+    InvalidStatus,
+    Server,
+    ServerConnection,
+    accept,
+    connect,
+    open_server,
+)
+from trio_ws._server.admission import Admission
+
+LOCAL = "127.0.0.1"
+
+
+def admission(server: Server) -> Admission:
+    return server._sessions.admission
+
+
+async def connected(stack: AsyncExitStack, port: int, host: str = LOCAL) -> Any:
+    uri = f"ws://localhost:{port}"
+    return await stack.enter_async_context(connect(uri, host=host))
+
+
+def header(address: str) -> bytes:
+    version = 6 if ":" in address else 4
+    return f"PROXY TCP{version} {address} {address} 1 2\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"), [("max_connections", 503), ("max_connections_per_ip", 429)]
+)
+async def test_more_are_refused(limit: str, status: int) -> None:
+    limits: dict[str, Any] = {limit: 2}
+    async with open_server(wait, 0, host=LOCAL, **limits) as server:
+        async with AsyncExitStack() as stack:
+            first = await connected(stack, server.port)
+            await connected(stack, server.port)
+            for _ in range(3):
+                with pytest.raises(InvalidStatus) as caught:
+                    await connected(stack, server.port)
+                response = caught.value.response
+                assert response.status_code == status
+                assert response.headers["Retry-After"] == "10"
+            await first.aclose()
+            await wait_all_tasks_blocked()
+            await connected(stack, server.port)
+            with pytest.raises(InvalidStatus):
+                await connected(stack, server.port)
+        await wait_all_tasks_blocked()
+        counts = admission(server)
+        assert (counts.connections, counts.handshakes) == (0, 0)
+        assert counts.by_source == {}
+
+
+async def test_those_that_are_not_open_yet_count() -> None:
+    async with open_server(wait, 0, host=LOCAL, max_connections=1) as server:
+        stream = await trio.open_tcp_stream(LOCAL, server.port)
+        await wait_all_tasks_blocked()
+        async with AsyncExitStack() as stack:
+            with pytest.raises(InvalidStatus, match="503"):
+                await connected(stack, server.port)
+            await stream.aclose()
+            await wait_all_tasks_blocked()
+            await connected(stack, server.port)
+
+
+async def test_who_asks_and_resets_leaves_nothing_counted() -> None:
+    async with open_server(
+        wait, 0, host=LOCAL, max_connections=40, max_connections_per_ip=40
+    ) as server:
+        for said in raw_http.request(), raw_http.request()[:20], b"":
+            for _ in range(30):
+                sock = socket.create_connection((LOCAL, server.port))
+                sock.sendall(said)
+                reset(sock)
+        await wait_all_tasks_blocked()
+        counts = admission(server)
+        while counts.connections:  # what the kernel tells of may be late
+            await wait_all_tasks_blocked()
+        assert counts.handshakes == 0
+        assert counts.by_source == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "status"),
+    [
+        (["192.0.2.1"], 429),
+        (["192.0.2.2"], 101),
+        (["::ffff:192.0.2.1"], 429),
+        (["2001:db8::1"], 101),
+        (["2001:db8::1", "2001:db8::ffff:2"], 429),
+        (["2001:db8::1", "2001:db8:0:1::1"], 101),
+    ],
+)
+async def test_by_the_address_that_a_proxy_tells(
+    others: list[str], status: int, autojump_clock: MockClock
+) -> None:
+    async with serving(wait, proxy_protocol=True, max_connections_per_ip=1) as listener:
+        for address in ["192.0.2.1", *others[:-1]]:
+            stream = listener.connect()
+            await stream.send_all(header(address) + raw_http.request())
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+        stream = listener.connect()
+        await stream.send_all(header(others[-1]) + raw_http.request())
+        assert (await stream.receive_some()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def test_who_asks_too_often_takes_no_place(autojump_clock: MockClock) -> None:
+    async with serving(
+        wait, proxy_protocol=True, max_connections=2, max_connections_per_ip=1
+    ) as listener:
+        for address, status in (
+            ("192.0.2.1", b"101"),
+            ("192.0.2.1", b"429"),
+            ("192.0.2.1", b"429"),
+            ("192.0.2.2", b"101"),
+            ("192.0.2.3", b"503"),
+        ):
+            stream = listener.connect()
+            await stream.send_all(header(address) + raw_http.request())
+            answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_those_without_an_address_are_not_counted_by_it() -> None:
+    async with serving(wait, max_connections_per_ip=1) as listener:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                stream = listener.connect()
+                await stack.enter_async_context(connect("ws://testing/", stream=stream))
+
+
+async def test_handshakes_wait_for_others(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_server(wait, 0, host=LOCAL, max_handshakes=3) as server:
+        slow = [await trio.open_tcp_stream(LOCAL, server.port) for _ in range(5)]
+        await wait_all_tasks_blocked()
+        assert admission(server).handshakes == 3
+        async with trio.open_nursery() as nursery:
+
+            async def opened() -> None:
+                async with connect(f"ws://{LOCAL}:{server.port}") as ws:
+                    nursery.cancel_scope.cancel()
+                    assert ws.close_code is None
+
+            nursery.start_soon(opened)
+            await wait_all_tasks_blocked()
+            assert len(server.connections) == 0
+            for stream in slow:
+                await stream.aclose()
+        await wait_all_tasks_blocked()
+        assert admission(server).handshakes == 0
+    (record,) = records(caplog, logging.ERROR)
+    expected = "accepting no connections for now: 3 handshakes are under way"
+    assert record.getMessage() == f"{expected} (max_handshakes)"
+
+
+async def test_streams_wait_for_others() -> None:
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener], max_handshakes=1) as server:
+        slow = listener.connect()
+        await wait_all_tasks_blocked()
+        waits = listener.connect()
+        await waits.send_all(raw_http.request())
+        await wait_all_tasks_blocked()
+        assert len(server.connections) == 0
+        await slow.aclose()
+        await wait_all_tasks_blocked()
+        assert len(server.connections) == 1
+        await trio.aclose_forcefully(waits)
+
+
+async def test_a_server_that_waits_closes(autojump_clock: MockClock) -> None:
+    async with open_server(wait, 0, host=LOCAL, max_handshakes=1) as server:
+        async with await trio.open_tcp_stream(LOCAL, server.port):
+            await wait_all_tasks_blocked()
+            await server.aclose()
+
+
+async def test_health_checks_are_told_too() -> None:
+    def hook(ws: ServerConnection, request: object) -> Any:
+        return ws.respond(200, "OK\n")
+
+    async with serving(wait, max_connections=1, process_request=hook) as listener:
+        assert (await ask(listener)).status == 200
+        slow = listener.connect()
+        await wait_all_tasks_blocked()
+        answer = await ask(listener)
+        assert (answer.status, answer.header("Retry-After")) == (503, "10")
+        await trio.aclose_forcefully(slow)
+
+
+LIMITS = ["max_connections", "max_connections_per_ip", "max_handshakes"]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_wrong_arguments(name: str) -> None:
+    wrong: list[tuple[object, type[Exception], str]] = [
+        (0, ValueError, "expected at least 1; got 0"),
+        ("1", TypeError, "expected an int or None; got '1'"),
+        (True, TypeError, "got True"),
+    ]
+    for value, error, text in wrong:
+        arguments: dict[str, Any] = {name: value}
+        with pytest.raises(error, match=f"{name}: .*{text}"):
+            open_server(wait, 0, **arguments)
+    stream, _ = trio.testing.memory_stream_pair()
+    arguments = {name: 1}
+    with pytest.raises(TypeError, match=f"{name}: accept.. is for one connection"):
+        accept(stream, **arguments)

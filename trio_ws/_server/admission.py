@@ -1,0 +1,119 @@
+"""How many connections a server takes: what counts, and who is refused."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import trio
+
+from .._protocol.http.messages import Response, plain_response
+from .options import ServerOptions
+
+# What who was refused is told to wait, in seconds (RFC 9110, section 10.2.3).
+_RETRY_AFTER = 10
+
+
+class Admission:
+    """The counts of a server."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.max_connections = options.max_connections
+        self.max_per_ip = options.max_connections_per_ip
+        self.max_handshakes = options.max_handshakes
+        self.connections = 0
+        self.handshakes = 0
+        self.by_source: dict[object, int] = {}
+        self._room: trio.Event | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another handshake may begin."""
+        return self.max_handshakes is None or self.handshakes < self.max_handshakes
+
+    async def wait_for_room(self) -> None:
+        """Wait until another may begin. **Cancellation**: changes nothing."""
+        while not self.has_room:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def handshake_ends(self) -> None:
+        """Count one handshake less."""
+        self.handshakes -= 1
+        if self._room is not None and self.has_room:
+            room, self._room = self._room, None
+            room.set()
+
+
+class Ticket:
+    """What one connection counts for, from accept() until it is given back."""
+
+    __slots__ = ("_admission", "_counts", "_in_handshake", "_refusal", "_source")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._refusal: tuple[int, str] | None = None
+        self._source: object = None  # in whose count it is
+        most = admission.max_connections
+        self._counts = most is None or admission.connections < most
+        if not self._counts:
+            self._refusal = 503, "Too many connections.\n"
+        admission.connections += self._counts
+        admission.handshakes += 1
+        self._in_handshake = True
+
+    def arrived(self, address: Any) -> None:
+        """Count it for where it comes from, once that is known."""
+        admission = self._admission
+        if admission.max_per_ip is None or not isinstance(address, tuple):
+            return  # of a Unix socket, or of none
+        source = _source_of(address[0])
+        count = admission.by_source.get(source, 0)
+        if count < admission.max_per_ip:
+            admission.by_source[source] = count + 1
+            self._source = source
+        else:
+            self._refusal = 429, "Too many connections from your address.\n"
+            self._leave()  # whoever asks too often takes no other's place
+
+    def refusal(self) -> Response | None:
+        """Return the answer to it, if it can't become a connection."""
+        if self._refusal is None:
+            return None
+        response = plain_response(*self._refusal)
+        response.headers["Retry-After"] = str(_RETRY_AFTER)
+        return response
+
+    def opened(self) -> None:
+        """Say that its handshake is over."""
+        if self._in_handshake:
+            self._in_handshake = False
+            self._admission.handshake_ends()
+
+    def give_back(self) -> None:
+        """Say that it is over."""
+        self.opened()
+        self._leave()
+        if self._source is not None:
+            by_source = self._admission.by_source
+            by_source[self._source] -= 1
+            if not by_source[self._source]:
+                del by_source[self._source]
+            self._source = None
+
+    def _leave(self) -> None:
+        if self._counts:
+            self._counts = False
+            self._admission.connections -= 1
+
+
+def _source_of(host: str) -> object:
+    """Return what counts as one source: an address; of IPv6, a network of 64 bits.
+
+    That much one customer is given (RFC 6177), and can take any address of.
+    """
+    address = ip_address(host.partition("%")[0])
+    if not isinstance(address, IPv6Address):
+        return address
+    return address.ipv4_mapped or IPv6Network((address, 64), strict=False)
