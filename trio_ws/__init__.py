@@ -8,6 +8,7 @@ from ._connection.connection import ClientConnection, Connection, ServerConnecti
 from ._connection.message_stream import MessageStream
 from ._connection.route import Route
 from ._endpoint.options import Options
+from ._endpoint.statistics import ConnectionStatistics
 from ._names import publish
 from ._protocol.closing import Close, CloseCode, State
 from ._protocol.frames.codec import codec
@@ -20,6 +21,7 @@ from ._server.options import ServerOptions
 from ._server.routing import Router, route, unix_route
 from ._server.serve import open_server, serve, unix_serve
 from ._server.server import Server
+from ._server.statistics import ServerStatistics
 from ._version import __version__
 from .exceptions import (
     ConcurrencyError,
@@ -63,6 +65,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "ConnectionStatistics",
     "HeaderLineTooLong",
     "Headers",
     "HeadersLike",
@@ -95,6 +98,7 @@ __all__ = [
     "Server",
     "ServerConnection",
     "ServerOptions",
+    "ServerStatistics",
     "State",
     "StatusLineTooLong",
     "TooManyHeaders",

@@ -25,6 +25,7 @@ from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
+from .._endpoint.statistics import ConnectionStatistics, statistics_of
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
@@ -139,6 +140,15 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
             f"<{type(self).__name__} {self.id} {self.state.name} "
             f"{self.local_address} - {self.remote_address}>"
         )
+
+    def statistics(self) -> ConnectionStatistics:
+        """Say what the connection has carried, and what waits in it.
+
+        Of one that is closed, as it was in the end. Raises RuntimeError in another
+        thread.
+        """
+        check_run(self._budget, "statistics")
+        return statistics_of(self._endpoint)
 
     # -- Receiving -----------------------------------------------------------
 

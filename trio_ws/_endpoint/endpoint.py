@@ -73,9 +73,11 @@ class Endpoint:
         "_log",
         "_pinger_scope",
         "_reader_scope",
+        "closed_at",
         "ending",
         "engine",
         "identity",
+        "opened_at",
         "options",
         "pings",
         "reader",
@@ -130,6 +132,7 @@ class Endpoint:
         self._close_as: tuple[int, str] | None = None
         self._close_by = inf
         self._closed_event: trio.Event | None = None
+        self.opened_at = self.closed_at = inf
 
     # -- The beginning -------------------------------------------------------
 
@@ -138,6 +141,7 @@ class Endpoint:
     ) -> None:
         """Take over what the opening handshake has agreed on."""
         self.response = response
+        self.opened_at = trio.current_time()
         self.engine.phase = OPEN
         self.subprotocol = handshake.subprotocol
         self.engine.extend(tuple(handshake.extensions))
@@ -214,6 +218,7 @@ class Endpoint:
 
     def _release(self) -> None:
         self.state = CLOSED
+        self.closed_at = trio.current_time()
         self.reader.host = self.writer.host = self.sender.host = NO_HOST
         if self._closed_event is not None:
             self._closed_event.set()

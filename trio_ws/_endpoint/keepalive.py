@@ -38,7 +38,7 @@ class Keepalive:
         "_options",
         "_pings",
         "_reader",
-        "_reads",
+        "_received",
         "_recent",
         "_silent_since",
         "_taken",
@@ -63,7 +63,7 @@ class Keepalive:
         assert options.ping_interval is not None
         self._next_ping = trio.current_time() + options.ping_interval
         self._silent_since = inf  # when the oldest ping without life since was sent
-        self._reads = self._taken = 0  # at that time
+        self._received = self._taken = 0  # at that time
         self._held = False  # whether that ping waits in our own buffer
         self._recent: Sequence[tuple[bytes, PingWaiter]] = ()
 
@@ -98,7 +98,7 @@ class Keepalive:
         engine, reader, writer = self._engine, self._reader, self._writer
         options = self._options
         now = trio.current_time()
-        if reader.reads != self._reads or reader.paused or engine.backlog:
+        if reader.bytes_received != self._received or reader.paused or engine.backlog:
             self._silent_since = inf
         elif self._held and writer.progress != self._taken:
             # Life all the same, of a peer that reads but slowly.
@@ -108,7 +108,7 @@ class Keepalive:
         if now >= self._given_up:
             # The answer may be here, and the clock only have been first.
             reader.read_now()
-            if reader.reads == self._reads and engine.phase is OPEN:
+            if reader.bytes_received == self._received and engine.phase is OPEN:
                 self._host.fail(1011, "keepalive ping timeout", _timeout(options))
                 return
             self._silent_since = inf
@@ -124,7 +124,7 @@ class Keepalive:
             writer.flush()
             reader.keep_reading()
             if self._silent_since == inf:
-                self._silent_since, self._reads = now, reader.reads
+                self._silent_since, self._received = now, reader.bytes_received
                 self._taken = writer.progress
                 self._held = writer.watch(ping)
 

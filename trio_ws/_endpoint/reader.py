@@ -103,12 +103,12 @@ class Reader:
         "_transport",
         "_writer",
         "by",
+        "bytes_received",
         "callers_read",
         "full",
         "host",
         "parked",
         "poller",
-        "reads",
         "receiver_reads",
         "reset",
         "streaming",
@@ -144,7 +144,7 @@ class Reader:
         self._frame_limit = _FRAMES
         self.full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
-        self.reads = 0  # how many brought something
+        self.bytes_received = 0  # behind the opening handshake
 
     # -- The reader's task ---------------------------------------------------
 
@@ -256,8 +256,8 @@ class Reader:
 
     def _goes_to_poller(self, poller: Poller) -> bool:
         """Have the poller read, if that is all there is to do, and if it can."""
-        if not (self.reads and self._reads_plainly()):  # many open and close, no more
-            return False
+        if not (self.bytes_received and self._reads_plainly()):
+            return False  # many open and close, no more
         self._fd = self._transport.fileno()
         if not poller.add(self._fd, self):
             self.poller = None
@@ -386,7 +386,7 @@ class Reader:
             self.host.died(exc)
             return None
         if count:
-            self.reads += not backlog
+            self.bytes_received += 0 if backlog else count
             try:
                 if backlog or (count >= _MUCH and data is not None):
                     acts = self._parse_much(data)

@@ -72,6 +72,7 @@ class Sender:
         "host",
         "in_message",
         "lock",
+        "skipped",
     )
 
     def __init__(
@@ -90,6 +91,7 @@ class Sender:
         self.lock: trio.StrictFIFOLock | None = None
         self.in_message = False  # a fragmented message has begun and not ended
         self._message_end: trio.Event | None = None
+        self.skipped = 0  # shared messages that there was no room for
 
     @property
     def waiting(self) -> int:
@@ -122,6 +124,7 @@ class Sender:
         if self.lock is None and self._writer.has_room:
             self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))
             return True
+        self.skipped += 1
         return False
 
     async def accept(self, opcode: int, payload: bytes, compress: bool) -> None:

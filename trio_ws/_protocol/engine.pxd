@@ -19,6 +19,8 @@ cdef class Engine:
     cdef public bint lost_data
     cdef public object bug
     cdef public object messages
+    cdef public long long messages_received
+    cdef public long long messages_sent
     cdef public object on_pong
     cdef public Outbox outbox
     cdef public object phase
@@ -58,6 +60,8 @@ cdef class Engine:
     cpdef discard_messages(self)
 
     cpdef data_frame(self, int opcode, payload, bint fin, bint compress=*)
+
+    cdef _sends(self, int opcode, payload, bint fin)
 
     @cython.locals(opcode=int, payload=bytes)
     cpdef bint queue_behind(self, message, bint compress) except -1

@@ -57,6 +57,8 @@ class Engine:
         "lost_data",
         "max_waiting",
         "messages",
+        "messages_received",
+        "messages_sent",
         "on_pong",
         "outbox",
         "phase",
@@ -88,6 +90,7 @@ class Engine:
         self.outbox = Outbox()
         self.messages: deque[str | bytes] = _NOTHING  # that came and weren't taken
         self.queued = 0  # their size in memory
+        self.messages_received = self.messages_sent = 0
         self.on_pong: Callable[[bytes], None] | None = None
         # How it ended: the close frames, which was first, and why.
         self.rcvd: Close | None = None
@@ -126,9 +129,8 @@ class Engine:
         Return whether anything else than messages came, which is to be acted on. Not
         all is taken in where ``backlog`` is true then.
         """
-        if self.violation is not None or (
-            self.phase is not OPEN and self.phase in DEAF
-        ):
+        deaf = self.phase is not OPEN and self.phase in DEAF
+        if deaf or self.violation is not None:
             return False
         self.decoder.room = self.max_waiting - self.queued
         return self._take_in(self.decoder.feed(data))
@@ -166,6 +168,7 @@ class Engine:
             else:
                 self.messages = deque(items)  # type: ignore[arg-type]
             self.queued += size
+            self.messages_received += len(items)
         return False
 
     def _receive_others(self, items: list[Item]) -> bool:
@@ -177,6 +180,7 @@ class Engine:
                     if not self.messages:
                         self.messages = deque()
                     self.messages.append(item)
+                    self.messages_received += 1
                     self.queued += text.memory_size(item)
             elif self.phase in FINAL:
                 if type(item) is tuple and item[0] == CLOSE and self.rcvd is None:
@@ -300,27 +304,25 @@ class Engine:
 
         ``compress`` is the same for all frames of a message.
         """
+        self._sends(opcode, payload, fin)
+        if self._extensions:
+            deflate = self.decoder.deflate
+            # Most whole messages compression leaves as they are: no detour for these.
+            whole = fin and opcode != CONT
+            if not whole or deflate is None or deflate.bits_for(payload):
+                frame = Frame(opcode, payload, fin)
+                return encode_extended(
+                    frame, self._extensions, compress=compress, masked=self.client
+                )
+        return encode(opcode, payload, fin, self.client)
+
+    def _sends(self, opcode: int, payload: bytes, fin: bool) -> None:
+        """Act on a data frame that is about to be built."""
         if self.phase is not OPEN:
             self._step(Event.SEND_DATA)
         if self._trace_sent is not None:
             self._trace_sent(opcode, payload, len(payload), fin)
-        if self._extensions:
-            deflate = self.decoder.deflate
-            # A whole message that compression leaves as it is, by far the most
-            # common one, needs no detour.
-            if (
-                deflate is None
-                or not fin
-                or opcode == CONT
-                or deflate.bits_for(payload)
-            ):
-                return encode_extended(
-                    Frame(opcode, payload, fin),
-                    self._extensions,
-                    compress=compress,
-                    masked=self.client,
-                )
-        return encode(opcode, payload, fin, self.client)
+        self.messages_sent += fin
 
     def queue_behind(self, message: object, compress: bool) -> bool:
         """Queue a message behind others that are about to go out together.
@@ -353,10 +355,7 @@ class Engine:
         deflate = self.decoder.deflate
         if self.client or (self._extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
-        if self.phase is not OPEN:
-            self._step(Event.SEND_DATA)
-        if self._trace_sent is not None:
-            self._trace_sent(opcode, payload, len(payload), True)
+        self._sends(opcode, payload, True)
         return encode_shared(opcode, payload, deflate, cache)
 
     def forget_context(self) -> None:

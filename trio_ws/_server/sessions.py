@@ -27,6 +27,7 @@ from .._protocol.http.messages import Response, plain_response
 from .admission import Admission, Ticket
 from .opening import Guest, Opening, Rejected, take_accepted
 from .options import ServerOptions
+from .statistics import ServerStatistics, Tally
 
 # So many close frames are sent in one turn of the loop.
 _AT_ONCE = 256
@@ -113,6 +114,7 @@ class Sessions:
         self._poller = poller
         self._sessions: dict[Session, None] = {}
         self.admission = Admission(options)
+        self._tally = Tally()
         self.server: object = None  # the Server, as connections have it
         self.closing = False
         self._goodbye: tuple[int, str] | None = None  # for late comers
@@ -120,6 +122,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def statistics(self) -> ServerStatistics:
+        """Add up what all have done."""
+        endpoints = (s.endpoint for s in self._sessions if s.endpoint is not None)
+        return self._tally.statistics(self.admission.handshakes, endpoints)
 
     @property
     def connections(self) -> Set[ServerConnection]:
@@ -145,6 +152,7 @@ class Sessions:
             del self._sessions[session]
             session.ticket.give_back()
             raise
+        self._tally.accepted += 1
 
     @enable_ki_protection
     async def _serve(
@@ -159,6 +167,7 @@ class Sessions:
             if opened is None:
                 return
             connection, session.endpoint = opened
+            self._tally.opened += 1
             session.endpoint.reader.poller = self._poller
             session.connection = connection
             scope = await make_scope(connection, session.endpoint)
@@ -181,6 +190,8 @@ class Sessions:
             del error, rest  # no cycle with the traceback
             del self._sessions[session]
             session.ticket.give_back()
+            if session.endpoint is not None:
+                self._tally.ended(session.endpoint)
             if self._idle is not None and not self._sessions:
                 self._idle.set()
 
@@ -227,10 +238,13 @@ class Sessions:
                 return await opening.run(reading)
         except Rejected as exc:
             if exc.status < 400:
+                self._tally.answered += 1
                 logger.info("HTTP response sent: %d", exc.status)
             else:
+                self._tally.refused[str(exc)] += 1
                 logger.info("connection rejected: %s", exc)
         except (InvalidHandshake, OSError) as exc:
+            self._tally.refused[type(exc).__name__] += 1
             if opening is not None and opening.is_of_a_stranger(exc):
                 logger = ConnectionLogger(strangers_of(self._logger), identity)
             text = shortened(f"{type(exc).__name__}: {exc}")

@@ -1,0 +1,63 @@
+"""What a connection has carried, and what waits in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """What a connection has carried since it opened, and what waits in it.
+
+    Bytes are those of frames, compressed as they are, without TLS and without the
+    opening handshake. Messages are counted once they are complete: those that came,
+    taken or not, and those that were accepted to be sent.
+
+    * ``messages_received``, ``messages_sent``, ``bytes_received``, ``bytes_sent``
+    * ``messages_waiting``: that nobody has received yet; ``bytes_waiting``: their size
+      in memory (``max_queue`` and ``max_size`` bound these).
+    * ``bytes_unsent``: that wait for the socket (``write_limit`` bounds these);
+      ``tasks_waiting_send``: that wait for their turn or for room.
+    * ``broadcasts_skipped``: of broadcast(), for want of room.
+    * ``latency``: of the last ping that was answered, in seconds; 0 before.
+    * ``age``: seconds since it opened; once it is closed, how long it was open.
+    """
+
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    messages_waiting: int
+    bytes_waiting: int
+    bytes_unsent: int
+    tasks_waiting_send: int
+    broadcasts_skipped: int
+    latency: float
+    age: float
+
+
+def statistics_of(endpoint: Endpoint) -> ConnectionStatistics:
+    """Say how a connection is now, or was when it ended."""
+    engine, outbox = endpoint.engine, endpoint.engine.outbox
+    unsent = endpoint.transport.unsent
+    writer, sender = endpoint.writer, endpoint.sender
+    until = min(endpoint.closed_at, trio.current_time())
+    return ConnectionStatistics(
+        messages_received=engine.messages_received,
+        messages_sent=engine.messages_sent,
+        bytes_received=endpoint.reader.bytes_received,
+        bytes_sent=outbox.bytes_written - unsent,
+        messages_waiting=len(engine.messages),
+        bytes_waiting=engine.queued,
+        bytes_unsent=outbox.size + unsent,
+        tasks_waiting_send=sender.waiting + writer.sender_waits,
+        broadcasts_skipped=sender.skipped,
+        latency=endpoint.pings.latency,
+        age=max(until - endpoint.opened_at, 0),
+    )
