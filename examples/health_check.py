@@ -20,9 +20,9 @@ def health_check(ws: ServerConnection, request: Request) -> Response | None:
     return None
 
 
-async def get(port: int, path: str) -> str:
-    """Do what a load balancer does: GET a page over plain HTTP."""
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+async def ask(port: int, method: str, path: str) -> str:
+    """Do what HAProxy does: ask in HTTP/1.0, without a Host."""
+    request = f"{method} {path} HTTP/1.0\r\n\r\n"
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(request.encode())
         response = b"".join([chunk async for chunk in stream])
@@ -33,8 +33,9 @@ async def main() -> None:
     async with open_server(
         echo, 0, host="127.0.0.1", process_request=health_check
     ) as server:
-        print(await get(server.port, "/healthz"))
-        print(await get(server.port, "/elsewhere"))
+        print(await ask(server.port, "OPTIONS", "/healthz"))
+        print(await ask(server.port, "GET", "/healthz"))
+        print(await ask(server.port, "GET", "/elsewhere"))
         async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
             await ws.send("Hello!")
             print(await ws.recv())

@@ -152,7 +152,8 @@ def test_routing() -> None:
 def test_health_check() -> None:
     assert run_example("health_check.py") == [
         "HTTP/1.1 200 OK",
-        "HTTP/1.1 426 Upgrade Required",
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 505 HTTP Version Not Supported",
         "Hello!",
     ]
 

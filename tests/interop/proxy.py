@@ -139,16 +139,18 @@ IDLE = 2
 
 def required(program: str) -> str:
     """Return the path of a program, or skip the test."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    folders = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/lib/nagios/plugins"]
+    path = shutil.which(program, path=os.pathsep.join(folders))
     if path is None:
         pytest.skip(f"{program} is not installed")
     return path
 
 
 @asynccontextmanager
-async def _running(
+async def running(
     command: Sequence[str | Path], descriptors: Sequence[int] = ()
 ) -> AsyncGenerator[trio.Process, None]:
+    """Run a program while a block does; its stderr is a pipe."""
     process = await trio.lowlevel.open_process(
         [os.fspath(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -166,7 +168,7 @@ async def _running(
                 await process.wait()
 
 
-async def _said(process: trio.Process, last: bytes) -> None:
+async def said(process: trio.Process, last: bytes) -> None:
     """Wait until a process has said something."""
     assert process.stderr is not None
     said = b""
@@ -190,8 +192,8 @@ async def _on_a_port(
         port: int = reserved.getsockname()[1]
         text = template.replace("{port}", str(port))
         await trio.Path(configuration).write_text(text)
-        async with _running([*command, configuration]) as process:
-            await _said(process, ready)
+        async with running([*command, configuration]) as process:
+            await said(process, ready)
             yield port
 
 
@@ -258,9 +260,7 @@ async def haproxy(
                 idle=IDLE,
             )
         )
-        async with _running(
-            [program, "-db", "-f", configuration], [listening.fileno()]
-        ):
+        async with running([program, "-db", "-f", configuration], [listening.fileno()]):
             yield port
 
 
@@ -286,8 +286,8 @@ async def tinyproxy(upstream: int, folder: Path) -> AsyncGenerator[int, None]:
         # It says what it does on its standard output.
         script = 'exec "$0" -d -c "$1" >&2'
         shell = ["/bin/sh", "-c", script, program, os.fspath(configuration)]
-        async with _running(shell) as process:
-            await _said(process, b"Accepting connections")
+        async with running(shell) as process:
+            await said(process, b"Accepting connections")
             yield port
 
 
@@ -298,7 +298,7 @@ async def microsocks(_: int, __: Path) -> AsyncGenerator[int, None]:
     with _reserved() as reserved:
         port: int = reserved.getsockname()[1]
         command = [program, "-i", HOST, "-p", f"{port}", "-u", USER, "-P", PASSWORD]
-        async with _running(command):
+        async with running(command):
             while not await _listens(port):  # noqa: ASYNC110 - of another process
                 await trio.sleep(0.01)
             yield port

@@ -47,6 +47,7 @@ def test_texts(exc: errors.WebSocketException, text: str) -> None:
         ("InvalidURI", "WebSocketException"),
         ("InvalidHandshake", "WebSocketException"),
         ("SecurityError", "InvalidHandshake"),
+        ("RequestBodyTooLong", "SecurityError"),
         ("RequestLineTooLong", "SecurityError"),
         ("StatusLineTooLong", "SecurityError"),
         ("HeaderLineTooLong", "SecurityError"),

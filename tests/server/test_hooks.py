@@ -211,10 +211,10 @@ async def test_process_request_comes_before_what_makes_it_a_websocket_is_checked
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405),
-        (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.0\r\nHost: h\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\nhi", 400),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     ],
 )
 async def test_hooks_see_no_request_that_is_none(data: bytes, status: int) -> None:

@@ -27,6 +27,7 @@ from .._endpoint.messages import Data, control_payload, encode_message, fragment
 from .._endpoint.reader import PAUSED
 from .._endpoint.statistics import ConnectionStatistics, statistics_of
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
+from .._protocol.http.headers import HeadersLike
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
 from .groups import exit_code
@@ -425,10 +426,21 @@ class ServerConnection(Connection):
     username: str | None = None
     route: Route | None = None
 
-    def respond(self, status: int, text: str) -> Response:
-        """Make a response of plain text, for process_request to return.
+    def respond(
+        self,
+        status: int,
+        body: str | bytes,
+        *,
+        content_type: str | None = None,
+        headers: HeadersLike | None = None,
+    ) -> Response:
+        """Make an HTTP response, for process_request to return.
 
-        Its headers and its body can be changed. Raises ValueError for a status
-        that HTTP doesn't know.
+        Its Content-Type is ``content_type``, or else text/plain for a str and
+        application/octet-stream for bytes. A str is sent in UTF-8. Headers and body
+        can be changed later.
+
+        Raises ValueError for a status that HTTP doesn't know, and for headers that
+        can't be sent; TypeError.
         """
-        return plain_response(status, text)
+        return plain_response(status, body, content_type, headers)

@@ -20,7 +20,7 @@ _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cook
 def log_request(logger: AnyLogger, sign: str, request: Request) -> None:
     """Log a request of the opening handshake."""
     path = shortened(request.path)
-    logger.debug("%s %s %s HTTP/1.1", sign, request.method, path)
+    logger.debug("%s %s %s %s", sign, request.method, path, request.protocol)
     _log_headers(logger, sign, request.headers)
 
 

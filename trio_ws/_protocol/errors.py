@@ -49,6 +49,10 @@ class RequestLineTooLong(SecurityError):
     """The request line of a handshake request is too long."""
 
 
+class RequestBodyTooLong(SecurityError):
+    """The body of an HTTP request is too long."""
+
+
 class StatusLineTooLong(SecurityError):
     """The status line of a handshake response is too long."""
 

@@ -45,7 +45,7 @@ async def answer(
         response = await _call_hook(options.process_request, connection, request)
         if response is not None:
             response = handshake.complete(response)
-            _check_response(response, accepted)
+            _check_response(response, handshake.method, accepted)
         else:
             stage.name = "select_subprotocol"
             select = options.select_subprotocol
@@ -63,7 +63,7 @@ async def answer(
         )
         if changed is not None and changed is not response:
             response = handshake.complete(changed)
-        _check_response(response, accepted)
+        _check_response(response, handshake.method, accepted)
     except Exception:
         connection.logger.exception("%s failed", stage.name)
         return handshake.complete(plain_response(500, FAILED)), None
@@ -73,7 +73,7 @@ async def answer(
         del problem  # no cycle with its traceback
 
 
-def _check_response(response: Response, accepted: bool) -> None:
+def _check_response(response: Response, method: str, accepted: bool) -> None:
     """Check that a user's response can be sent, before any of it is.
 
     A body that a hook has changed gets its length. Raises ValueError, TypeError or
@@ -81,8 +81,14 @@ def _check_response(response: Response, accepted: bool) -> None:
     """
     response.serialize()
     length = [str(len(response.body))]
-    if response.status_code in _WITHOUT_BODY:
+    # "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in
+    # a 2xx (Successful) response to CONNECT" (RFC 9110, section 9.3.6).
+    tunnels = method == "CONNECT" and 200 <= response.status_code < 300
+    if response.status_code in _WITHOUT_BODY or tunnels:
         response.body, length = b"", []
+    elif method == "HEAD" and not response.body:
+        # It may tell how long the answer to GET would be.
+        length = response.headers.get_all("Content-Length")
     if response.headers.get_all("Content-Length") not in ([], length):
         del response.headers["Content-Length"]
         response.headers.update(("Content-Length", value) for value in length)

@@ -31,6 +31,8 @@ from .options import ServerOptions
 _LINGER = 1.0
 
 _PROXY_HEADER = "header of the PROXY protocol"  # a stage
+# RFC 9110, section 15.2.1
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Rejected(InvalidHandshake):
@@ -250,6 +252,10 @@ class Opening:
             request = self._handshake.receive(data)
             if request is not None:
                 return request
+            if self._handshake.has_head:
+                self._stage.name = "request body"
+            if self._handshake.awaits_continue:
+                await write_all(self._transport, _CONTINUE)
 
     async def _answer(
         self, connection: ServerConnection

@@ -78,10 +78,11 @@ class ServerOptions(Options):
     * ``select_subprotocol``: a function of the connection and the subprotocols
       that the client offers, which returns one of them or None.
     * ``process_request``: a function, or coroutine function, of the connection
-      and the request, called with each well-formed GET, whether it asks for a
-      WebSocket or not; other methods, and what isn't HTTP/1.1, are refused before
-      that. It may return any HTTP response, such as ``connection.respond()`` makes,
-      to answer with it instead of opening a WebSocket.
+      and the request, called with each well-formed request of HTTP/1, whether it
+      asks for a WebSocket or not: of any method and version, with or without a Host,
+      with a body of up to 64 KiB in ``request.body``. It may return any HTTP response,
+      such as ``connection.respond()`` makes, to answer with it instead of opening a
+      WebSocket. What it returns None for and asks for no WebSocket is refused.
     * ``process_response``: the same, of the connection, the request and the
       response, called before the response is sent.
     * ``server_header``: None leaves the header out.
@@ -134,6 +135,7 @@ class ServerOptions(Options):
     def handshake(self) -> ServerHandshake:
         """Make a handshake; raise ValueError for headers that can't be sent."""
         return ServerHandshake(
+            plain=self.process_request is not None,
             subprotocols=self.subprotocols,
             additional_headers=self.additional_headers,
             server_header=self.server_header,

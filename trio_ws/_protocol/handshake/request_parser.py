@@ -1,4 +1,4 @@
-"""The incremental parser of HTTP/1.1 requests, up to their bodies."""
+"""The incremental parser of HTTP requests."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Callable
 
 from ..errors import (
     InvalidHandshake,
+    InvalidHeaderValue,
     InvalidMessage,
     InvalidMethod,
     InvalidProtocol,
+    RequestBodyTooLong,
     RequestLineTooLong,
 )
-from ..escaping import excerpt
+from ..escaping import escape, excerpt
 from ..http.headers import Headers
 from ..http.messages import Request
 from ..strangers import spoken_by
 from .parser import MAX_LINE_LENGTH, Parser
+
+MAX_BODY_SIZE = 65536
+
 
 _find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
 _find_no_tchar = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
@@ -24,15 +29,21 @@ _is_http_version = re.compile(r"HTTP/[0-9]\.[0-9]").fullmatch
 
 
 class RequestParser(Parser):
-    """Parses the head of one request (RFC 9112, section 3), for HTTP/1.1 only.
+    """Parses one request (RFC 9112, sections 3 and 6).
 
-    Request bodies, and what the headers mean, are left to the caller.
+    Unless ``plain``, one that can't open a WebSocket is refused as soon as that is
+    known: by its method, its version, or the body that it says it has. If ``plain``,
+    each of HTTP/1 is taken, with a body of up to MAX_BODY_SIZE bytes.
+
+    What other headers mean is left to the caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain: bool = False) -> None:
         super().__init__("request")
+        self._plain = plain
         self._request: Request | None = None
-        self._method = self._path = ""
+        self._method = self._path = self._protocol = ""
+        self._missing = 0  # bytes of the body
         self._had_empty_line = False
         self._step = RequestParser._empty_line
 
@@ -44,11 +55,21 @@ class RequestParser(Parser):
     def receive(self, data: bytes) -> Request | None:
         """Take bytes; return the request once complete, None before.
 
-        Raises InvalidMessage, InvalidProtocol, RequestLineTooLong,
-        HeaderLineTooLong or TooManyHeaders; the parser is of no use then.
+        Raises InvalidMessage, InvalidHeaderValue, InvalidProtocol, InvalidMethod or a
+        SecurityError; the parser is of no use then.
         """
         self._feed(data)
+        return self._request if self._complete else None
+
+    @property
+    def head(self) -> Request | None:
+        """The request, once all but its body has come."""
         return self._request
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether there is to be a body, of which nothing has come."""
+        return self._step is RequestParser._body and len(self._buffer) == self._start
 
     def _empty_line(self) -> bool:
         # "a server [...] SHOULD ignore at least one empty line (CRLF) received prior
@@ -142,10 +163,13 @@ class RequestParser(Parser):
             return False
         if _is_http_version(version) is None:
             raise InvalidMessage(f"expected HTTP/1.1; got {excerpt(version)}")
-        if version != "HTTP/1.1":
+        # A higher minor version is to be understood, another major one can't be
+        # (RFC 9110, section 2.5).
+        if version != "HTTP/1.1" and not (self._plain and version[:7] == "HTTP/1."):
             raise InvalidProtocol(version)
-        if self._method != "GET":
+        if self._method != "GET" and not self._plain:
             raise InvalidMethod(self._method)
+        self._protocol = version
         self._step = Parser.headers
         return True
 
@@ -155,5 +179,65 @@ class RequestParser(Parser):
         )
 
     def _head_complete(self, headers: Headers) -> None:
-        self._request = Request(self._path, headers)
+        if self._plain:
+            self._missing = _body_length(headers, self._protocol)
+        else:
+            check_no_body(headers)
+        self._request = Request(self._path, headers, self._method, self._protocol)
+        self._step = RequestParser._body if self._missing else Parser.end
+
+    def _body(self) -> bool:
+        end = self._start + self._missing
+        if len(self._buffer) < end:
+            return False
+        assert self._request is not None
+        self._request.body = bytes(self._buffer[self._start : end])
+        self._consume(end)
         self._step = Parser.end
+        return True
+
+
+def check_no_body(headers: Headers) -> None:
+    """Refuse a request with a body (RFC 9112, section 6.3).
+
+    Where it ends could be read in two ways, and what stands in it be taken for
+    frames.
+    """
+    if "Transfer-Encoding" in headers:
+        raise InvalidMessage("expected a request without a body; got Transfer-Encoding")
+    for value in headers.get_all("Content-Length"):
+        if value != "0":
+            raise InvalidMessage(
+                f"expected a request without a body; got Content-Length: "
+                f"{escape(value)}"
+            )
+
+
+_is_length = re.compile(r"[0-9]{1,18}").fullmatch
+
+
+def _body_length(headers: Headers, protocol: str) -> int:
+    """Tell how long a request's body is (RFC 9112, section 6.3).
+
+    What two readers could read in two ways is refused, even where the RFC has a rule
+    for it: several lengths, a length beside chunks, chunks in HTTP/1.0.
+    """
+    lengths = headers.get_all("Content-Length")
+    if "Transfer-Encoding" in headers:
+        if lengths or protocol == "HTTP/1.0" or "Upgrade" in headers:
+            check_no_body(headers)
+        # "A server that receives a request message with a transfer coding it does not
+        # understand SHOULD respond with 501" (section 6.1).
+        codings = ", ".join(headers.get_all("Transfer-Encoding"))
+        raise InvalidHeaderValue("Transfer-Encoding", escape(codings))
+    if all(length == "0" for length in lengths):
+        return 0
+    if len(lengths) > 1 or _is_length(lengths[0]) is None:
+        shown = excerpt(", ".join(lengths))
+        raise InvalidMessage(f"expected one number as Content-Length; got {shown}")
+    size = int(lengths[0])
+    if size > MAX_BODY_SIZE:
+        raise RequestBodyTooLong(
+            f"expected at most {MAX_BODY_SIZE} bytes of request body; got {size}"
+        )
+    return size

@@ -20,6 +20,7 @@ from ..errors import (
     InvalidProtocol,
     InvalidUpgrade,
     NegotiationError,
+    RequestBodyTooLong,
     RequestLineTooLong,
     TooManyHeaders,
 )
@@ -42,7 +43,7 @@ from .fields import (
     parse_subprotocols,
     validate_subprotocols,
 )
-from .request_parser import RequestParser
+from .request_parser import RequestParser, check_no_body
 
 # The peer's own words that a rejection quotes end here.
 _MAX_EXPLANATION = 500
@@ -51,12 +52,15 @@ _MAX_EXPLANATION = 500
 class ServerHandshake:
     """The server's side: ``receive`` a request, ``accept`` it or make a rejection.
 
+    If ``plain``, plain HTTP is received, too: any method, with or without a body.
+
     Raises ValueError for subprotocols and headers that can't be sent.
     """
 
     def __init__(
         self,
         *,
+        plain: bool = False,
         subprotocols: Sequence[str] | None = None,
         additional_headers: HeadersLike | None = None,
         server_header: str | None = None,
@@ -71,7 +75,9 @@ class ServerHandshake:
         self._additional = checked_additional(additional_headers, OWN_HEADERS)
         if server_header is not None and "Server" not in self._additional:
             self._additional["Server"] = server_header
-        self._parser = RequestParser()
+        self._plain = plain
+        self._parser = RequestParser(plain=plain)
+        self._checked = False  # the request's head
 
     @property
     def method(self) -> str:
@@ -93,10 +99,29 @@ class ServerHandshake:
         Raises InvalidHandshake, to be answered by :meth:`rejection`.
         """
         request = self._parser.receive(data)
-        if request is not None:
-            _check_no_body(request.headers)
-            _check_target(request)
+        head = self._parser.head
+        if head is not None and not self._checked:
+            _check_target(head, host_needed=not self._plain)
+            self._checked = True
         return request
+
+    @property
+    def has_head(self) -> bool:
+        """Whether all of the request but its body has come."""
+        return self._checked
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for 100 (Continue) before it sends the body.
+
+        Not in HTTP/1.0, where it "MUST ignore that expectation" (RFC 9110, section
+        10.1.1).
+        """
+        head = self._parser.head
+        if head is None or not self._parser.awaits_body or head.protocol == "HTTP/1.0":
+            return False
+        expected = ",".join(head.headers.get_all("Expect")).split(",")
+        return "100-continue" in [item.strip().lower() for item in expected]
 
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream before the request was complete.
@@ -117,6 +142,12 @@ class ServerHandshake:
         InvalidHandshake, to be answered by :meth:`rejection`.
         """
         headers = request.headers
+        if request.protocol != "HTTP/1.1":
+            raise InvalidProtocol(request.protocol)
+        if request.method != "GET":
+            raise InvalidMethod(request.method)
+        check_no_body(headers)
+        single(headers, "Host")
         check_upgrade(headers)
         version = single(headers, "Sec-WebSocket-Version")
         if version != "13":
@@ -282,28 +313,16 @@ def _status_of(exc: InvalidHandshake) -> tuple[http.HTTPStatus, dict[str, str]]:
                 "Upgrade": "websocket",
                 "Sec-WebSocket-Version": "13",
             }
+        case InvalidHeader(name="Transfer-Encoding"):
+            return http.HTTPStatus.NOT_IMPLEMENTED, {}
+        case RequestBodyTooLong():
+            return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {}
         case RequestLineTooLong():
             return http.HTTPStatus.REQUEST_URI_TOO_LONG, {}
         case HeaderLineTooLong() | TooManyHeaders():
             return http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {}
         case _:
             return http.HTTPStatus.BAD_REQUEST, {}
-
-
-def _check_no_body(headers: Headers) -> None:
-    """Refuse a request with a body (RFC 9112, section 6.3).
-
-    Where it ends could be read in two ways, and what stands in it be taken for
-    frames.
-    """
-    if "Transfer-Encoding" in headers:
-        raise InvalidMessage("expected a request without a body; got Transfer-Encoding")
-    for value in headers.get_all("Content-Length"):
-        if value != "0":
-            raise InvalidMessage(
-                f"expected a request without a body; got Content-Length: "
-                f"{escape(value)}"
-            )
 
 
 # Host = uri-host [ ":" port ] (RFC 9110, section 7.2; RFC 3986, section 3.2.2)
@@ -320,15 +339,26 @@ _match_absolute = re.compile(
 ).fullmatch
 
 
-def _check_target(request: Request) -> None:
-    """Check the request-target and Host (RFC 9112, sections 3.2 and 3.2.2)."""
-    host = single(request.headers, "Host")
-    if _is_host(host) is None:
-        raise InvalidHeaderValue("Host", escape(host))
+def _check_target(request: Request, *, host_needed: bool) -> None:
+    """Check the request-target and Host (RFC 9112, sections 3.2 and 3.2.2).
+
+    Health checks often come without a Host, in HTTP/1.1, too.
+    """
+    host = None
+    if host_needed or "Host" in request.headers:
+        host = single(request.headers, "Host")
+        if _is_host(host) is None:
+            raise InvalidHeaderValue("Host", escape(host))
     path = request.path
     if "#" in path:
         raise InvalidMessage("expected a request target without a fragment; got one")
-    if path.startswith("/"):
+    if request.method == "CONNECT":
+        if _is_host(path) is None:
+            raise InvalidMessage(
+                f"expected a host and a port as target of CONNECT; got {path[:60]!r}"
+            )
+        return
+    if path.startswith("/") or (request.method == "OPTIONS" and path == "*"):
         return
     match = _match_absolute(path)
     if match is None:
@@ -337,6 +367,6 @@ def _check_target(request: Request) -> None:
         )
     # The target's authority goes before Host; a client must send the same
     # there, and two different ones are an attempt to be routed twice.
-    if match["host"].lower() != host.lower():
+    if host is not None and match["host"].lower() != host.lower():
         raise InvalidHeaderValue("Host", escape(host))
     request.path = (match["path"] or "/") + (match["query"] or "")

@@ -7,7 +7,7 @@ import http
 import re
 import time
 
-from .headers import Headers, is_field_value, is_token
+from .headers import Headers, HeadersLike, is_field_value, is_token
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = [
@@ -37,31 +37,50 @@ def http_date(seconds: float) -> str:
     )
 
 
-def plain_response(status: int, text: str) -> Response:
-    """Make an HTTP response of plain text, after which the connection closes.
+def plain_response(
+    status: int,
+    body: str | bytes,
+    content_type: str | None = None,
+    headers: HeadersLike | None = None,
+) -> Response:
+    """Make an HTTP response, after which the connection closes.
 
-    Raises ValueError for a status that HTTP doesn't know.
+    Text is sent in UTF-8, and a Content-Type of text says so. Raises ValueError for a
+    status that HTTP doesn't know, and for headers that can't be sent; TypeError.
     """
     known = http.HTTPStatus(status)
-    body = text.encode()
-    headers = Headers(
+    if not isinstance(content_type, str | None):
+        raise TypeError(f"content_type: expected a str; got {content_type!r}")
+    if isinstance(body, str):
+        content_type = content_type or "text/plain"
+        if content_type.startswith("text/") and ";" not in content_type:
+            content_type += "; charset=utf-8"
+        body = body.encode()
+    elif not isinstance(body, bytes):
+        raise TypeError(f"body: expected str or bytes; got {body!r}")
+    made = Headers(
         {
             "Connection": "close",
-            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Type": content_type or "application/octet-stream",
             "Content-Length": str(len(body)),
         }
     )
-    return Response(known.value, known.phrase, headers, body)
+    made.update(headers or ())
+    return Response(known.value, known.phrase, made, body)
 
 
 @dataclasses.dataclass
 class Request:
-    """A handshake request. ``path`` is its request-target, query included."""
+    """An HTTP request. ``path`` is its request-target, query included.
+
+    ``method`` and ``protocol`` are spelt as on the wire, as in "GET" and "HTTP/1.1".
+    """
 
     path: str
     headers: Headers
     method: str = "GET"
     protocol: str = "HTTP/1.1"
+    body: bytes = b""
 
     def serialize(self) -> bytes:
         """Return the request as on the wire (RFC 9112, section 3).
@@ -78,12 +97,12 @@ class Request:
         if re.fullmatch(r"HTTP/[0-9]\.[0-9]", self.protocol) is None:
             raise ValueError(f"protocol: expected HTTP/1.1; got {self.protocol!r}")
         line = f"{self.method} {self.path} {self.protocol}\r\n"
-        return line.encode("ascii") + self.headers.serialize()
+        return line.encode("ascii") + self.headers.serialize() + self.body
 
 
 @dataclasses.dataclass
 class Response:
-    """A handshake response."""
+    """An HTTP response."""
 
     status_code: int
     reason_phrase: str
