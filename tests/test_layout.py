@@ -27,7 +27,8 @@ LAYERS = (
     "_protocol.extensions",
     "_protocol.uri _protocol.closing",
     "_protocol.errors",
-    "_protocol.http _protocol.opcodes _protocol.escaping _protocol.strangers",
+    "_protocol.http _protocol.opcodes _protocol.escaping _protocol.strangers "
+    "_protocol.limits",
     # Importing whatever is in a folder imports this first.
     "_protocol.__init__",
     "_version _names",

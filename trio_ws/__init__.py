@@ -14,6 +14,7 @@ from ._protocol.closing import Close, CloseCode, State
 from ._protocol.frames.codec import codec
 from ._protocol.http.headers import Headers, HeadersLike
 from ._protocol.http.messages import Request, Response
+from ._protocol.limits import Limits
 from ._server.accept import accept
 from ._server.auth import basic_auth
 from ._server.listening import open_systemd_listeners
@@ -83,6 +84,7 @@ __all__ = [
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
+    "Limits",
     "MessageStream",
     "NegotiationError",
     "OpenTimeoutError",

@@ -18,6 +18,7 @@ from trio_ws import (
     ClientConnection,
     Headers,
     InvalidStatus,
+    Limits,
     OpenTimeoutError,
     Request,
     Response,
@@ -140,8 +141,24 @@ async def test_ten_in_a_row(site: Site) -> None:
     site.locations = {f"/{i}": f"/{i + 1}" for i in range(20)}
     assert await greeting(connect(f"{site.uri}/10")) == "welcome to /20"
     site.seen.clear()
-    await refused(connect(f"{site.uri}/9"), "expected at most 10 in a row")
+    more = "(limits=Limits(redirects=...))"
+    await refused(connect(f"{site.uri}/9"), f"expected at most 10 in a row {more}")
     assert site.paths == [f"/{i}" for i in range(9, 20)]
+
+
+@pytest.mark.parametrize("most", [0, 1, 12])
+async def test_as_many_in_a_row_as_is_said(site: Site, most: int) -> None:
+    site.locations = {f"/{i}": f"/{i + 1}" for i in range(20)}
+    limits = Limits(redirects=most)
+    last = 20 - most
+    assert await greeting(connect(f"{site.uri}/{last}", limits=limits)) == (
+        "welcome to /20"
+    )
+    more = "(limits=Limits(redirects=...))"
+    await refused(
+        connect(f"{site.uri}/{last - 1}", limits=limits),
+        f"expected at most {most} in a row {more}",
+    )
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,8 @@ VIOLATIONS = [
         violation(
             f"too many short fragments, the last of {length} bytes, final: {fin}",
             SHORT_ONES + wire.header(CONT, length, fin=fin),
-            "message with more than 4096 fragments of less than 16 bytes",
+            "message with more than 4096 fragments of less than 16 bytes "
+            "(limits=Limits(short_fragments=...))",
             code=1009,
         )
         for length in (0, SHORT_FRAGMENT - 1)

@@ -44,8 +44,8 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
     ValueError or TypeError, and SOCKS without its extra ImportError, before anything
     is sent; what the environment says is looked at on entering.
 
-    Up to ten redirects in a row are followed (RFC 9110, section 15.4), where
-    http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
+    Up to ten redirects in a row (``limits``) are followed (RFC 9110, section 15.4),
+    where http:// means ws://; not from wss:// to ws://, nor over ``stream``, nor to
     another origin if ``host``, ``port`` or ``server_hostname`` is given. Another
     origin isn't told the URI's user information, nor the headers Authorization,
     Cookie and Proxy-Authorization. What isn't followed is an InvalidStatus with a

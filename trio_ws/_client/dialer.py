@@ -123,7 +123,8 @@ class Dialer:
             try:
                 return await self._open_at(uri, options, stage)
             except InvalidStatus as exc:
-                target = redirect_target(exc, uri, trail.followed, self._fixed)
+                most = options.limits.redirects
+                target = redirect_target(exc, uri, trail.followed, most, self._fixed)
             trail.add(target)
             if target.origin != uri.origin:
                 trail.withheld += credentials_in(uri, options)
@@ -226,7 +227,7 @@ class Dialer:
             self._choice.ssl,
             address,
             self._local_address,
-            self._options.user_agent_header,
+            self._options,
             self.logger,
             stage,
         )

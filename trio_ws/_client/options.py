@@ -48,4 +48,5 @@ class ClientOptions(Options):
             user_agent_header=self.user_agent_header,
             origin=self.origin,
             extensions=factories_of(self.extensions, self.compression, _CLIENT_DEFLATE),
+            limits=self.limits,
         )

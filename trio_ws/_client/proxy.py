@@ -28,6 +28,7 @@ from .._transports.base import Transport, read_some, write_all
 from .._transports.make import check_context, make_transport
 from .._transports.tls import TLSTransport
 from .opening import ask
+from .options import ClientOptions
 from .tcp import open_tcp
 from .tls import default_context, server_name
 
@@ -136,7 +137,7 @@ async def open_through(
     context: ssl_module.SSLContext | None,
     target: tuple[str, int],
     local_address: str | None,
-    user_agent: str | None,
+    options: ClientOptions,
     logger: AnyLogger,
     stage: Stage,
 ) -> Transport:
@@ -155,7 +156,7 @@ async def open_through(
             await _pass_socks(transport, proxy, *target)
         else:
             stage.name = f"CONNECT through {proxy.where}"
-            await _tunnel(transport, _Connect(proxy, *target, user_agent), logger)
+            await _tunnel(transport, _Connect(proxy, *target, options), logger)
     except BaseException:
         await transport.aclose()
         raise
@@ -185,18 +186,18 @@ class _Connect(Exchange):
     """The request to connect to a server (RFC 9110, section 9.3.6)."""
 
     def __init__(
-        self, proxy: ProxyURI, host: str, port: int, user_agent: str | None
+        self, proxy: ProxyURI, host: str, port: int, options: ClientOptions
     ) -> None:
         # The zone of an IPv6 address means nothing elsewhere.
         authority = host_port(host.partition("%")[0], port)
         headers = Headers({"Host": authority})
-        if user_agent is not None:
-            headers["User-Agent"] = user_agent
+        if options.user_agent_header is not None:
+            headers["User-Agent"] = options.user_agent_header
         if proxy.username is not None:
             headers["Proxy-Authorization"] = build_authorization_basic(
                 proxy.username, proxy.password or ""
             )
-        super().__init__(Request(authority, headers, "CONNECT"))
+        super().__init__(Request(authority, headers, "CONNECT"), options.limits)
         self._last = b""
 
     def _is_agreed(self, status_code: int) -> bool:

@@ -6,24 +6,24 @@ import dataclasses
 
 from .._protocol.errors import InvalidStatus, InvalidURI
 from .._protocol.http.headers import Headers
+from .._protocol.limits import setting
 from .._protocol.uri import WebSocketURI, redirected
 from .options import ClientOptions
 
 # RFC 9110, section 15.4, without those that lead nowhere else
 _STATUSES = frozenset({300, 301, 302, 303, 307, 308})
-_MOST = 10  # in a row
 
 # What a request says for one origin alone.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def redirect_target(
-    exc: InvalidStatus, uri: WebSocketURI, followed: int, fixed: str
+    exc: InvalidStatus, uri: WebSocketURI, followed: int, most: int, fixed: str
 ) -> WebSocketURI:
     """Return where the response in ``exc`` leads; raise ``exc`` if it isn't followed.
 
-    ``followed`` is how many redirects were, ``fixed`` the names of the arguments that
-    hold for the origin of ``uri`` alone, or "".
+    ``followed`` is how many redirects were, of ``most`` at most, ``fixed`` the names of
+    the arguments that hold for the origin of ``uri`` alone, or "".
     """
     try:
         if exc.response.status_code not in _STATUSES:
@@ -32,8 +32,8 @@ def redirect_target(
         if len(locations) != 1:
             raise ValueError(f"expected one Location; got {len(locations)}")
         target = redirected(uri, locations[0])
-        if followed == _MOST:
-            raise ValueError(f"expected at most {_MOST} in a row")
+        if followed == most:
+            raise ValueError(f"expected at most {most} in a row {setting('redirects')}")
         if uri.secure and not target.secure:
             raise ValueError("from wss:// to ws://")
         if fixed == "stream":

@@ -118,6 +118,7 @@ class Endpoint:
         )
         # Hooks have the connection before its response; no frame may come before that.
         engine.phase = CONNECTING
+        engine.decoder.max_short_fragments = options.limits.short_fragments
         engine.on_pong = self.pings.acknowledge
         self.ending = ending = Ending(engine, options, identity)
         self.writer = writer = Writer(engine, transport, options)

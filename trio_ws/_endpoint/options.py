@@ -15,6 +15,7 @@ from .._protocol.extensions.base import ClientExtensionFactory, ServerExtensionF
 from .._protocol.extensions.deflate import NAME as DEFLATE
 from .._protocol.handshake.fields import validate_subprotocols
 from .._protocol.http.headers import Headers, HeadersLike
+from .._protocol.limits import DEFAULT_LIMITS, Limits
 from .._protocol.uri import parse_host
 from .._version import __version__
 from .elsewhere import KEYWORDS
@@ -52,6 +53,7 @@ class OptionsDict(TypedDict, total=False):
     compression: str | None
     logger: logging.Logger | None
     create_connection: Callable[..., Any] | None
+    limits: Limits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Options:
       ``trio_ws.server``.
     * ``create_connection``: a subclass of ClientConnection or
       ServerConnection, or a ``functools.partial`` of one.
+    * ``limits``: a :class:`Limits`, of what is rarely in need of another.
     """
 
     subprotocols: Sequence[str] | None = None
@@ -99,6 +102,7 @@ class Options:
     compression: str | None = "deflate"
     logger: logging.Logger | None = None
     create_connection: Callable[..., Any] | None = None
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         for name in ("open_timeout", "ping_interval", "ping_timeout"):
@@ -112,6 +116,8 @@ class Options:
             raise ValueError(
                 f'compression: expected "deflate" or None; got {self.compression!r}'
             )
+        if not isinstance(self.limits, Limits):
+            raise TypeError(f"limits: expected a trio_ws.Limits; got {self.limits!r}")
         if self.subprotocols is not None:
             validate_subprotocols(self.subprotocols)
         if self.additional_headers is not None:

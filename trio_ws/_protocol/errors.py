@@ -120,7 +120,7 @@ class InvalidStatus(InvalidHandshake):
     """The server answered the handshake with a status other than 101.
 
     ``response`` is its answer, with what came of the body within a second, and
-    at most its first 64 KiB.
+    at most its first 64 KiB (``Limits.response_body``).
     """
 
     def __init__(self, response: Response) -> None:

@@ -27,7 +27,6 @@ MAX_CONTROL_PAYLOAD = 125
 # No header is longer (section 5.2).
 MAX_HEADER = 14
 
-# Fragments are joined as they come, so what their number can cost is time:
-# this many of one message may be too short to be worth a frame of their own.
+# Fragments are joined as they come, so what their number can cost is time: how many of
+# one message may be too short to be worth a frame of their own is limited.
 SHORT_FRAGMENT = 16
-MAX_SHORT_FRAGMENTS = 4096

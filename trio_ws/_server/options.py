@@ -80,8 +80,8 @@ class ServerOptions(Options):
     * ``process_request``: a function, or coroutine function, of the connection
       and the request, called with each well-formed request of HTTP/1, whether it
       asks for a WebSocket or not: of any method and version, with or without a Host,
-      with a body of up to 64 KiB in ``request.body``. It may return any HTTP response,
-      such as ``connection.respond()`` makes, to answer with it instead of opening a
+      with its body in ``request.body``. It may return any HTTP response, such as
+      ``connection.respond()`` makes, to answer with it instead of opening a
       WebSocket. What it returns None for and asks for no WebSocket is refused.
     * ``process_response``: the same, of the connection, the request and the
       response, called before the response is sent.
@@ -136,6 +136,7 @@ class ServerOptions(Options):
         """Make a handshake; raise ValueError for headers that can't be sent."""
         return ServerHandshake(
             plain=self.process_request is not None,
+            limits=self.limits,
             subprotocols=self.subprotocols,
             additional_headers=self.additional_headers,
             server_header=self.server_header,

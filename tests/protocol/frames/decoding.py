@@ -10,7 +10,7 @@ from tests.peers import wire
 from tests.peers.wire import CONT, KEY, TEXT
 from trio_ws._protocol.errors import ProtocolError
 from trio_ws._protocol.frames.decoder import Decoder, Item
-from trio_ws._protocol.opcodes import MAX_SHORT_FRAGMENTS
+from trio_ws._protocol.limits import DEFAULT_LIMITS as MOST
 
 BOTH = pytest.mark.parametrize("masked", [False, True], ids=["server", "client"])
 
@@ -43,5 +43,8 @@ def feed_bytes(target: Decoder, data: bytes) -> list[Item]:
 
 BAD_TEXT = "invalid UTF-8 in text: {} at position {}"
 SHORT_ONES = b"".join(
-    [frame(TEXT, fin=False), frame(CONT, fin=False) * (MAX_SHORT_FRAGMENTS - 1)]
+    [
+        frame(TEXT, fin=False),
+        frame(CONT, fin=False) * (MOST.short_fragments - 1),
+    ]
 )

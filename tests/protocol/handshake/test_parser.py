@@ -24,19 +24,15 @@ from trio_ws._protocol.errors import (
     RequestLineTooLong,
     TooManyHeaders,
 )
-from trio_ws._protocol.handshake.parser import (
-    MAX_HEADERS,
-    MAX_HEADERS_SIZE,
-    MAX_LINE_LENGTH,
-)
 from trio_ws._protocol.handshake.request_parser import RequestParser
 from trio_ws._protocol.handshake.response_parser import ResponseParser
+from trio_ws._protocol.limits import DEFAULT_LIMITS as MOST
 
 # The limits
 
 
 def test_longest_request_line() -> None:
-    path = "/" * (MAX_LINE_LENGTH - len("GET  HTTP/1.1"))
+    path = "/" * (MOST.header_line - len("GET  HTTP/1.1"))
     parsed, _ = every_way(RequestParser, request(f"GET {path} HTTP/1.1"))
     assert parsed.path == path
 
@@ -44,11 +40,11 @@ def test_longest_request_line() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "A" * (MAX_LINE_LENGTH + 1),
-        "GET " + "/" * (MAX_LINE_LENGTH + 1),
-        "GET " + "/" * (MAX_LINE_LENGTH - len("GET  HTTP/1.1") + 1) + " HTTP/1.1",
-        "GET " + "/" * (MAX_LINE_LENGTH - len("GET  HT")) + " HTTFOO",
-        "GET / HTTP/1." + "1" * MAX_LINE_LENGTH,
+        "A" * (MOST.header_line + 1),
+        "GET " + "/" * (MOST.header_line + 1),
+        "GET " + "/" * (MOST.header_line - len("GET  HTTP/1.1") + 1) + " HTTP/1.1",
+        "GET " + "/" * (MOST.header_line - len("GET  HT")) + " HTTFOO",
+        "GET / HTTP/1." + "1" * MOST.header_line,
     ],
 )
 def test_request_line_too_long(line: str) -> None:
@@ -58,20 +54,20 @@ def test_request_line_too_long(line: str) -> None:
 
 
 def test_as_much_as_is_allowed() -> None:
-    full = "X: " + "x" * (MAX_LINE_LENGTH - 3)
-    headers = [full] * 3 + ["x:"] * (MAX_HEADERS - 3)
+    full = "X: " + "x" * (MOST.header_line - 3)
+    headers = [full] * 3 + ["x:"] * (MOST.headers - 3)
     parsed, _ = every_way(RequestParser, request("GET / HTTP/1.1", *headers))
-    assert len(list(parsed.headers.raw_items())) == MAX_HEADERS
+    assert len(list(parsed.headers.raw_items())) == MOST.headers
 
 
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        (["X: " + "x" * (MAX_LINE_LENGTH - 2)], HeaderLineTooLong),
-        (["X" * (MAX_LINE_LENGTH + 1)], HeaderLineTooLong),
+        (["X: " + "x" * (MOST.header_line - 2)], HeaderLineTooLong),
+        (["X" * (MOST.header_line + 1)], HeaderLineTooLong),
         (["X: " + "x" * 4095] * 8, TooManyHeaders),
-        (["X: " + "x" * (MAX_LINE_LENGTH - 5)] * 4 + ["X:"], TooManyHeaders),
-        (["X:"] * (MAX_HEADERS + 1), TooManyHeaders),
+        (["X: " + "x" * (MOST.header_line - 5)] * 4 + ["X:"], TooManyHeaders),
+        (["X:"] * (MOST.headers + 1), TooManyHeaders),
     ],
 )
 def test_too_large_headers(headers: list[str], expected: Any) -> None:
@@ -85,8 +81,8 @@ def test_too_large_headers(headers: list[str], expected: Any) -> None:
 
 
 def test_headers_of_exactly_the_limit() -> None:
-    headers = ["X: " + "x" * (MAX_LINE_LENGTH - 5)] * 4
-    assert sum(len(header) + 2 for header in headers) == MAX_HEADERS_SIZE
+    headers = ["X: " + "x" * (MOST.header_line - 5)] * 4
+    assert sum(len(header) + 2 for header in headers) == MOST.head
     parsed, _ = every_way(RequestParser, request("GET / HTTP/1.1", *headers))
     assert len(parsed.headers.get_all("X")) == 4
 

@@ -20,8 +20,9 @@ from trio_ws._protocol.errors import (
     InvalidProtocol,
     RequestBodyTooLong,
 )
-from trio_ws._protocol.handshake.request_parser import MAX_BODY_SIZE, RequestParser
+from trio_ws._protocol.handshake.request_parser import RequestParser
 from trio_ws._protocol.handshake.server import ServerHandshake
+from trio_ws._protocol.limits import DEFAULT_LIMITS as MOST
 
 # A type of parser, as those of every_way() are.
 Plain: Any = functools.partial(RequestParser, plain=True)
@@ -82,7 +83,7 @@ def test_what_is_no_length(lengths: list[str]) -> None:
 
 
 def test_the_longest_body() -> None:
-    body = b"x" * MAX_BODY_SIZE
+    body = b"x" * MOST.request_body
     data = request(POST[0], f"Content-Length: {len(body)}") + body
     assert outcome(Plain, [data])[0].body == body
     kind, text = refused(f"Content-Length: {len(body) + 1}")

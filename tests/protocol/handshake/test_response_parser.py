@@ -13,10 +13,10 @@ from trio_ws._protocol.errors import (
     SecurityError,
     StatusLineTooLong,
 )
-from trio_ws._protocol.handshake.parser import MAX_LINE_LENGTH
-from trio_ws._protocol.handshake.response_parser import MAX_BODY_SIZE, ResponseParser
+from trio_ws._protocol.handshake.response_parser import ResponseParser
 from trio_ws._protocol.http.headers import Headers
 from trio_ws._protocol.http.messages import Response
+from trio_ws._protocol.limits import DEFAULT_LIMITS as MOST
 
 
 def response(status_line: str, *headers: str, body: bytes = b"") -> bytes:
@@ -89,7 +89,7 @@ def test_response_of_another_version() -> None:
 
 
 def test_status_line_too_long() -> None:
-    kind, _ = every_way(ResponseParser, b"HTTP/1.1 200 " + b"x" * MAX_LINE_LENGTH)
+    kind, _ = every_way(ResponseParser, b"HTTP/1.1 200 " + b"x" * MOST.header_line)
     assert kind is StatusLineTooLong
 
 
@@ -135,7 +135,7 @@ def test_body_until_eof() -> None:
     assert (parsed.body, left) == (b"hello", b"")
 
 
-LARGE = bytes(MAX_BODY_SIZE // 2)
+LARGE = bytes(MOST.response_body // 2)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from . cimport masking
 from .header cimport check_header, extended_length
 from .partial cimport PartialMessage
 
-cdef int CLOSE, CONT, MESSAGE_OVERHEAD, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT, TEXT, TRACED, _LARGE
+cdef int CLOSE, CONT, MESSAGE_OVERHEAD, SHORT_FRAGMENT, TEXT, TRACED, _LARGE
 cdef long long MAX_LENGTH
 
 cdef class Decoder:
@@ -17,6 +17,7 @@ cdef class Decoder:
     cdef long long _length
     cdef long long _limit
     cdef bint _masked
+    cdef public int max_short_fragments  # which takes no memory here
     cdef object _max_size
     cdef PartialMessage _message
     cdef long long _missing

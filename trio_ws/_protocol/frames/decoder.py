@@ -21,7 +21,8 @@ from ..closing import CloseCode
 from ..errors import PayloadTooBig, ProtocolError
 from ..extensions.base import Extension, Frame, decode_frame
 from ..extensions.deflate import PerMessageDeflate
-from ..opcodes import CLOSE, CONT, MAX_SHORT_FRAGMENTS, SHORT_FRAGMENT, TEXT
+from ..limits import DEFAULT_LIMITS, setting
+from ..opcodes import CLOSE, CONT, SHORT_FRAGMENT, TEXT
 from . import masking
 from .header import MAX_LENGTH, check_header, expected, extended_length
 from .memory import keep_memory
@@ -68,6 +69,7 @@ class Decoder:
         "_transform",
         "deflate",
         "frame_limit",
+        "max_short_fragments",
         "room",
         "stopped",
     )
@@ -79,6 +81,7 @@ class Decoder:
         self._max_size = max_size
         self._limit = MAX_LENGTH if max_size is None else min(max_size, MAX_LENGTH)
         self._trace = trace
+        self.max_short_fragments = DEFAULT_LIMITS.short_fragments
         self._extensions: Sequence[Extension] = ()
         self.deflate: PerMessageDeflate | None = None
         # What is left to be parsed, from _at on: the beginning of a header or of a
@@ -246,12 +249,12 @@ class Decoder:
                 raise ProtocolError("continuation frame without a message to continue")
             before = message.size
             if (
-                message.short_fragments >= MAX_SHORT_FRAGMENTS
+                message.short_fragments >= self.max_short_fragments
                 and length < SHORT_FRAGMENT
             ):
                 raise PayloadTooBig(
-                    f"message with more than {MAX_SHORT_FRAGMENTS} fragments of less "
-                    f"than {SHORT_FRAGMENT} bytes",
+                    f"message with more than {self.max_short_fragments} fragments of "
+                    f"less than {SHORT_FRAGMENT} bytes {setting('short_fragments')}",
                     CloseCode.MESSAGE_TOO_BIG,
                 )
         if length > self._limit - before:

@@ -16,6 +16,7 @@ from ..escaping import escape
 from ..extensions.base import ClientExtensionFactory, Extension
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response
+from ..limits import DEFAULT_LIMITS, Limits
 from ..uri import WebSocketURI, build_host
 from .common import (
     OWN_HEADERS,
@@ -58,6 +59,7 @@ class ClientHandshake(Exchange):
         user_agent_header: str | None = None,
         origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.subprotocol: str | None = None
         self.extensions: list[Extension] = []
@@ -90,7 +92,7 @@ class ClientHandshake(Exchange):
         headers.update(checked_additional(additional_headers, own))
         if user_agent_header is not None and "User-Agent" not in headers:
             headers["User-Agent"] = user_agent_header
-        super().__init__(Request(uri.resource_name, headers))
+        super().__init__(Request(uri.resource_name, headers), limits)
 
     def receive(self, data: bytes) -> Response | None:
         """Take bytes; return the response that opens the WebSocket, None before.

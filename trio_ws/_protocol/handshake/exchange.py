@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from ..errors import InvalidStatus, SecurityError
 from ..http.messages import Request, Response
+from ..limits import DEFAULT_LIMITS, Limits
 from .response_parser import ResponseParser
 
 # RFC 9110, section 15.2: a client must take interim responses it didn't ask for.
@@ -17,14 +18,16 @@ _MAX_INTERIM_RESPONSES = 8
 class Exchange(abc.ABC):
     """Send ``request_bytes``, then ``receive`` the response."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, limits: Limits = DEFAULT_LIMITS) -> None:
         self.request = request
+        self._limits = limits
         self.request_bytes = request.serialize()
         self._new_parser()
         self._interim_responses = 0
 
     def _new_parser(self) -> None:
-        self._parser = ResponseParser(tunnels=self.request.method == "CONNECT")
+        tunnels = self.request.method == "CONNECT"
+        self._parser = ResponseParser(self._limits, tunnels=tunnels)
 
     @abc.abstractmethod
     def _is_agreed(self, status_code: int) -> bool:

@@ -23,16 +23,7 @@ from typing import Any
 from ..errors import HeaderLineTooLong, InvalidHandshake, InvalidMessage, TooManyHeaders
 from ..escaping import excerpt
 from ..http.headers import FIELD_VALUE, TOKEN, Headers, is_token
-
-# Lengths are in bytes and leave out the CRLF.
-MAX_LINE_LENGTH = 8192  # of a request line, a status line, a header line
-
-
-MAX_HEADERS = 100
-
-
-MAX_HEADERS_SIZE = 32768
-
+from ..limits import Limits, setting
 
 # CTL (RFC 5234, appendix B.1) other than HTAB: what no line of a head may hold.
 _find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
@@ -50,8 +41,9 @@ class Parser(abc.ABC):
     which would refer to what refers to it.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, limits: Limits) -> None:
         self._what = what
+        self._limits = limits  # those of a line leave out its CRLF
         self._buffer = bytearray()
         # The line or the piece of the body under way begins at _start; up to
         # _scanned nothing in it ends it or is wrong.
@@ -145,18 +137,22 @@ class Parser(abc.ABC):
         headers; None if it isn't there in full.
         """
         # The limits are one: what is reached first decides.
-        room = MAX_HEADERS_SIZE - self._headers_size
-        if room < MAX_LINE_LENGTH:
+        limits = self._limits
+        room = limits.head - self._headers_size
+        if room < limits.header_line:
             line = self._line(max(room, 0), self._headers_too_large)
         else:
-            line = self._line(MAX_LINE_LENGTH, self._header_too_long)
+            line = self._line(limits.header_line, self._header_too_long)
         if not line:
             return None if line is None else False
         name, colon, value = line.partition(":")
         if not colon or is_token(name) is None:
             raise _header_line_error(line)
-        if len(self._items) == MAX_HEADERS:
-            raise TooManyHeaders(f"expected at most {MAX_HEADERS} headers; got more")
+        if len(self._items) == limits.headers:
+            raise TooManyHeaders(
+                f"expected at most {limits.headers} headers; got more "
+                f"{setting('headers')}"
+            )
         self._headers_size += len(line) + 2
         self._items.append((name, value.strip(" \t")))
         return True
@@ -170,10 +166,11 @@ class Parser(abc.ABC):
         self._step = Parser.header_line
         start = self._start
         end = self._buffer.find(b"\r\n\r\n", start) + 2
+        limits = self._limits
         # Within the length of one line, no limit of lengths is passed.
-        if 2 <= end <= start + MAX_LINE_LENGTH:
+        if 2 <= end <= start + min(limits.header_line, limits.head):
             text = self._buffer[start:end].decode("iso-8859-1")
-            lines = text.split("\r\n", MAX_HEADERS)
+            lines = text.split("\r\n", limits.headers)
             if not lines.pop() and _are_headers(text) is not None:
                 for line in lines:
                     name, _, value = line.partition(":")
@@ -194,12 +191,14 @@ class Parser(abc.ABC):
 
     def _header_too_long(self) -> InvalidHandshake:
         return HeaderLineTooLong(
-            f"expected at most {MAX_LINE_LENGTH} bytes a header line; got more"
+            f"expected at most {self._limits.header_line} bytes a header line; "
+            f"got more {setting('header_line')}"
         )
 
     def _headers_too_large(self) -> InvalidHandshake:
         return TooManyHeaders(
-            f"expected at most {MAX_HEADERS_SIZE} bytes of headers; got more"
+            f"expected at most {self._limits.head} bytes of headers; got more "
+            f"{setting('head')}"
         )
 
 

@@ -17,11 +17,9 @@ from ..errors import (
 from ..escaping import escape, excerpt
 from ..http.headers import Headers
 from ..http.messages import Request
+from ..limits import DEFAULT_LIMITS, Limits, setting
 from ..strangers import spoken_by
-from .parser import MAX_LINE_LENGTH, Parser
-
-MAX_BODY_SIZE = 65536
-
+from .parser import Parser
 
 _find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
 _find_no_tchar = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
@@ -33,13 +31,13 @@ class RequestParser(Parser):
 
     Unless ``plain``, one that can't open a WebSocket is refused as soon as that is
     known: by its method, its version, or the body that it says it has. If ``plain``,
-    each of HTTP/1 is taken, with a body of up to MAX_BODY_SIZE bytes.
+    each of HTTP/1 is taken, with its body.
 
     What other headers mean is left to the caller.
     """
 
-    def __init__(self, *, plain: bool = False) -> None:
-        super().__init__("request")
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, plain: bool = False) -> None:
+        super().__init__("request", limits)
         self._plain = plain
         self._request: Request | None = None
         self._method = self._path = self._protocol = ""
@@ -109,7 +107,7 @@ class RequestParser(Parser):
         """
         buffer = self._buffer
         start = self._start
-        room = MAX_LINE_LENGTH - len(self._method) - len(self._path)
+        room = self._limits.header_line - len(self._method) - len(self._path)
         match = find(buffer, self._scanned, start + room + 1)
         if match is None:
             self._scanned = len(buffer)
@@ -147,7 +145,8 @@ class RequestParser(Parser):
         return InvalidMessage(f"expected {what}; got {byte:#04x} {self._at(pos)}")
 
     def _version_part(self) -> bool:
-        room = max(MAX_LINE_LENGTH - len(self._method) - len(self._path) - 2, 0)
+        taken = len(self._method) + len(self._path) + 2
+        room = max(self._limits.header_line - taken, 0)
         came = self._buffer[self._start : self._start + min(room + 1, 5)]
         if not b"HTTP/".startswith(came):
             if self._method == "PROXY":
@@ -175,12 +174,14 @@ class RequestParser(Parser):
 
     def _line_too_long(self) -> InvalidHandshake:
         return RequestLineTooLong(
-            f"expected at most {MAX_LINE_LENGTH} bytes of request line; got more"
+            f"expected at most {self._limits.header_line} bytes of request line; "
+            f"got more {setting('header_line')}"
         )
 
     def _head_complete(self, headers: Headers) -> None:
         if self._plain:
-            self._missing = _body_length(headers, self._protocol)
+            most = self._limits.request_body
+            self._missing = _body_length(headers, self._protocol, most)
         else:
             check_no_body(headers)
         self._request = Request(self._path, headers, self._method, self._protocol)
@@ -216,7 +217,7 @@ def check_no_body(headers: Headers) -> None:
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 
 
-def _body_length(headers: Headers, protocol: str) -> int:
+def _body_length(headers: Headers, protocol: str, most: int) -> int:
     """Tell how long a request's body is (RFC 9112, section 6.3).
 
     What two readers could read in two ways is refused, even where the RFC has a rule
@@ -236,8 +237,9 @@ def _body_length(headers: Headers, protocol: str) -> int:
         shown = excerpt(", ".join(lengths))
         raise InvalidMessage(f"expected one number as Content-Length; got {shown}")
     size = int(lengths[0])
-    if size > MAX_BODY_SIZE:
+    if size > most:
         raise RequestBodyTooLong(
-            f"expected at most {MAX_BODY_SIZE} bytes of request body; got {size}"
+            f"expected at most {most} bytes of request body; got {size} "
+            f"{setting('request_body')}"
         )
     return size

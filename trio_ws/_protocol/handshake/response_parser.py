@@ -14,14 +14,9 @@ from ..errors import (
 from ..escaping import excerpt
 from ..http.headers import Headers
 from ..http.messages import Response
+from ..limits import DEFAULT_LIMITS, Limits, setting
 from ..strangers import spoken_by
-from .parser import MAX_LINE_LENGTH, Parser
-
-# The body of a response is kept to tell a human why a server refused; a page
-# that says so fits, and a client that reconnects for ever reads no more than
-# this each time. The rest is cut off and never read, which is no error: the
-# status is what counts.
-MAX_BODY_SIZE = 65536
+from .parser import Parser
 
 # chunk-size in hexadecimal digits and chunk extensions, which no one uses.
 _MAX_CHUNK_LINE_LENGTH = 256
@@ -46,12 +41,16 @@ class ResponseParser(Parser):
     what the server sends (RFC 9112, section 6.3).
 
     The body is read by Content-Length, in chunks or until the end of the
-    stream, and cut off after MAX_BODY_SIZE bytes. If the stream ends before it
-    does, what came of it is the body.
+    stream. It is kept to tell a human why a server refused; a page that says so fits
+    in the limit, and a client that reconnects for ever reads no more each time. The
+    rest is cut off and never read, which is no error: the status is what counts. If
+    the stream ends before the body does, what came of it is the body.
     """
 
-    def __init__(self, *, tunnels: bool = False) -> None:
-        super().__init__("response")
+    def __init__(
+        self, limits: Limits = DEFAULT_LIMITS, *, tunnels: bool = False
+    ) -> None:
+        super().__init__("response", limits)
         self._tunnels = tunnels
         self._response = Response(0, "", Headers())  # filled as it comes
         self._body = bytearray()
@@ -100,7 +99,7 @@ class ResponseParser(Parser):
             raise InvalidMessage(
                 "expected HTTP/1.1; got a NUL, the first byte of HTTP/2 and of others"
             )
-        line = self._line(MAX_LINE_LENGTH, self._line_too_long)
+        line = self._line(self._limits.header_line, self._line_too_long)
         if line is None:
             return False
         match = _match_status_line(line)
@@ -119,7 +118,8 @@ class ResponseParser(Parser):
 
     def _line_too_long(self) -> InvalidHandshake:
         return StatusLineTooLong(
-            f"expected at most {MAX_LINE_LENGTH} bytes of status line; got more"
+            f"expected at most {self._limits.header_line} bytes of status line; "
+            f"got more {setting('header_line')}"
         )
 
     def _head_complete(self, headers: Headers) -> None:
@@ -157,9 +157,10 @@ class ResponseParser(Parser):
         return len(taken)
 
     def _body_full(self) -> bool:
-        if len(self._body) < MAX_BODY_SIZE:
+        most = self._limits.response_body
+        if len(self._body) < most:
             return False
-        del self._body[MAX_BODY_SIZE:]
+        del self._body[most:]
         self._finish()
         return True
 

@@ -28,6 +28,7 @@ from ..escaping import escape
 from ..extensions.base import Extension, ServerExtensionFactory
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response, http_date, plain_response
+from ..limits import DEFAULT_LIMITS, Limits
 from .common import (
     OWN_HEADERS,
     accept_key,
@@ -61,6 +62,7 @@ class ServerHandshake:
         self,
         *,
         plain: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
         subprotocols: Sequence[str] | None = None,
         additional_headers: HeadersLike | None = None,
         server_header: str | None = None,
@@ -76,7 +78,7 @@ class ServerHandshake:
         if server_header is not None and "Server" not in self._additional:
             self._additional["Server"] = server_header
         self._plain = plain
-        self._parser = RequestParser(plain=plain)
+        self._parser = RequestParser(limits, plain=plain)
         self._checked = False  # the request's head
 
     @property
