@@ -158,6 +158,15 @@ def test_health_check() -> None:
     ]
 
 
+def test_embedding_h11() -> None:
+    assert run_example("embedding_h11.py") == [
+        "HTTP/1.1 200 OK",
+        "refused: missing Connection header",
+        "HTTP/1.1 426 Upgrade Required",
+        "Hello!",
+    ]
+
+
 @pytest.mark.realtime(seconds=0.4)
 def test_reconnecting() -> None:
     assert run_example("reconnecting.py") == [
@@ -318,6 +327,7 @@ def test_every_example_is_in_these_tests() -> None:
         "demo.py",
         "echo_client.py",
         "echo_server.py",
+        "embedding_h11.py",
         "graceful_stop.py",
         "health_check.py",
         "push.py",

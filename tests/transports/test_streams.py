@@ -387,3 +387,35 @@ async def test_stream_with_a_bug(where: str) -> None:
             await trio.sleep_forever()
     assert peer.closed
     assert living_tasks() == tasks
+
+
+# Addresses
+
+
+async def test_addresses_are_those_of_the_socket_below() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    one = await trio.open_tcp_stream("127.0.0.1", port)
+    other = await trio.open_tcp_stream("127.0.0.1", port)
+    memory = trio.testing.memory_stream_pair()[0]
+    context = ssl.create_default_context()
+    expected = one.socket.getsockname(), one.socket.getpeername()
+    tls = trio.SSLStream(one, context, server_hostname="localhost")
+    for stream, addresses in (
+        (one, expected),
+        (tls, expected),
+        (trio.StapledStream(one, one), expected),
+        (trio.StapledStream(tls, tls), expected),
+        # Nobody could tell which.
+        (trio.StapledStream(one, other), (None, None)),
+        (trio.StapledStream(one, memory), (None, None)),
+        (trio.StapledStream(memory, one), (None, None)),
+        (memory, (None, None)),
+        (trio.SSLStream(memory, context, server_hostname="a"), (None, None)),
+    ):
+        transport = StreamTransport(stream)
+        assert (transport.local_address, transport.remote_address) == addresses
+    for closing in one, other, *listeners:
+        await closing.aclose()
+    transport = StreamTransport(trio.StapledStream(one, one))
+    assert (transport.local_address, transport.remote_address) == (None, None)

@@ -12,20 +12,55 @@ from .._connection.connection import ServerConnection
 from .._connection.opener import Opened, Opener
 from .._endpoint.identity import Identity
 from .._endpoint.options import make_options
+from .._protocol.http.headers import Headers
+from .._protocol.http.messages import Request
 from .._transports.make import check_context
 from .opening import Opening, take_accepted
 from .options import OF_A_SERVER, AcceptOptionsDict, ServerOptions
 
 
 async def open_on_stream(
-    stream: trio.abc.Stream, ssl: ssl_module.SSLContext | None, options: ServerOptions
+    stream: trio.abc.Stream,
+    ssl: ssl_module.SSLContext | None,
+    options: ServerOptions,
+    received: bytes = b"",
 ) -> Opened[ServerConnection]:
-    """Open a connection, but for its scope; as accept() does."""
+    """Open a connection, but for its scope; as accept() does.
+
+    ``received`` is what came over the stream already.
+    """
     logger = options.logger or logging.getLogger("trio_ws.server")
     reading = trio.CancelScope()  # which nobody cancels
     transport = await take_accepted(stream, ssl)
     identity = Identity(logger, transport.remote_address, transport.local_address)
-    return await Opening(transport, options, identity).run(reading)
+    return await Opening(transport, options, identity, received=received).run(reading)
+
+
+def _bytes_of(
+    request: Request | None, leftover: bytes, ssl: ssl_module.SSLContext | None
+) -> bytes:
+    """Return what another server has read, as it was, to be read once more.
+
+    So it is held to all that holds for other requests. Raises TypeError, ValueError.
+    """
+    if not isinstance(leftover, bytes):
+        raise TypeError(f"leftover: expected bytes; got {leftover!r}")
+    if request is None:
+        if leftover:
+            raise ValueError("leftover: expected a request with it; got none")
+        return b""
+    if not isinstance(request, Request):
+        raise TypeError(f"request: expected a trio_ws.Request; got {request!r}")
+    if not isinstance(request.headers, Headers):
+        raise TypeError(
+            f"request: expected trio_ws.Headers in it; got {request.headers!r}"
+        )
+    if ssl is not None:
+        raise ValueError("ssl: expected none with a request, which came in TLS or not")
+    try:
+        return request.serialize() + leftover
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"request: {exc}") from None
 
 
 class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users
@@ -33,6 +68,8 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
 
     ``stream`` is any trio.abc.Stream, which is closed with the connection; a
     trio.SocketStream at once, as with connect(). ``ssl`` puts TLS on it.
+    ``request`` is one that somebody else has read off the stream, and ``leftover`` what
+    they have read behind it; without them, the request is read here.
     ``options`` are those of :class:`trio_ws.ServerOptions`.
 
     Entering raises InvalidHandshake, after answering, if the client's request
@@ -46,6 +83,8 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         stream: trio.abc.Stream,
         *,
         ssl: ssl_module.SSLContext | None = None,
+        request: Request | None = None,
+        leftover: bytes = b"",
         **options: Unpack[AcceptOptionsDict],
     ) -> None:
         super().__init__()
@@ -55,9 +94,14 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         for name in OF_A_SERVER:
             if name in options:
                 raise TypeError(f"{name}: accept() is for one connection; see serve()")
+        self._received = _bytes_of(request, leftover, ssl)
         self._options = make_options(ServerOptions, "accept", options)
+        if request is not None and self._options.proxy_protocol:
+            raise ValueError("proxy_protocol: expected none with a request")
         self._stream = stream
         self._ssl = ssl
 
     async def _open(self) -> Opened[ServerConnection]:
-        return await open_on_stream(self._stream, self._ssl, self._options)
+        return await open_on_stream(
+            self._stream, self._ssl, self._options, self._received
+        )

@@ -79,7 +79,10 @@ class Guest:
 
 
 class Opening:
-    """The server's side of the handshake over one transport."""
+    """The server's side of the handshake over one transport.
+
+    ``received`` is what came already, behind TLS.
+    """
 
     def __init__(
         self,
@@ -87,12 +90,15 @@ class Opening:
         options: ServerOptions,
         identity: Identity,
         guest: Guest | None = None,
+        *,
+        received: bytes = b"",
     ) -> None:
         self._transport = transport
         self._options = options
         self._identity = identity
         self._logger = identity.log
         self._guest = guest or Guest()
+        self._received = received
         self._handshake = options.handshake()
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
@@ -245,7 +251,8 @@ class Opening:
 
     async def _read_request(self) -> Request:
         while True:
-            data = await read_some(self._transport)
+            data, self._received = self._received, b""
+            data = data or await read_some(self._transport)
             if not data:
                 self._handshake.receive_eof()
             self._has_begun = True

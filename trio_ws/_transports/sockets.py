@@ -39,8 +39,8 @@ class SocketTransport(Transport):
         sock.setblocking(False)
         self._sock = sock
         self.unsent = 0
-        self.local_address = _shared(_name(sock.getsockname))
-        self.remote_address = _name(sock.getpeername)
+        self.local_address = _shared(name_of(sock.getsockname))
+        self.remote_address = name_of(sock.getpeername)
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         with suppress(OSError):
@@ -117,7 +117,7 @@ def _send_several(sock: socket.socket, buffers: Sequence[Buffer]) -> int:
     return sock.send(b"".join(bounded(buffers, WRITE_SIZE)))
 
 
-def _name(ask: Callable[[], Any]) -> Any:
+def name_of(ask: Callable[[], Any]) -> Any:
     """Return an address of a socket, None if its peer is gone already.
 
     Linux then forgets the peer's address, macOS and the BSDs our own, too.

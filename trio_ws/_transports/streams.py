@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .base import READ_SIZE, Buffer, Transport, bounded
-from .sockets import SocketTransport
+from .sockets import SocketTransport, name_of
 
 # How much is sent at once. Of a part of it nobody tells whether it has gone out,
 # so a peer that takes less in ping_timeout seems to be dead.
@@ -37,6 +38,25 @@ def _as_oserror(exc: Exception) -> OSError:
     return error
 
 
+def addresses_of(stream: object) -> tuple[Any, Any]:
+    """Return the addresses, ours and the peer's, of the socket below a stream.
+
+    None where there is none: below trio's own streams it can be found, unless those
+    that are stapled together go to different places.
+    """
+    match stream:
+        case trio.SocketStream():
+            names = stream.socket.getsockname, stream.socket.getpeername
+            return name_of(names[0]), name_of(names[1])
+        case trio.SSLStream():
+            return addresses_of(stream.transport_stream)
+        case trio.StapledStream():
+            addresses = addresses_of(stream.receive_stream)
+            if addresses == addresses_of(stream.send_stream):
+                return addresses
+    return None, None
+
+
 class StreamTransport(Transport):
     """A stream of the user's, which is closed with the connection."""
 
@@ -49,11 +69,14 @@ class StreamTransport(Transport):
         "_stream",
         "_torn",
         "_unsent",
+        "local_address",
+        "remote_address",
         "unsent",
     )
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self.local_address, self.remote_address = addresses_of(stream)
         self._received: bytes | None = None
         self._unsent = b""
         self.unsent = 0
