@@ -92,7 +92,7 @@ class InvalidMessage(InvalidHandshake):
 
 
 class InvalidMethod(InvalidHandshake):
-    """A handshake request uses a method other than GET."""
+    """A request that no hook answered uses a method other than GET."""
 
     def __init__(self, method: str) -> None:
         self.method = method

@@ -1,11 +1,11 @@
-"""HTTP/1.1 messages of the opening handshake, and what their parsers share.
+"""HTTP/1 messages of the opening handshake, and what their parsers share.
 
 Why no HTTP library: h11 0.16 was measured against these parsers, both as a server
 would use them, from a browser's GET of 555 bytes in one piece to a Request with
 Headers: 24 us here, 43 to 51 us with h11 (with or without checking the headers
 again), on CPython 3.11; 32 KB byte by byte: 19 ms here, 44 ms there. h11 also
-takes what must be refused here (a bare LF, obs-fold, HTTP/1.0, any number of
-headers), and doesn't tell one malformed header from another.
+takes what must be refused here (a bare LF, obs-fold, any number of headers), and
+doesn't tell one malformed header from another.
 
 The parsers are strict (RFC 9112; section 11 there tells what leniency has cost)
 and look at each byte a fixed number of times, however the input is cut. What is

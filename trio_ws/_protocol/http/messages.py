@@ -74,6 +74,7 @@ class Request:
     """An HTTP request. ``path`` is its request-target, query included.
 
     ``method`` and ``protocol`` are spelt as on the wire, as in "GET" and "HTTP/1.1".
+    One that opens a WebSocket has no ``body``.
     """
 
     path: str
