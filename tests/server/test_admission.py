@@ -195,12 +195,13 @@ async def test_a_server_that_waits_closes(autojump_clock: MockClock) -> None:
             await server.aclose()
 
 
-async def test_health_checks_are_told_too() -> None:
+async def test_health_checks_are_told_too(autojump_clock: MockClock) -> None:
     def hook(ws: ServerConnection, request: object) -> Any:
         return ws.respond(200, "OK\n")
 
     async with serving(wait, max_connections=1, process_request=hook) as listener:
         assert (await ask(listener)).status == 200
+        await trio.sleep(2)  # the server waits for the end of that stream
         slow = listener.connect()
         await wait_all_tasks_blocked()
         answer = await ask(listener)
