@@ -37,7 +37,7 @@ WINDOWS = build/windows
 # Those that say something of the platform, and are quick.
 WINDOWS_TESTS ?= tests/transports tests/connection tests/client tests/server tests/endpoint \
 	tests/contract/test_other_systems.py tests/contract/test_loss_on_sockets.py \
-	tests/test_testing.py tests/test_examples.py
+	tests/testing tests/test_testing.py tests/test_examples.py
 
 # The stamp's name holds what the environment was made from.
 KEY = $(subst /,_,$(PYTHON))$(if $(TRIO),-trio$(TRIO))

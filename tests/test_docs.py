@@ -273,7 +273,7 @@ def test_the_table_of_cancellations() -> None:
 
 
 def keywords() -> set[str]:
-    modules = (trio_ws, trio_ws.extensions)
+    modules = (trio_ws, trio_ws.extensions, trio_ws.testing)
     things = [getattr(module, name) for module in modules for name in module.__all__]
     callables = [thing for thing in things if inspect.isroutine(thing)]
     for thing in things:

@@ -18,6 +18,7 @@ FOLDER = Path(trio_ws.__file__).parent
 # module or all of a folder; the longest name that fits a module is the room it is in.
 LAYERS = (
     "__init__ testing exceptions extensions",
+    "_testing",
     "_client _server",
     "_connection",
     "_endpoint",

@@ -26,8 +26,10 @@ from ._endpoint.options import make_options
 from ._names import publish
 from ._server.accept import open_on_stream
 from ._server.options import ServerOptions, ServerOptionsDict
+from ._testing.link import MemoryLink
+from ._testing.network import MemoryNetwork
 
-__all__ = ["full_checkpoints", "open_pair"]
+__all__ = ["MemoryLink", "MemoryNetwork", "full_checkpoints", "open_pair"]
 
 
 class open_pair:  # noqa: N801 - reads as the function that it is to its users

@@ -25,7 +25,8 @@ from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
 from .._protocol.uri import ProxyURI, host_port, parse_proxy
 from .._transports.base import Transport, read_some, write_all
-from .._transports.make import check_context, make_transport
+from .._transports.make import check_context, transport_of
+from .._transports.network import current_network
 from .._transports.tls import TLSTransport
 from .opening import ask
 from .options import ClientOptions
@@ -84,6 +85,8 @@ class ProxyChoice:
         """
         if not self._by_environment:
             return self._fixed
+        if current_network() is not None:
+            return None  # the environment is that of another one
         if not _SYSTEM_SETTINGS and not any(
             name.lower().endswith(_ENVIRONMENT) for name in os.environ
         ):
@@ -146,8 +149,8 @@ async def open_through(
     ``context`` is for TLS to the proxy. Raises OSError if that can't be reached,
     ProxyError if it doesn't do what it should. **Cancellation**: nothing is left open.
     """
-    sock = await open_tcp(proxy.host, proxy.port, local_address, stage, role="proxy ")
-    transport = make_transport(sock, None, server_side=False)
+    below = await open_tcp(proxy.host, proxy.port, local_address, stage, role="proxy ")
+    transport = transport_of(below, None, server_side=False)
     try:
         if proxy.scheme == "https":
             transport = await _with_tls(transport, proxy, context, stage)

@@ -15,6 +15,8 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.groups import run_in_nursery
 from .._connection.opener import Stage
 from .._protocol.uri import host_port
+from .._transports.base import Transport
+from .._transports.network import current_network
 
 # RFC 8305, section 5: until the next address is tried, too.
 _STAGGER = 0.25
@@ -24,19 +26,23 @@ _Address = tuple[int, int, int, str, Any]  # as of socket.getaddrinfo()
 
 async def open_tcp(
     host: str, port: int, local_address: str | None, stage: Stage, *, role: str = ""
-) -> socket.socket:
+) -> socket.socket | Transport:
     """Connect to a host, to whichever of its addresses answers first.
 
     ``role`` is what the stage calls it, with a space behind.
 
     Raises OSError. **Cancellation**: nothing is left open.
     """
+    where = host_port(host, port)
+    network = current_network()
+    if network is not None:
+        stage.name = f"connecting to {role}{where}"
+        return await network.connect(host, port, local_address)
     literal = _literal(host, port)
     addresses: Sequence[_Address] = [] if literal is None else [literal]
     if literal is None:
         stage.name = f"looking up {role}{host}"
         addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    where = host_port(host, port)
     stage.name = f"connecting to {role}{where}"
     if len(addresses) == 1:
         return await _connect(addresses[0], local_address)

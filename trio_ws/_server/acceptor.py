@@ -15,8 +15,9 @@ from trio.lowlevel import enable_ki_protection
 
 from .._connection.groups import run_in_nursery
 from .._endpoint.log import log_or_print
+from .._transports.network import NetworkListener
 from .admission import Admission
-from .opening import close_accepted
+from .opening import Accepted, close_accepted
 
 # accept() fails with these for a connection that is gone before it is accepted;
 # accept(2) lists them.
@@ -49,7 +50,7 @@ _SHORTAGE_SLEEP = 0.1
 _BATCH = 64
 
 AnyListener = trio.abc.Listener[Any]
-OnAccept = Callable[[trio.abc.Stream | socket.socket], None]
+OnAccept = Callable[[Accepted], None]
 
 
 class Acceptor:
@@ -77,6 +78,17 @@ class Acceptor:
             if isinstance(listener, trio.SocketListener)
         )
 
+    @property
+    def addresses(self) -> list[Any]:
+        """Where the listeners listen, as far as they tell."""
+        return [
+            listener.socket.getsockname()
+            if isinstance(listener, trio.SocketListener)
+            else listener.address
+            for listener in self._listeners
+            if isinstance(listener, (trio.SocketListener, NetworkListener))
+        ]
+
     def stop(self) -> None:
         """Accept nothing more."""
         self._scope.cancel()
@@ -100,8 +112,8 @@ class Acceptor:
                     nursery.start_soon(self._accept_sockets, ours, on_accept)
                 else:
                     nursery.start_soon(self._accept_streams, listener, on_accept)
-            for sock in self.sockets:
-                self._logger.info("listening on %s", sock.getsockname())
+            for address in self.addresses:
+                self._logger.info("listening on %s", address)
             on_start()
 
         try:

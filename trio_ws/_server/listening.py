@@ -16,6 +16,7 @@ import trio
 
 from .._endpoint.options import check_port, checked_host
 from .._protocol.uri import host_port
+from .._transports.network import current_network
 from .._transports.sockets import check_path, is_abstract, unix_family
 from .acceptor import AnyListener
 
@@ -82,6 +83,9 @@ class ListenSpec:
                 for one in self.listeners
             ]
         assert self.port is not None
+        network = current_network()
+        if network is not None:
+            return [network.listen(self.host, self.port)]
         return [
             *await _open_tcp(self.port, self.host, self.backlog, self.reuse_port),
         ]

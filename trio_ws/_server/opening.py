@@ -31,8 +31,12 @@ from .options import ServerOptions
 _LINGER = 1.0
 
 _PROXY_HEADER = "header of the PROXY protocol"  # a stage
+
 # RFC 9110, section 15.2.1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# What a listener accepts.
+Accepted = trio.abc.Stream | socket.socket | Transport
 
 
 class Rejected(InvalidHandshake):
@@ -44,7 +48,7 @@ class Rejected(InvalidHandshake):
 
 
 async def take_accepted(
-    accepted: trio.abc.Stream | socket.socket, context: ssl_module.SSLContext | None
+    accepted: Accepted, context: ssl_module.SSLContext | None
 ) -> Transport:
     """Make the transport of what was accepted, which is closed if that fails."""
     try:
@@ -54,10 +58,13 @@ async def take_accepted(
         raise
 
 
-async def close_accepted(accepted: trio.abc.Stream | socket.socket) -> None:
+async def close_accepted(accepted: Accepted) -> None:
     """Close a stream at once, whatever it raises. **Cancellation**: none."""
     if isinstance(accepted, socket.socket):
         accepted.close()
+        return
+    if isinstance(accepted, Transport):
+        await accepted.aclose()
         return
     with suppress(Exception), trio.CancelScope(shield=True):
         await trio.aclose_forcefully(accepted)

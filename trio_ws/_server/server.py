@@ -7,6 +7,7 @@ import ssl as ssl_module
 from collections.abc import Iterable, Set
 from functools import partial
 from math import inf
+from typing import Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -40,7 +41,7 @@ class Server(Hinting, elsewhere=SERVER):
         self._acceptor = acceptor
         self._sessions = sessions
         self._done = done
-        self._port = _port_of(self.sockets)  # known also once they are closed
+        self._port = _port_of(acceptor.addresses)  # known also once they are closed
         self._budget = current_budget()
 
     @property
@@ -191,9 +192,8 @@ async def run_server(
         raise
 
 
-def _port_of(sockets: Iterable[trio.socket.SocketType]) -> int | None:
-    for sock in sockets:
-        name = sock.getsockname()
-        if isinstance(name, tuple):  # not a Unix socket
-            return int(name[1])
+def _port_of(addresses: Iterable[Any]) -> int | None:
+    for address in addresses:
+        if isinstance(address, tuple):  # not of a Unix socket
+            return int(address[1])
     return None

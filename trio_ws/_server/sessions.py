@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Set
 from typing import Any
@@ -25,7 +24,7 @@ from .._protocol.errors import InvalidHandshake
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
 from .admission import Admission, Ticket
-from .opening import Guest, Opening, Rejected, take_accepted
+from .opening import Accepted, Guest, Opening, Rejected, take_accepted
 from .options import ServerOptions
 from .statistics import ServerStatistics, Tally
 
@@ -140,9 +139,7 @@ class Sessions:
     # -- One session ---------------------------------------------------------
 
     @enable_ki_protection
-    def start(
-        self, nursery: trio.Nursery, accepted: trio.abc.Stream | socket.socket
-    ) -> None:
+    def start(self, nursery: trio.Nursery, accepted: Accepted) -> None:
         """Start to serve one connection; take it over unless this raises."""
         session = Session(self)
         self._sessions[session] = None  # before its task runs: aclose() may come first
@@ -155,9 +152,7 @@ class Sessions:
         self._tally.accepted += 1
 
     @enable_ki_protection
-    async def _serve(
-        self, session: Session, accepted: trio.abc.Stream | socket.socket
-    ) -> None:
+    async def _serve(self, session: Session, accepted: Accepted) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
         scope: ConnectionScope | None = None
         error = rest = None
@@ -218,7 +213,7 @@ class Sessions:
         await self._handler(connection)
 
     async def _open(
-        self, session: Session, accepted: trio.abc.Stream | socket.socket
+        self, session: Session, accepted: Accepted
     ) -> Opened[ServerConnection] | None:
         """Do the opening handshake; log what goes wrong and return None."""
         reading = session.reading

@@ -1,0 +1,1 @@
+"""What trio_ws.testing has."""
