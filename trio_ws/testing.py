@@ -18,7 +18,14 @@ from trio.lowlevel import enable_ki_protection
 from ._client.dialer import Dialer
 from ._client.options import ClientOptions, ClientOptionsDict
 from ._connection.connection import ClientConnection, ServerConnection
-from ._connection.groups import aexit, collapse, finish_aexit, raise_as_is, wrong_task
+from ._connection.groups import (
+    aexit,
+    collapse,
+    finish_aexit,
+    leave_nursery,
+    raise_as_is,
+    wrong_task,
+)
 from ._connection.scope import ConnectionScope
 from ._endpoint.budget import set_limit
 from ._endpoint.endpoint import Endpoint
@@ -26,6 +33,7 @@ from ._endpoint.options import make_options
 from ._names import publish
 from ._server.accept import open_on_stream
 from ._server.options import ServerOptions, ServerOptionsDict
+from ._testing.leaving import LastTasks
 from ._testing.link import MemoryLink
 from ._testing.network import MemoryNetwork
 
@@ -40,7 +48,10 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
     by default a memory_stream_pair().
 
     The block is the body of both connections: leaving it closes the server's
-    side first, and what either has to raise is raised here.
+    side first, and what either has to raise is raised here. Tasks in ``nursery``, of
+    either, are waited for. While some of the server's are left and none of the
+    client's, the client closes first. What still runs 90 seconds after the block's end
+    is cancelled, and a RuntimeError names it.
 
     **Cancellation** as with connect().
     """
@@ -90,10 +101,27 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         for endpoint in self._endpoints:
             # The order of things must not depend on how quickly they follow.
             endpoint.reader.callers_read = False
-        self._scopes = ConnectionScope(*self._client), ConnectionScope(*self._server)
-        for scope in self._scopes:
-            await scope.__aenter__()
+        await self._enter_scopes()
         return self._client[0], self._server[0]
+
+    async def _enter_scopes(self) -> None:
+        client_scope = ConnectionScope(*self._client)
+        server_scope = ConnectionScope(*self._server)
+        self._last_tasks = LastTasks(self._client[0], self._server[0])
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+        self._nursery = await self._manager.__aenter__()
+        try:
+            await client_scope.__aenter__()
+            try:
+                await server_scope.__aenter__()
+            except BaseException as exc:
+                await aexit(client_scope, exc)
+                raise
+        except BaseException as exc:  # for want of memory, perhaps
+            await self._server[1].abort()
+            await leave_nursery(self._manager, self._nursery, exc)
+            raise
+        self._scopes = client_scope, server_scope
 
     async def _open_client(self) -> None:
         try:
@@ -124,12 +152,39 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
         try:
             if not self._scopes:
                 raise wrong_task("open_pair()", None) from exc
-            client_scope, server_scope = self._scopes
-            outcome = await aexit(server_scope, exc)
-            outcome = await aexit(client_scope, outcome)
+            if self._scopes[0].is_of_this_task():
+                outcome = await self._leave(exc)
+            else:
+                outcome = await self._leave_scopes(exc)
             return finish_aexit(outcome, exc)
         finally:
             del outcome, exc, traceback  # no cycle with the traceback
+
+    async def _leave(self, exc: BaseException | None) -> BaseException | None:
+        outcome = error = None
+        nursery, last_tasks = self._nursery, self._last_tasks
+        try:
+            nursery.start_soon(last_tasks.watch, nursery.cancel_scope)
+            outcome = await self._leave_scopes(exc)
+            last_tasks.stop()
+            error = await leave_nursery(self._manager, nursery, outcome)
+            if error is None:
+                return last_tasks.error()
+            return collapse(error, outcome)
+        finally:
+            del outcome, error, exc  # as above
+
+    async def _leave_scopes(self, exc: BaseException | None) -> BaseException | None:
+        outcome = None
+        try:
+            client_scope, server_scope = self._scopes
+            outcome = await aexit(server_scope, exc)
+            if exc is None and isinstance(outcome, trio.Cancelled):
+                if self._client[0].nursery.cancel_scope.cancel_called:
+                    outcome = None  # it is a task of the client's that ends this
+            return await aexit(client_scope, outcome)
+        finally:
+            del outcome, exc  # as above
 
 
 @contextmanager
