@@ -3,6 +3,7 @@
 from ._client.connect import connect, unix_connect
 from ._client.options import ClientOptions
 from ._client.reconnect import Attempt, reconnect
+from ._client.retrying import backoff, process_exception
 from ._connection.broadcast import broadcast
 from ._connection.connection import ClientConnection, Connection, ServerConnection
 from ._connection.message_stream import MessageStream
@@ -109,12 +110,14 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "accept",
+    "backoff",
     "basic_auth",
     "broadcast",
     "codec",
     "connect",
     "open_server",
     "open_systemd_listeners",
+    "process_exception",
     "reconnect",
     "route",
     "serve",

@@ -12,10 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import reconnect
+from trio_ws import backoff, reconnect
 from trio_ws._client import reconnect as _reconnect
+from trio_ws._client import retrying
 from trio_ws._client.dialer import Dialer
-from trio_ws._client.reconnect import backoff
 
 URI = "ws://server/"
 
@@ -125,7 +125,7 @@ async def test_a_server_that_restarts_is_not_stormed(
 
     monkeypatch.setattr(Dialer, "open", open_connection)
     monkeypatch.setattr(_reconnect, "ConnectionScope", FakeScope)
-    monkeypatch.setattr(_reconnect, "random", random.Random(1))
+    monkeypatch.setattr(retrying, "random", random.Random(1))
     async with trio.open_nursery() as nursery:
         for _ in range(CLIENTS):
             nursery.start_soon(server.client)

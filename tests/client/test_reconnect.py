@@ -11,8 +11,7 @@ import logging
 import socket
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +19,21 @@ import trio
 import trio.testing
 import trustme
 
+from tests.client.network import (
+    URI,
+    Network,
+    delays,
+    greet,
+    greet_and_close,
+    no_delays,
+    refusal,
+    served,
+)
 from tests.leaks import descriptors
-from tests.peers.in_memory import MemoryListener
 from trio_ws import (
     Attempt,
     ConnectionClosedError,
     ConnectionClosedOK,
-    Headers,
     InvalidMessage,
     InvalidStatus,
     InvalidURI,
@@ -35,90 +42,10 @@ from trio_ws import (
     Response,
     ServerConnection,
     open_server,
+    process_exception,
     reconnect,
 )
-from trio_ws._client.reconnect import process_exception
 from trio_ws.testing import open_pair
-
-URI = "ws://server/"
-
-
-class Network:
-    """What connects to URI: a server over memory streams, or a failure.
-
-    ``script`` says what the next attempts meet with; after it they succeed.
-    """
-
-    def __init__(self) -> None:
-        self.listener = MemoryListener()
-        self.script: list[Exception | None] = []
-        self.times: list[float] = []  # of the attempts
-        self.streams: list[trio.abc.Stream] = []
-
-    async def open(self) -> trio.abc.Stream:
-        self.times.append(trio.current_time())
-        await trio.lowlevel.checkpoint()
-        outcome = self.script.pop(0) if self.script else None
-        if outcome is not None:
-            raise outcome
-        self.streams.append(self.listener.connect())
-        return self.streams[-1]
-
-    async def check_closed(self) -> None:
-        for stream in self.streams:
-            with pytest.raises(trio.ClosedResourceError):
-                await stream.send_all(b"")
-
-    @property
-    def pauses(self) -> list[float]:
-        return [b - a for a, b in itertools.pairwise(self.times)]
-
-
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Network:
-    network = Network()
-
-    async def open_stream(*_: object) -> trio.abc.Stream:
-        return await network.open()
-
-    monkeypatch.setattr("trio_ws._client.dialer.open_tcp", open_stream)
-    return network
-
-
-Handler = Callable[[ServerConnection], Awaitable[None]]
-
-
-async def greet(ws: ServerConnection) -> None:
-    await ws.send("hello")
-    await ws.wait_closed()
-
-
-async def greet_and_close(ws: ServerConnection) -> None:
-    await ws.send("hello")
-    await ws.aclose(1012, "restart")
-
-
-@asynccontextmanager
-async def served(
-    network: Network, handler: Handler = greet, **options: Any
-) -> AsyncIterator[None]:
-    """Serve, and check that nothing is left of any connection."""
-    async with open_server(handler, listeners=[network.listener], **options):
-        await trio.testing.wait_all_tasks_blocked()
-        before = trio.lowlevel.current_statistics().tasks_living
-        yield
-        await trio.testing.wait_all_tasks_blocked()
-        assert trio.lowlevel.current_statistics().tasks_living == before
-    await network.check_closed()
-
-
-def delays(*seconds: float) -> Callable[[], Iterator[float]]:
-    return lambda: iter(seconds)
-
-
-def no_delays() -> Iterator[float]:
-    return itertools.repeat(0.0)
-
 
 # -- Leaving -------------------------------------------------------------------
 
@@ -302,10 +229,6 @@ async def test_the_loss_of_the_attempt_before_is_not_swallowed(
                     before = ws
 
 
-def refusal(status: int) -> InvalidStatus:
-    return InvalidStatus(Response(status, "", Headers()))
-
-
 def cut_short() -> InvalidMessage:
     error = InvalidMessage("did not receive a valid HTTP response")
     error.__cause__ = EOFError("stream ended")
@@ -322,7 +245,8 @@ TRANSIENT: list[Exception] = [
     OpenTimeoutError("not open after 10 s"),
     ssl.SSLEOFError("the server went"),
     cut_short(),
-    *(refusal(status) for status in (500, 502, 503, 504)),
+    *(refusal(status) for status in (408, 425, 429, 500, 502, 503, 504)),
+    *(refusal(status) for status in (*range(520, 527), 530)),
 ]
 
 
@@ -331,7 +255,8 @@ PERMANENT: list[Exception] = [
     InvalidMessage("not HTTP"),
     NegotiationError("no such extension"),
     ValueError("wrong"),
-    *(refusal(status) for status in (200, 301, 400, 401, 403, 404, 426, 501, 505)),
+    *(refusal(status) for status in (200, 301, 400, 401, 403, 404, 426)),
+    *(refusal(status) for status in (501, 505, 519, 527, 529, 531)),
 ]
 
 
@@ -746,9 +671,12 @@ async def test_the_log_says_why_and_when(
         "ConnectionRefusedError: refused; next attempt in 1.2 s",
         "InvalidStatus: server rejected WebSocket connection: HTTP 503; "
         "next attempt in 2.0 s",
+        "connected after 3 attempts, 3.2 s",
         "connection ended: received 4000 (private use) evil\\u2028\\x1b[2J; then "
         "sent 4000 (private use) evil\\u2028\\x1b[2J; next attempt in 3.0 s",
+        "connected again after 1 attempt, 3.0 s",
         "attempt not used; next attempt in 4.3 s",
+        "connected again after 1 attempt, 4.3 s",
     ]
     assert {record.name for record in caplog.records} == {"trio_ws.client"}
     assert {record.levelno for record in caplog.records} == {logging.INFO}
@@ -766,7 +694,7 @@ async def test_a_logger_of_the_users(
             async with attempt:
                 break
     told = [one.name for one in caplog.records if one.name != "trio_ws.server"]
-    assert told == ["mine"]
+    assert told == ["mine", "mine"]
 
 
 # -- Attempts ------------------------------------------------------------------

@@ -12,7 +12,6 @@ import pytest
 
 from trio_ws import ClientConnection, Options
 from trio_ws._client.options import ClientOptions, ClientOptionsDict
-from trio_ws._endpoint.options import OptionsDict
 from trio_ws._server.options import ServerOptions, ServerOptionsDict
 
 SECONDS = [
@@ -44,7 +43,6 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("typed", "options"),
     [
-        (OptionsDict, Options),
         (ClientOptionsDict, ClientOptions),
         (ServerOptionsDict, ServerOptions),
     ],

@@ -17,6 +17,7 @@ from trio_ws._protocol.uri import (
     parse_host,
     parse_uri,
     redirected,
+    without_secrets,
 )
 
 
@@ -179,6 +180,30 @@ def test_no_password_in_an_error(uri: str) -> None:
     assert "cret" not in shown
     assert "***@" in shown
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://h/?s3cret", "//h/a?s3cret", "ws://h:x/?a=s3cret", "ws://h?s3cret#"]
+)
+def test_no_query_in_an_error(uri: str) -> None:
+    with pytest.raises(InvalidURI, match=r"\?\*\*\*") as caught:
+        parse_uri(uri)
+    assert "s3cret" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("HTTP 503; got /a/b", "HTTP 503; got /a/b"),
+        ("what? and why/how? no", "what? and why/how? no"),
+        ("https://u:p@h:1/a?b#c: no", "https://***@h:1/a?*** no"),
+        ("'wss://h?b=1&c=2' // d?e", "'wss://h?*** // d?e"),
+        ("at /a?b=/c?d, at ws://x@h/?", "at /a?*** at ws://***@h/?"),
+        ("/a#b", "/a#***"),
+    ],
+)
+def test_without_secrets(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
 def test_no_password_in_the_representation() -> None:

@@ -13,18 +13,13 @@ from .._connection.connection import ClientConnection
 from .._connection.opener import Opened, Stage
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.options import check_port, checked_host
-from .._protocol.errors import (
-    InvalidHandshake,
-    InvalidProxy,
-    InvalidStatus,
-    InvalidURI,
-)
-from .._protocol.handshake.client import ClientHandshake
-from .._protocol.uri import ProxyURI, WebSocketURI, host_port, parse_uri
+from .._protocol.errors import InvalidStatus
+from .._protocol.uri import ProxyURI, WebSocketURI, host_port
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import check_path, unix_family
 from .._transports.tls import TLSTransport
+from .asking import AskedHeaders, AskedURI, Target
 from .opening import open_client
 from .options import ClientOptions
 from .proxy import ProxyChoice, open_through
@@ -36,15 +31,17 @@ from .tls import default_context, server_name
 class Dialer:
     """Opens connections to one URI; the arguments are those of connect().
 
-    ``path`` is that of a Unix socket. Raises InvalidURI, ValueError and TypeError for
-    wrong arguments.
+    ``path`` is that of a Unix socket. ``uri`` may be a function that is asked each
+    time; ``ask_headers`` is one in place of ``additional_headers``. Raises InvalidURI,
+    ValueError and TypeError for wrong arguments.
     """
 
     def __init__(
         self,
-        uri: str,
+        uri: str | AskedURI,
         options: ClientOptions,
         *,
+        ask_headers: AskedHeaders | None = None,
         host: str | None = None,
         port: int | None = None,
         local_address: str | None = None,
@@ -55,7 +52,7 @@ class Dialer:
         proxy: str | Literal[True] | None = True,
         proxy_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
-        self._uri = parse_uri(uri)
+        self._target = Target(uri, options, ask_headers)
         self._options = options
         self._host = checked_host("host", host)
         self._port = port
@@ -70,17 +67,21 @@ class Dialer:
         if path is not None:
             unix_family("path")
             check_path(path)
-        self._check_tls()
+        check_context(ssl, server_side=False)
+        if self._target.uri is not None:
+            self._check_tls(self._target.uri)
         self._choice = ProxyChoice(proxy, proxy_ssl)
         if stream is not None:
             self._check_stream(stream)
-        # Made here, since it raises for wrong headers; of use for one connection.
-        self._handshake: ClientHandshake | None = options.handshake(self._uri)
         self.logger = options.logger or logging.getLogger("trio_ws.client")
 
-    def _check_tls(self) -> None:
-        check_context(self._ssl, server_side=False)
-        if self._uri.secure:
+    @property
+    def uri(self) -> WebSocketURI | None:
+        """The latest URI; None as long as none is known."""
+        return self._target.uri
+
+    def _check_tls(self, uri: WebSocketURI) -> None:
+        if uri.secure:
             return
         for name, value in (
             ("ssl", self._ssl),
@@ -106,26 +107,29 @@ class Dialer:
 
         Raises what entering connect() raises. **Cancellation**: nothing is left open.
         """
-        stage, trail = Stage(), Trail(self._uri)
+        stage, trail = Stage(), Trail()
         try:
             with trio.move_on_after(self._options.open_seconds):
-                return await self._follow(stage, trail)
+                uri, options = await self._target.ask(stage)
+                self._check_tls(uri)
+                return await self._follow(uri, options, stage, trail)
             raise self._options.open_timed_out(stage.name)
-        except (OSError, InvalidHandshake, InvalidProxy, InvalidURI) as exc:
+        except Exception as exc:
             if not isinstance(exc, OpenTimeoutError):
                 exc.add_note(stage.name)
             trail.add_note(exc)
             raise
 
-    async def _follow(self, stage: Stage, trail: Trail) -> Opened[ClientConnection]:
-        uri, options = self._uri, self._options
+    async def _follow(
+        self, uri: WebSocketURI, options: ClientOptions, stage: Stage, trail: Trail
+    ) -> Opened[ClientConnection]:
         while True:
             try:
                 return await self._open_at(uri, options, stage)
             except InvalidStatus as exc:
                 most = options.limits.redirects
                 target = redirect_target(exc, uri, trail.followed, most, self._fixed)
-            trail.add(target)
+            trail.add(uri, target)
             if target.origin != uri.origin:
                 trail.withheld += credentials_in(uri, options)
                 options = without_credentials(options)
@@ -159,8 +163,7 @@ class Dialer:
                 stage.name = f"TLS handshake with {peer}"
                 await transport.do_handshake()
             stage.name = f"opening handshake with {peer}"
-            handshake = self._handshake or options.handshake(uri)
-            self._handshake = None
+            handshake = self._target.handshake(uri, options)
             return await open_client(transport, handshake, options, self.logger)
         except BaseException:
             await transport.aclose()

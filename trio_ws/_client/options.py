@@ -11,18 +11,25 @@ from .._protocol.extensions.deflate import (
     ClientPerMessageDeflateFactory,
 )
 from .._protocol.handshake.client import ClientHandshake
+from .._protocol.http.headers import HeadersLike
 from .._protocol.uri import WebSocketURI
 
 # A factory has no state: one is enough for all connections.
 _CLIENT_DEFLATE = ClientPerMessageDeflateFactory()
 
 
-class ClientOptionsDict(OptionsDict, total=False):
-    """Keywords of connect() and unix_connect(); see ``ClientOptions``."""
+class ReconnectOptionsDict(OptionsDict, total=False):
+    """Keywords of reconnect(); see ``ClientOptions``."""
 
     extensions: Sequence[ClientExtensionFactory] | None
     origin: str | None
     user_agent_header: str | None
+
+
+class ClientOptionsDict(ReconnectOptionsDict, total=False):
+    """Keywords of connect() and unix_connect(); see ``ClientOptions``."""
+
+    additional_headers: HeadersLike | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

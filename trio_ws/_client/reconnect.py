@@ -7,7 +7,6 @@ and break, return, exceptions and cancellation are as safe as in any loop.
 
 from __future__ import annotations
 
-import random
 import ssl as ssl_module
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -23,57 +22,12 @@ from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
 from .._endpoint.errors import ConnectionClosed
 from .._endpoint.options import check_function, make_options
-from .._protocol.errors import (
-    InvalidMessage,
-    InvalidProxyStatus,
-    InvalidStatus,
-    ProxyError,
-)
+from .._protocol.http.headers import HeadersLike
+from .._protocol.uri import host_port
+from .asking import AskedHeaders, AskedURI
 from .dialer import Dialer
-from .options import ClientOptions, ClientOptionsDict
-
-# In seconds. With full jitter, this factor makes the limit grow by a fifth of the
-# time that the server is away. Doubling would make the first seconds, in which
-# all clients try at once, a peak far above what comes later.
-_FIRST_DELAY = 5.0
-_FACTOR = 1.1
-_LONGEST_DELAY = 30.0
-
-# A server, or a proxy before it, that will be back.
-_TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
-
-
-def backoff() -> Iterator[float]:
-    """Yield delays: exponential backoff with full jitter, in seconds.
-
-    Any moment between 0 and the limit is as likely as any other, from the first
-    delay on: clients that lost their server together don't come back together.
-    """
-    limit = _FIRST_DELAY
-    while True:
-        yield random.uniform(0, limit)
-        limit = min(_FACTOR * limit, _LONGEST_DELAY)
-
-
-def process_exception(exc: Exception) -> Exception | None:
-    """Decide on an error of opening: None to try again, an exception to raise.
-
-    Tried again are network errors, a proxy's too, timeouts and HTTP 500, 502, 503, 504;
-    not a certificate that is wrong, nor an answer that no server gives in passing.
-    """
-    if isinstance(exc, ssl_module.SSLCertVerificationError):
-        return exc
-    if isinstance(exc, OSError):  # TimeoutError is one, too
-        return None
-    if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
-        return None
-    if isinstance(exc, ProxyError) and isinstance(exc.__cause__, OSError | EOFError):
-        return None
-    if isinstance(exc, InvalidStatus | InvalidProxyStatus) and (
-        exc.response.status_code in _TRANSIENT_STATUS
-    ):
-        return None
-    return exc
+from .options import ClientOptions, ReconnectOptionsDict
+from .retrying import Outage, backoff, process_exception, told, with_retry_after
 
 
 class Attempt:
@@ -177,16 +131,22 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     made: leave the loop to stop. The arguments are those of connect() but
     ``stream``, and:
 
+    * ``uri``, ``additional_headers``: each may be a function, also an async one, that
+      is called for each attempt and returns what the argument would be, such as a URI
+      that is signed or a token that is fresh. ``open_timeout`` covers it. What it
+      raises, and what is wrong with what it returns, is an error of opening.
     * ``reconnect_delays``: a callable that returns an iterable of seconds to
-      wait before each attempt but the first; by default exponential backoff
-      with full jitter. It is asked anew after a connection that lasted longer
+      wait before each attempt but the first; by default :func:`backoff`.
+      It is asked anew after a connection that lasted longer
       than the wait for it. Where the seconds end, the loop does, or the error
-      of the last attempt is raised.
+      of the last attempt is raised. A server that says Retry-After (RFC 9110, section
+      10.2.3) is left alone for as long, up to 5 minutes, and a random time of up to
+      half of that, if that is longer.
     * ``process_exception``: a callable that decides on each error of opening,
-      None to try again, an exception to raise. By default network errors,
-      timeouts and HTTP 500, 502, 503 and 504 are tried again.
+      None to try again, an exception to raise; by default
+      :func:`trio_ws.process_exception`.
 
-    Raises what process_exception() returns. Wrong arguments raise as with
+    Raises what ``process_exception`` returns. Wrong arguments raise as with
     connect(), at once.
 
     **Cancellation**: nothing is left open.
@@ -194,7 +154,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
 
     def __init__(
         self,
-        uri: str,
+        uri: str | AskedURI,
         *,
         host: str | None = None,
         port: int | None = None,
@@ -205,11 +165,16 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         proxy_ssl: ssl_module.SSLContext | None = None,
         reconnect_delays: Callable[[], Iterable[float]] = backoff,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
-        **options: Unpack[ClientOptionsDict],
+        additional_headers: HeadersLike | AskedHeaders | None = None,
+        **options: Unpack[ReconnectOptionsDict],
     ) -> None:
+        asked = additional_headers if callable(additional_headers) else None
+        given = None if callable(additional_headers) else additional_headers
+        keywords = {**options, "additional_headers": given}
         self._dialer = Dialer(
             uri,
-            make_options(ClientOptions, "reconnect", options),
+            make_options(ClientOptions, "reconnect", keywords),
+            ask_headers=asked,
             host=host,
             port=port,
             local_address=local_address,
@@ -231,6 +196,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         self._waited = 0.0  # for the current attempt
         self._attempt: Attempt | None = None
         self._over = False
+        self._outage = Outage(self._dialer.logger)
 
     def __aiter__(self) -> Self:
         return self
@@ -258,6 +224,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
                 self._over = True
                 raise StopAsyncIteration
         while True:
+            self._outage.attempt()
             try:
                 opened = await self._dialer.open()
             except Exception as exc:
@@ -269,20 +236,25 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
                         raise raised from exc
                 finally:
                     del raised  # no cycle with its traceback
-                if not await self._wait(f"{type(exc).__name__}: {exc}"):
+                if not await self._wait(told(exc), exc):
                     raise
             else:
+                self._outage.over()
                 self._attempt = Attempt(opened)
                 return self._attempt
 
-    async def _wait(self, why: str) -> bool:
+    async def _wait(self, why: str, exc: Exception | None = None) -> bool:
         """Wait before the next attempt; return False if there is to be none."""
         if self._delays is None:
             self._delays = iter(self._new_delays())  # a list will do, too
         delay = next(self._delays, None)
         if delay is None:
             return False
+        if exc is not None:
+            delay = with_retry_after(delay, exc)
         self._waited += delay
-        self._dialer.logger.info("%s; next attempt in %.1f s", why, delay)
+        uri = self._dialer.uri
+        where = None if uri is None else host_port(uri.host, uri.port)
+        self._outage.wait(why, delay, where)
         await trio.sleep(delay)
         return True

@@ -51,15 +51,18 @@ def redirect_target(
 class Trail:
     """The redirects that were followed, for what goes wrong behind them."""
 
-    def __init__(self, uri: WebSocketURI) -> None:
-        self._start = self._end = uri
-        self.followed = 0
+    def __init__(self) -> None:
+        self._uris: list[WebSocketURI] = []
         self.withheld: list[str] = []  # from another origin
 
-    def add(self, target: WebSocketURI) -> None:
-        """Add a redirect that is followed."""
-        self.followed += 1
-        self._end = target
+    @property
+    def followed(self) -> int:
+        """How many there were."""
+        return max(len(self._uris) - 1, 0)
+
+    def add(self, uri: WebSocketURI, target: WebSocketURI) -> None:
+        """Add a redirect that is followed, from ``uri``."""
+        self._uris = [*(self._uris or [uri]), target]
 
     def add_note(self, exc: Exception) -> None:
         """Tell an error of redirects, if there were any."""
@@ -67,7 +70,8 @@ class Trail:
             return
         plural = "" if self.followed == 1 else "s"
         note = (
-            f"after {self.followed} redirect{plural}, from {self._start} to {self._end}"
+            f"after {self.followed} redirect{plural}, "
+            f"from {self._uris[0]} to {self._uris[-1]}"
         )
         if self.withheld:
             note += f"; not sent to another origin: {', '.join(self.withheld)}"

@@ -11,15 +11,18 @@ from .._protocol.escaping import escape, shortened
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
 from .._protocol.opcodes import CLOSE, CONT, OPCODE_NAMES
+from .._protocol.uri import without_secrets
 from .identity import AnyLogger, ConnectionLogger
 
 # Headers whose values are nobody's business.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
+_WITH_URIS = frozenset({"location", "referer"})  # whose query may be a secret
+
 
 def log_request(logger: AnyLogger, sign: str, request: Request) -> None:
     """Log a request of the opening handshake."""
-    path = shortened(request.path)
+    path = shortened(without_secrets(request.path))
     logger.debug("%s %s %s %s", sign, request.method, path, request.protocol)
     _log_headers(logger, sign, request.headers)
 
@@ -33,7 +36,10 @@ def log_response(logger: AnyLogger, sign: str, response: Response) -> None:
 def _log_headers(logger: AnyLogger, sign: str, headers: Headers) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         for name, value in headers.raw_items():
-            shown = "[secret]" if name.lower() in _SECRET else shortened(escape(value))
+            shown = "[secret]" if name.lower() in _SECRET else escape(value)
+            if name.lower() in _WITH_URIS:
+                shown = without_secrets(shown)
+            shown = shortened(shown)
             logger.debug("%s %s: %s", sign, name, shown)
 
 

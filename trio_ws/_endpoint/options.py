@@ -40,7 +40,6 @@ class OptionsDict(TypedDict, total=False):
     """Keywords that clients and servers have in common; see ``Options``."""
 
     subprotocols: Sequence[str] | None
-    additional_headers: HeadersLike | None
     open_timeout: float | None
     ping_interval: float | None
     ping_timeout: float | None

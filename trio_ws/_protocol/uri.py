@@ -323,13 +323,25 @@ def _redact(uri: str) -> str:
     """Make a URI fit to be shown, even one that can't be parsed.
 
     A password with an unescaped slash, say, ends the authority too early; so
-    all before the last "@" is left out.
+    all before the last "@" is left out. So is a query, which may be a signature.
     """
     before, at, after = uri.rpartition("@")
+    after, query, _ = after.partition("?")
+    if query:
+        after += "?***"
     if not at:
-        return escape(uri)
+        return escape(after)
     scheme = re.match(r"(?:wss?|https?|socks[45][ah]?)://", before, re.IGNORECASE)
     return escape(f"{scheme.group() if scheme else ''}***@{after}")
+
+
+def without_secrets(text: str) -> str:
+    """Leave out of any text what may be secret in URIs, also in those without a host.
+
+    Which is user information, queries and fragments.
+    """
+    text = re.sub(r"//[^\s/]*@", "//***@", text)
+    return re.sub(r"(/[^\s?#]*[?#])\S+", r"\1***", text)
 
 
 def host_port(host: str, port: int) -> str:

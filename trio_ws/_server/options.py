@@ -21,6 +21,7 @@ from .._protocol.extensions.deflate import (
     ServerPerMessageDeflateFactory,
 )
 from .._protocol.handshake.server import ServerHandshake
+from .._protocol.http.headers import HeadersLike
 from .._protocol.http.messages import Request, Response
 
 _SERVER_DEFLATE = ServerPerMessageDeflateFactory()
@@ -43,6 +44,7 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 class AcceptOptionsDict(OptionsDict, total=False):
     """Keywords of accept(); see ``ServerOptions``."""
 
+    additional_headers: HeadersLike | None
     extensions: Sequence[ServerExtensionFactory] | None
     origins: Sequence[str | re.Pattern[str] | None] | None
     select_subprotocol: SelectSubprotocol | None
