@@ -260,6 +260,20 @@ def test_tls(tmp_path: Path) -> None:
     ]
 
 
+def test_mutual_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server, client, root = (str(tmp_path / name) for name in ("s", "c", "root"))
+    authority.cert_pem.write_to_path(root)
+    for path, name in ((server, "127.0.0.1"), (client, "alice.clients.example")):
+        authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(path)
+    lines = run_example("mutual_tls.py", server, client, root)
+    assert lines == [
+        "Hello, alice.clients.example!",
+        "by TLSv1.3",
+        "refused without a certificate",
+    ]
+
+
 if sys.platform == "win32":
     STOPS = [signal.SIGINT, signal.SIGBREAK]
     # There a console sends them to all of its programs, this one among them, and Wine
@@ -330,6 +344,7 @@ def test_every_example_is_in_these_tests() -> None:
         "embedding_h11.py",
         "graceful_stop.py",
         "health_check.py",
+        "mutual_tls.py",
         "push.py",
         "reconnecting.py",
         "timeouts.py",

@@ -24,6 +24,7 @@ from ._server.routing import Router, route, unix_route
 from ._server.serve import open_server, serve, unix_serve
 from ._server.server import Server
 from ._server.statistics import ServerStatistics
+from ._transports.base import TLSInfo
 from ._version import __version__
 from .exceptions import (
     ConcurrencyError,
@@ -106,6 +107,7 @@ __all__ = [
     "ServerStatistics",
     "State",
     "StatusLineTooLong",
+    "TLSInfo",
     "TooManyHeaders",
     "WebSocketException",
     "__version__",

@@ -167,6 +167,29 @@ async def test_messages(tls: bool, proxy_tls: bool) -> None:
         assert len(proxy.heads) == 1
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_a_proxys_tls_is_not_the_websockets(secure: bool) -> None:
+    to_proxy, of_proxy = contexts()
+    ours, theirs = contexts(ssl.TLSVersion.TLSv1_2)
+    async with (
+        open_server(echo, 0, host=HOST, ssl=theirs if secure else None) as target,
+        proxying(tunnel, of_proxy) as proxy,
+        connect(
+            f"{'wss' if secure else 'ws'}://localhost:{target.port}/",
+            proxy=f"https://localhost:{proxy.port}",
+            proxy_ssl=to_proxy,
+            ssl=ours if secure else None,
+        ) as ws,
+    ):
+        if secure:
+            assert ws.ssl_object is not None
+            assert ws.ssl_object.version() == "TLSv1.2"
+        else:
+            assert ws.ssl_object is None
+        assert ws.socket is not None
+        assert ws.socket.getpeername()[1] == proxy.port
+
+
 @pytest.mark.parametrize("piece", [1, 4, 1000])
 async def test_tls_in_tls_however_it_is_cut(piece: int) -> None:
     client, server = contexts()

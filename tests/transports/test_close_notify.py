@@ -364,7 +364,7 @@ async def came_before_close_notify(transport: TLSTransport) -> bytes:
     while part := transport._below.read():
         transport._incoming.write(part)
     data = b""
-    while plain := transport.ssl_object.read(1000):
+    while plain := transport._tls.read(1000):
         data += plain
     return data
 

@@ -166,6 +166,16 @@ async def open_through(
     return transport
 
 
+class _ProxyTLS(TLSTransport):
+    """TLS with a proxy, which is not the WebSocket's own."""
+
+    __slots__ = ()
+
+    @property
+    def ssl_object(self) -> None:
+        """None: what asks for it wants to know of the server."""
+
+
 async def _with_tls(
     transport: Transport,
     proxy: ProxyURI,
@@ -176,7 +186,7 @@ async def _with_tls(
         stage.name = "reading the system's root certificates"
         context = await default_context()
     name = server_name(proxy.host)
-    tls = TLSTransport(transport, context, server_side=False, server_hostname=name)
+    tls = _ProxyTLS(transport, context, server_side=False, server_hostname=name)
     stage.name = f"TLS handshake with proxy {proxy.where}"
     await tls.do_handshake()
     return tls

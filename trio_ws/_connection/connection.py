@@ -30,6 +30,7 @@ from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connecti
 from .._protocol.http.headers import HeadersLike
 from .._protocol.http.messages import Response, plain_response
 from .._protocol.opcodes import BINARY
+from .._transports.base import TLSInfo
 from .groups import exit_code
 from .message_stream import MessageStream
 from .route import Route
@@ -91,6 +92,25 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
         With ``proxy_protocol``, that of the client.
         """
         return self._endpoint.identity.remote_address
+
+    @property
+    def ssl_object(self) -> TLSInfo | None:
+        """The WebSocket's own TLS, to ask for certificate, cipher or protocol.
+
+        None without TLS; TLS with a proxy isn't the WebSocket's. An ssl.SSLObject, or
+        the user's trio.SSLStream. It answers after the end, too. Don't read or write
+        by it.
+        """
+        return self._endpoint.transport.ssl_object
+
+    @property
+    def socket(self) -> trio.socket.SocketType | None:
+        """The socket, for its options: SO_PEERCRED, TCP_INFO and the like.
+
+        None over a stream that has none, and once it is closed. Of a StapledStream, the
+        socket that is read from. Don't read, write or close it.
+        """
+        return self._endpoint.transport.trio_socket
 
     @property
     def response(self) -> Response | None:

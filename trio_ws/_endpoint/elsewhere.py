@@ -71,7 +71,8 @@ CONNECTION = {
     "send_message": "see send()",
     "send_str": "see send()",
     "send_text": "see send()",
-    "transport": "see local_address and remote_address",
+    "stream": "see socket and ssl_object",
+    "transport": "see socket, ssl_object, local_address and remote_address",
 }
 
 # Attributes of servers.

@@ -8,9 +8,10 @@ neither lose nor tear anything, and both can be done from any task.
 from __future__ import annotations
 
 import abc
+import ssl
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
 import trio
 
@@ -45,6 +46,59 @@ def bounded(buffers: Sequence[Buffer], limit: int) -> list[Buffer]:
     return parts
 
 
+class TLSInfo(Protocol):
+    """What can be asked of TLS, in the words of :class:`ssl.SSLObject`.
+
+    It has them all, as has trio.SSLStream; read and write by neither.
+    """
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context."""
+
+    @property
+    def server_side(self) -> bool:
+        """Whether this side is TLS' server."""
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name that a client checks, and tells the server (SNI)."""
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The session of a client."""
+
+    @property
+    def session_reused(self) -> bool | None:
+        """Whether the session was one from before."""
+
+    @overload
+    def getpeercert(
+        self, binary_form: Literal[False] = False
+    ) -> dict[str, Any] | None: ...
+
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+
+    @overload
+    def getpeercert(self, binary_form: bool) -> dict[str, Any] | bytes | None: ...
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """Return the peer's certificate; None if it showed none."""
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Return the cipher, the version that defines it, and its secret bits."""
+
+    def version(self) -> str | None:
+        """Return the version of TLS."""
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol that ALPN agreed on, if any."""
+
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
+        """Return bytes that no other connection has (RFC 5929)."""
+
+
 class Transport(abc.ABC):
     """A stream of bytes both ways.
 
@@ -67,6 +121,21 @@ class Transport(abc.ABC):
 
     local_address: Any = None
     remote_address: Any = None
+
+    @property
+    def below(self) -> Transport | None:
+        """What this transport is on, if it is on another."""
+        return None
+
+    @property
+    def ssl_object(self) -> TLSInfo | None:
+        """The WebSocket's own TLS, if there is one."""
+        return None
+
+    @property
+    def trio_socket(self) -> trio.socket.SocketType | None:
+        """The socket at the bottom; None where there is none, or none any more."""
+        return None if self.below is None else self.below.trio_socket
 
     @abc.abstractmethod
     def read(self, size: int = READ_SIZE) -> bytes | None:

@@ -51,6 +51,12 @@ class SocketTransport(Transport):
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
+    @property
+    def trio_socket(self) -> trio.socket.SocketType | None:
+        if self._sock.fileno() < 0:
+            return None
+        return trio.socket.from_stdlib_socket(self._sock)
+
     def read(self, size: int = READ_SIZE) -> bytes | None:
         try:
             return self._sock.recv(size)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .base import READ_SIZE, Buffer, Transport, bounded
+from .base import READ_SIZE, Buffer, TLSInfo, Transport, bounded
 from .sockets import SocketTransport, name_of
 
 # How much is sent at once. Of a part of it nobody tells whether it has gone out,
@@ -57,6 +57,26 @@ def addresses_of(stream: object) -> tuple[Any, Any]:
     return None, None
 
 
+def _tls_in(stream: object) -> TLSInfo | None:
+    """Return the TLS of a stream, if it has any: of the half that receives first."""
+    if isinstance(stream, trio.SSLStream):
+        return cast(TLSInfo, stream)  # by __getattr__()
+    if isinstance(stream, trio.StapledStream):
+        return _tls_in(stream.receive_stream) or _tls_in(stream.send_stream)
+    return None
+
+
+def _socket_in(stream: object) -> trio.socket.SocketType | None:
+    """Return the socket of a stream, if it has any that is open; as above."""
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket if stream.socket.fileno() >= 0 else None
+    if isinstance(stream, trio.SSLStream):
+        return _socket_in(stream.transport_stream)
+    if isinstance(stream, trio.StapledStream):
+        return _socket_in(stream.receive_stream) or _socket_in(stream.send_stream)
+    return None
+
+
 class StreamTransport(Transport):
     """A stream of the user's, which is closed with the connection."""
 
@@ -86,6 +106,14 @@ class StreamTransport(Transport):
         # The one below a trio.SSLStream, which outlives it; and what waits before.
         self._socket: SocketTransport | None = None
         self._receiving: trio.CancelScope | None = None
+
+    @property
+    def ssl_object(self) -> TLSInfo | None:
+        return _tls_in(self._stream)
+
+    @property
+    def trio_socket(self) -> trio.socket.SocketType | None:
+        return _socket_in(self._stream)
 
     def read(self, size: int = READ_SIZE) -> bytes | None:
         data, self._received = self._received, None

@@ -132,7 +132,7 @@ class TLSTransport(Transport):
         return self._below
 
     @property
-    def ssl_object(self) -> ssl.SSLObject:
+    def ssl_object(self) -> ssl.SSLObject | None:
         """The TLS session, for its certificate, cipher and protocol."""
         return self._tls
 
