@@ -49,7 +49,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo env test test-only test-pure test-windows test-machines lint types \
+.PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
 	format docs conformance interop fuzz soak bench bench-quick bench-compare rivals dist clean
 
 help: ## list the targets
@@ -93,6 +93,15 @@ lint: $(READY) ## ruff: rules and format
 format: $(READY) ## let ruff format the code and fix what it can
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+# What type checkers say of a user's program: tests/test_typing.py.
+TYPING = build/typing
+$(TYPING)/.made: pyproject.toml
+	$(call new_venv,$(TYPING),pyright 'trio-typing>=0.10' trio idna)
+	$(TYPING)/bin/pyright --version  # which installs it
+	@touch $@
+
+typing: $(TYPING)/.made ## pyright and trio-typing, which tests/test_typing.py uses
 
 types: $(READY) ## mypy --strict on the package, the tests and the examples
 	$(VENV)/bin/mypy

@@ -30,7 +30,7 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"trio_ws\._.*"),
-    (r"py:.*", r"(trio|ssl|logging|socket|collections|uuid|enum)\..*"),
+    (r"py:.*", r"(trio|_?ssl|logging|socket|collections|uuid|enum)\..*"),
     (r"py:.*", r"(typing|functools|types|os)\..*"),
 ]
 

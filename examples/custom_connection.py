@@ -28,8 +28,7 @@ class PrefixConnection(ClientConnection):
         await self.send(f"{self.prefix}: {line}")
 
 
-async def chat(ws: ServerConnection) -> None:
-    assert isinstance(ws, ChatConnection)
+async def chat(ws: ChatConnection) -> None:
     async for line in ws:
         await ws.send(f"[{ws.room}] {line!s}")
 
@@ -42,7 +41,6 @@ async def main() -> None:
     ) as server:
         uri = f"ws://127.0.0.1:{server.port}/"
         async with connect(uri, create_connection=create_client) as ws:
-            assert isinstance(ws, PrefixConnection)
             await ws.send_line("hello")
             print(await ws.recv())
 

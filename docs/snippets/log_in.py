@@ -16,8 +16,7 @@ class UserConnection(ServerConnection):
     user: str
 
 
-async def log_in(ws: ServerConnection, request: Request) -> Response | None:
-    assert isinstance(ws, UserConnection)
+async def log_in(ws: UserConnection, request: Request) -> Response | None:
     user = TOKENS.get(request.headers.get("Authorization", ""))
     if user is None:
         return ws.respond(401, "Who are you?\n")
@@ -25,8 +24,7 @@ async def log_in(ws: ServerConnection, request: Request) -> Response | None:
     return None
 
 
-async def handler(ws: ServerConnection) -> None:
-    assert isinstance(ws, UserConnection)
+async def handler(ws: UserConnection) -> None:
     await ws.send(f"hello, {ws.user}")
 
 

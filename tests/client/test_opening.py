@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import trio
@@ -415,7 +415,7 @@ async def test_a_response_byte_by_byte(nursery: trio.Nursery) -> None:
 # What is accepted and still fails on this side
 
 
-def _fails(endpoint: object) -> None:
+def _fails(endpoint: object) -> NoReturn:
     raise KeyError("mine")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trio_ws import connect
-from trio_ws._client.options import ClientOptions
+from trio_ws._client.options import ClientOptions, client_handshake
 from trio_ws._protocol.extensions.deflate import ClientPerMessageDeflateFactory
 from trio_ws._protocol.uri import parse_uri
 from trio_ws._server.options import ServerOptions
@@ -34,7 +34,7 @@ def test_compression_is_offered_once(compression: str | None) -> None:
     mine: list[Any] = [ClientPerMessageDeflateFactory(client_max_window_bits=9)]
     for given in (mine, None):
         options = ClientOptions(compression=compression, extensions=given)
-        offer = options.handshake(URI).request.headers.get_all(
+        offer = client_handshake(options, URI).request.headers.get_all(
             "Sec-WebSocket-Extensions"
         )
         assert len(offer) == (given is not None or compression is not None)
@@ -43,11 +43,13 @@ def test_compression_is_offered_once(compression: str | None) -> None:
 
 
 def test_headers_that_name_the_software() -> None:
-    headers = ClientOptions().handshake(URI).request.headers
+    headers = client_handshake(ClientOptions(), URI).request.headers
     assert "trio_ws/" in headers["User-Agent"]
-    headers = ClientOptions(user_agent_header=None).handshake(URI).request.headers
+    headers = client_handshake(
+        ClientOptions(user_agent_header=None), URI
+    ).request.headers
     assert "User-Agent" not in headers
-    headers = ClientOptions(origin="https://x").handshake(URI).request.headers
+    headers = client_handshake(ClientOptions(origin="https://x"), URI).request.headers
     assert headers["Origin"] == "https://x"
 
 

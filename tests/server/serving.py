@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeGuard
 
 import pytest
 import trio
@@ -93,7 +93,7 @@ def records(caplog: pytest.LogCaptureFixture, level: int) -> list[logging.LogRec
 EXAMPLE = "https://example.com"
 
 
-def raises(*args: object) -> None:
+def raises(*args: object) -> NoReturn:
     raise RuntimeError("a bug of the hook's")
 
 

@@ -340,11 +340,11 @@ async def test_a_port_is_shared_only_with_who_shares_it() -> None:
     ) as server:
         uri = f"ws://127.0.0.1:{server.port}/"
         await connected(uri)
-        where = {"port": server.port, "host": "127.0.0.1"}
+        where: Any = {"port": server.port, "host": "127.0.0.1"}
         with pytest.raises(OSError, match="in use") as caught:
-            await trio_ws.serve(echo, **where)  # type: ignore[arg-type]
+            await trio_ws.serve(echo, **where)
         assert caught.value.__notes__ == [f"listening on 127.0.0.1:{server.port}"]
-        async with trio_ws.open_server(echo, **where, reuse_port=True):  # type: ignore[arg-type]
+        async with trio_ws.open_server(echo, **where, reuse_port=True):
             for _ in range(10):
                 await connected(uri)
 

@@ -591,8 +591,9 @@ async def test_a_connection_of_a_wrong_class_is_a_500() -> None:
     peer = RawPeer(client=True)
     await peer.ask()
     expected = "create_connection: expected it to return a ServerConnection; got str"
+    wrong: Any = lambda _: "x"  # noqa: E731
     with pytest.raises(TypeError, match=re.escape(expected)):
-        async with accept(peer.theirs, create_connection=lambda _: "x"):
+        async with accept(peer.theirs, create_connection=wrong):
             raise AssertionError("entered")
     assert (await peer.skip_response()).startswith(b"HTTP/1.1 500 ")
 

@@ -13,7 +13,7 @@ from .._connection.opener import Stage
 from .._protocol.handshake.client import ClientHandshake
 from .._protocol.http.headers import HeadersLike
 from .._protocol.uri import WebSocketURI, parse_uri
-from .options import ClientOptions
+from .options import ClientOptions, client_handshake
 
 T = TypeVar("T")
 
@@ -46,7 +46,9 @@ class Target:
         self.uri = None if callable(uri) else parse_uri(uri)
         # Made before it is needed, since it raises for wrong headers; of use for one
         # connection.
-        self._handshake: ClientHandshake | None = options.handshake(self.uri or _ANY)
+        self._handshake: ClientHandshake | None = client_handshake(
+            options, self.uri or _ANY
+        )
         self._asks = callable(uri) or headers is not None
 
     async def ask(self, stage: Stage) -> tuple[WebSocketURI, ClientOptions]:
@@ -65,13 +67,13 @@ class Target:
             options = dataclasses.replace(options, additional_headers=headers)
         assert uri is not None
         if self._asks:
-            self._handshake = options.handshake(uri)
+            self._handshake = client_handshake(options, uri)
         return uri, options
 
     def handshake(self, uri: WebSocketURI, options: ClientOptions) -> ClientHandshake:
         """Make a handshake, or return the one that was made; raise ValueError."""
         made, self._handshake = self._handshake, None
-        return made or options.handshake(uri)
+        return made or client_handshake(options, uri)
 
 
 @disable_ki_protection

@@ -8,14 +8,14 @@ from typing import Literal, NoReturn, Unpack
 
 import trio
 
-from .._connection.connection import ClientConnection
+from .._connection.connection import ClientT
 from .._connection.opener import Opened, Opener
 from .._endpoint.options import make_options
 from .dialer import Dialer
 from .options import ClientOptions, ClientOptionsDict
 
 
-class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function that it is to its users
+class connect(Opener[ClientT]):  # noqa: N801 - reads as the function that it is to its users
     """Connect to a WebSocket server: ``async with connect(uri) as ws: ...``.
 
     ``uri`` begins with ``ws://`` or ``wss://`` (RFC 6455, section 3). ``host``
@@ -71,10 +71,10 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         stream: trio.abc.Stream | None = None,
         proxy: str | Literal[True] | None = True,
         proxy_ssl: ssl_module.SSLContext | None = None,
-        **options: Unpack[ClientOptionsDict],
+        **options: Unpack[ClientOptionsDict[ClientT]],
     ) -> None:
         super().__init__()
-        self._dialer = Dialer(
+        self._dialer: Dialer[ClientT] = Dialer(
             uri,
             make_options(ClientOptions, "connect", options),
             host=host,
@@ -87,7 +87,7 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
             proxy_ssl=proxy_ssl,
         )
 
-    async def _open(self) -> Opened[ClientConnection]:
+    async def _open(self) -> Opened[ClientT]:
         return await self._dialer.open()
 
     # What websockets and trio users may try, with what to write instead.
@@ -105,7 +105,7 @@ class connect(Opener[ClientConnection]):  # noqa: N801 - reads as the function t
         )
 
 
-class unix_connect(connect):  # noqa: N801 - reads as the function that it is
+class unix_connect(connect[ClientT]):  # noqa: N801 - reads as the function that it is
     """Connect over a Unix socket: ``async with unix_connect(path) as ws: ...``.
 
     ``path`` may be an abstract name, which begins with NUL (Linux, unix(7)).
@@ -124,12 +124,12 @@ class unix_connect(connect):  # noqa: N801 - reads as the function that it is
         *,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
-        **options: Unpack[ClientOptionsDict],
+        **options: Unpack[ClientOptionsDict[ClientT]],
     ) -> None:
         Opener.__init__(self)
         if uri is None:
             uri = "ws://localhost/" if ssl is None else "wss://localhost/"
-        self._dialer = Dialer(
+        self._dialer: Dialer[ClientT] = Dialer(
             uri,
             make_options(ClientOptions, "unix_connect", options),
             ssl=ssl,

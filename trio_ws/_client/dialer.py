@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 import ssl as ssl_module
-from typing import Literal
+from typing import Generic, Literal, cast
 
 import trio
 
-from .._connection.connection import ClientConnection
+from .._connection.connection import ClientConnection, ClientT
 from .._connection.opener import Opened, Stage
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.options import check_port, checked_host
@@ -28,7 +28,7 @@ from .tcp import open_tcp
 from .tls import default_context, server_name
 
 
-class Dialer:
+class Dialer(Generic[ClientT]):
     """Opens connections to one URI; the arguments are those of connect().
 
     ``path`` is that of a Unix socket. ``uri`` may be a function that is asked each
@@ -102,7 +102,7 @@ class Dialer:
             if given is not None:
                 raise ValueError(f"stream: expected no {name} with it")
 
-    async def open(self) -> Opened[ClientConnection]:
+    async def open(self) -> Opened[ClientT]:
         """Open a connection: everything but its scope.
 
         Raises what entering connect() raises. **Cancellation**: nothing is left open.
@@ -112,7 +112,9 @@ class Dialer:
             with trio.move_on_after(self._options.open_seconds):
                 uri, options = await self._target.ask(stage)
                 self._check_tls(uri)
-                return await self._follow(uri, options, stage, trail)
+                opened = await self._follow(uri, options, stage, trail)
+                # Which create_connection makes, if there is one.
+                return cast("Opened[ClientT]", opened)
             raise self._options.open_timed_out(stage.name)
         except Exception as exc:
             if not isinstance(exc, OpenTimeoutError):

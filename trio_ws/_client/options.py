@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic
 
+from .._connection.connection import ClientT
 from .._endpoint.options import USER_AGENT, Options, OptionsDict, factories_of
 from .._protocol.extensions.base import ClientExtensionFactory
 from .._protocol.extensions.deflate import (
@@ -18,15 +20,16 @@ from .._protocol.uri import WebSocketURI
 _CLIENT_DEFLATE = ClientPerMessageDeflateFactory()
 
 
-class ReconnectOptionsDict(OptionsDict, total=False):
+class ReconnectOptionsDict(OptionsDict, Generic[ClientT], total=False):
     """Keywords of reconnect(); see ``ClientOptions``."""
 
+    create_connection: Callable[..., ClientT] | None
     extensions: Sequence[ClientExtensionFactory] | None
     origin: str | None
     user_agent_header: str | None
 
 
-class ClientOptionsDict(ReconnectOptionsDict, total=False):
+class ClientOptionsDict(ReconnectOptionsDict[ClientT], total=False):
     """Keywords of connect() and unix_connect(); see ``ClientOptions``."""
 
     additional_headers: HeadersLike | None
@@ -46,14 +49,17 @@ class ClientOptions(Options):
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
 
-    def handshake(self, uri: WebSocketURI) -> ClientHandshake:
-        """Make a handshake; raise ValueError for headers that can't be sent."""
-        return ClientHandshake(
-            uri,
-            subprotocols=self.subprotocols,
-            additional_headers=self.additional_headers,
-            user_agent_header=self.user_agent_header,
-            origin=self.origin,
-            extensions=factories_of(self.extensions, self.compression, _CLIENT_DEFLATE),
-            limits=self.limits,
-        )
+
+def client_handshake(options: ClientOptions, uri: WebSocketURI) -> ClientHandshake:
+    """Make a handshake; raise ValueError for headers that can't be sent."""
+    return ClientHandshake(
+        uri,
+        subprotocols=options.subprotocols,
+        additional_headers=options.additional_headers,
+        user_agent_header=options.user_agent_header,
+        origin=options.origin,
+        extensions=factories_of(
+            options.extensions, options.compression, _CLIENT_DEFLATE
+        ),
+        limits=options.limits,
+    )

@@ -11,15 +11,15 @@ import ssl as ssl_module
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, Unpack, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ClientConnection
+from .._connection.connection import ClientConnection, ClientT
 from .._connection.groups import aexit, finish_aexit, wrong_task
-from .._connection.opener import Opened
 from .._connection.scope import ConnectionScope
+from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed
 from .._endpoint.options import check_function, make_options
 from .._protocol.http.headers import HeadersLike
@@ -30,7 +30,7 @@ from .options import ClientOptions, ReconnectOptionsDict
 from .retrying import Outage, backoff, process_exception, told, with_retry_after
 
 
-class Attempt:
+class Attempt(Generic[ClientT]):
     """An open connection that has no scope yet: ``async with attempt as ws: ...``.
 
     Leaving the block swallows this connection's ConnectionClosed, told to the
@@ -39,16 +39,17 @@ class Attempt:
     **Cancellation** as with connect().
     """
 
-    def __init__(self, opened: Opened[ClientConnection]) -> None:
-        self._connection, self._endpoint = opened
+    def __init__(self, connection: ClientT, endpoint: Any) -> None:
+        self._connection = connection
+        self._endpoint = cast("Endpoint", endpoint)
         self._scope: ConnectionScope | None = None
         self._opened_at = trio.current_time()
         self._done = False
-        self.lasted = 0.0  # seconds
-        self.why = "attempt not used"  # it ended
+        self.lasted: float = 0.0  # seconds
+        self.why: str = "attempt not used"  # it ended
 
     @enable_ki_protection
-    async def __aenter__(self) -> ClientConnection:
+    async def __aenter__(self) -> ClientT:
         if self._scope is not None or self._done:
             raise RuntimeError("an attempt can be entered once")
         self._scope = ConnectionScope(self._connection, self._endpoint)
@@ -117,7 +118,7 @@ class Attempt:
             self._endpoint.discard()
 
 
-class reconnect:  # noqa: N801 - reads as the function that it is to its users
+class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it is to its users
     """Connect, and connect again: ``async for attempt in reconnect(uri): ...``.
 
     ::
@@ -166,12 +167,12 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         reconnect_delays: Callable[[], Iterable[float]] = backoff,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         additional_headers: HeadersLike | AskedHeaders | None = None,
-        **options: Unpack[ReconnectOptionsDict],
+        **options: Unpack[ReconnectOptionsDict[ClientT]],
     ) -> None:
         asked = additional_headers if callable(additional_headers) else None
         given = None if callable(additional_headers) else additional_headers
         keywords = {**options, "additional_headers": given}
-        self._dialer = Dialer(
+        self._dialer: Dialer[ClientT] = Dialer(
             uri,
             make_options(ClientOptions, "reconnect", keywords),
             ask_headers=asked,
@@ -194,7 +195,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
         self._process_exception = process_exception
         self._delays: Iterator[float] | None = None
         self._waited = 0.0  # for the current attempt
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt[ClientT] | None = None
         self._over = False
         self._outage = Outage(self._dialer.logger)
 
@@ -210,7 +211,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
     __aexit__ = None  # which isn't looked for without the other
 
     @enable_ki_protection
-    async def __anext__(self) -> Attempt:
+    async def __anext__(self) -> Attempt[ClientT]:
         """Open the next connection. **Cancellation**: nothing is left open."""
         if self._over:
             raise StopAsyncIteration
@@ -240,7 +241,7 @@ class reconnect:  # noqa: N801 - reads as the function that it is to its users
                     raise
             else:
                 self._outage.over()
-                self._attempt = Attempt(opened)
+                self._attempt = Attempt(*opened)
                 return self._attempt
 
     async def _wait(self, why: str, exc: Exception | None = None) -> bool:

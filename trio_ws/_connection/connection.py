@@ -13,7 +13,7 @@ from collections.abc import (
     Iterable,
 )
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
@@ -28,7 +28,7 @@ from .._endpoint.reader import PAUSED
 from .._endpoint.statistics import ConnectionStatistics, statistics_of
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
 from .._protocol.http.headers import HeadersLike
-from .._protocol.http.messages import Response, plain_response
+from .._protocol.http.messages import Request, Response, plain_response
 from .._protocol.opcodes import BINARY
 from .._transports.base import TLSInfo
 from .groups import exit_code
@@ -50,15 +50,15 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
 
     nursery: trio.Nursery
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.request = endpoint.request
-        self._endpoint = endpoint
-        self._engine = endpoint.engine
-        self._reader = endpoint.reader
-        self._receiver = endpoint.receiver
-        self._sender = endpoint.sender
+    def __init__(self, endpoint: Any) -> None:
+        self._endpoint = cast("Endpoint", endpoint)  # which isn't for users
+        self.request: Request = self._endpoint.request
+        self._engine = self._endpoint.engine
+        self._reader = self._endpoint.reader
+        self._receiver = self._endpoint.receiver
+        self._sender = self._endpoint.sender
         self._budget = current_budget()
-        endpoint.identity.belongs_to(self)
+        self._endpoint.identity.belongs_to(self)
 
     # -- Facts ---------------------------------------------------------------
 
@@ -464,3 +464,19 @@ class ServerConnection(Connection):
         can't be sent; TypeError.
         """
         return plain_response(status, body, content_type, headers)
+
+
+# What create_connection makes, by default these. Python has that default from 3.13 on;
+# type checkers know it in any.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    ClientT = TypeVarWithDefault(
+        "ClientT", bound=ClientConnection, default=ClientConnection
+    )
+    ServerT = TypeVarWithDefault(
+        "ServerT", bound=ServerConnection, default=ServerConnection
+    )
+else:
+    ClientT = TypeVar("ClientT", bound=ClientConnection)
+    ServerT = TypeVar("ServerT", bound=ServerConnection)

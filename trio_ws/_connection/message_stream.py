@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import AsyncIterator
-from typing import Self
+from typing import Any, Self, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -18,9 +18,9 @@ from .._endpoint.receiver import Receiver, StreamToken
 class MessageStream(AsyncIterator[str | bytes]):
     """The pieces of one message; see :meth:`Connection.recv_streaming`."""
 
-    def __init__(self, receiver: Receiver, decode: bool | None) -> None:
+    def __init__(self, receiver: Any, decode: bool | None) -> None:
         self._token: StreamToken | None = None  # first, for __del__()
-        self._receiver = receiver
+        self._receiver = cast("Receiver", receiver)
         self._budget = current_budget()
         self._decode = decode
         self._done = False

@@ -51,7 +51,6 @@ class OptionsDict(TypedDict, total=False):
     write_limit: int
     compression: str | None
     logger: logging.Logger | None
-    create_connection: Callable[..., Any] | None
     limits: Limits
 
 

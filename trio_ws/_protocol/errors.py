@@ -6,6 +6,8 @@ They live here, below everything that does I/O, and are re-exported by
 
 from __future__ import annotations
 
+from typing import Any
+
 from .http.messages import Response
 
 
@@ -154,7 +156,8 @@ class InvalidHeaderFormat(InvalidHeader):
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
         super().__init__(name, f"""{error} at {pos} in {header or "''"}""")
-        self.args = (name, error, header, pos)  # to be copied and pickled
+        self.args: tuple[Any, ...]  # to be copied and pickled
+        self.args = (name, error, header, pos)
 
 
 class InvalidHeaderValue(InvalidHeader):
@@ -166,7 +169,7 @@ class InvalidOrigin(InvalidHeader):
 
     def __init__(self, origin: str | None) -> None:
         super().__init__("Origin", origin)
-        self.args = (origin,)
+        self.args: tuple[Any, ...] = (origin,)
 
 
 class InvalidUpgrade(InvalidHeader):

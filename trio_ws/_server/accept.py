@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from typing import Unpack
+from collections.abc import Callable
+from typing import Any, Unpack, cast, overload
 
 import trio
 
-from .._connection.connection import ServerConnection
+from .._connection.connection import ServerConnection, ServerT
 from .._connection.opener import Opened, Opener
 from .._endpoint.identity import Identity
 from .._endpoint.options import make_options
@@ -63,7 +64,7 @@ def _bytes_of(
         raise type(exc)(f"request: {exc}") from None
 
 
-class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function that it is to its users
+class accept(Opener[ServerT]):  # noqa: N801 - reads as the function that it is to its users
     """Be the server on a stream of yours: ``async with accept(stream) as ws: ...``.
 
     ``stream`` is any trio.abc.Stream, which is closed with the connection; a
@@ -78,6 +79,19 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
     Leaving is as with connect(). **Cancellation** as with connect().
     """
 
+    @overload
+    def __init__(
+        self: accept[ServerConnection],
+        stream: trio.abc.Stream,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        request: Request | None = None,
+        leftover: bytes = b"",
+        create_connection: None = None,
+        **options: Unpack[AcceptOptionsDict[ServerConnection]],
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
         stream: trio.abc.Stream,
@@ -85,7 +99,19 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
         ssl: ssl_module.SSLContext | None = None,
         request: Request | None = None,
         leftover: bytes = b"",
-        **options: Unpack[AcceptOptionsDict],
+        create_connection: Callable[..., ServerT],
+        **options: Unpack[AcceptOptionsDict[ServerT]],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        request: Request | None = None,
+        leftover: bytes = b"",
+        create_connection: Callable[..., Any] | None = None,
+        **options: Unpack[AcceptOptionsDict[Any]],
     ) -> None:
         super().__init__()
         check_context(ssl, server_side=True)
@@ -95,13 +121,15 @@ class accept(Opener[ServerConnection]):  # noqa: N801 - reads as the function th
             if name in options:
                 raise TypeError(f"{name}: accept() is for one connection; see serve()")
         self._received = _bytes_of(request, leftover, ssl)
-        self._options = make_options(ServerOptions, "accept", options)
+        keywords = {**options, "create_connection": create_connection}
+        self._options = make_options(ServerOptions, "accept", keywords)
         if request is not None and self._options.proxy_protocol:
             raise ValueError("proxy_protocol: expected none with a request")
         self._stream = stream
         self._ssl = ssl
 
-    async def _open(self) -> Opened[ServerConnection]:
-        return await open_on_stream(
+    async def _open(self) -> Opened[ServerT]:
+        opened = await open_on_stream(
             self._stream, self._ssl, self._options, self._received
         )
+        return cast("Opened[ServerT]", opened)  # as create_connection makes them

@@ -24,7 +24,7 @@ from .._transports.base import Transport, read_some, write_all
 from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
 from .hooks import FAILED, NO_TLS, SLOW_HOOK, SLOW_REQUEST, answer
-from .options import ServerOptions
+from .options import ServerOptions, server_handshake
 
 # How long a client that was refused is listened to, so that it gets the answer
 # before a reset.
@@ -106,7 +106,7 @@ class Opening:
         self._logger = identity.log
         self._guest = guest or Guest()
         self._received = received
-        self._handshake = options.handshake()
+        self._handshake = server_handshake(options)
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
         self._has_begun = False  # the request

@@ -6,8 +6,9 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
+from typing import Any, Generic
 
-from .._connection.connection import ServerConnection
+from .._connection.connection import ServerConnection, ServerT
 from .._endpoint.options import (
     USER_AGENT,
     Options,
@@ -27,34 +28,37 @@ from .._protocol.http.messages import Request, Response
 _SERVER_DEFLATE = ServerPerMessageDeflateFactory()
 
 
+Handler = Callable[[ServerT], Awaitable[object]]
+
+
 ProcessRequest = Callable[
-    ["ServerConnection", Request], Awaitable[Response | None] | Response | None
+    [ServerT, Request], Awaitable[Response | None] | Response | None
 ]
 
 
 ProcessResponse = Callable[
-    ["ServerConnection", Request, Response],
+    [ServerT, Request, Response],
     Awaitable[Response | None] | Response | None,
 ]
 
 
-SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
+SelectSubprotocol = Callable[[ServerT, Sequence[str]], str | None]
 
 
-class AcceptOptionsDict(OptionsDict, total=False):
+class AcceptOptionsDict(OptionsDict, Generic[ServerT], total=False):
     """Keywords of accept(); see ``ServerOptions``."""
 
     additional_headers: HeadersLike | None
     extensions: Sequence[ServerExtensionFactory] | None
     origins: Sequence[str | re.Pattern[str] | None] | None
-    select_subprotocol: SelectSubprotocol | None
-    process_request: ProcessRequest | None
-    process_response: ProcessResponse | None
+    select_subprotocol: SelectSubprotocol[ServerT] | None
+    process_request: ProcessRequest[ServerT] | None
+    process_response: ProcessResponse[ServerT] | None
     server_header: str | None
     proxy_protocol: bool
 
 
-class ServerOptionsDict(AcceptOptionsDict, total=False):
+class ServeOptionsDict(AcceptOptionsDict[ServerT], Generic[ServerT], total=False):
     """Keywords of serve(), open_server() and the like; see ``ServerOptions``."""
 
     max_connections: int | None
@@ -63,9 +67,13 @@ class ServerOptionsDict(AcceptOptionsDict, total=False):
 
 
 # What one connection doesn't have.
-OF_A_SERVER = tuple(
-    ServerOptionsDict.__annotations__.keys() - AcceptOptionsDict.__annotations__.keys()
-)
+OF_A_SERVER = ("max_connections", "max_connections_per_ip", "max_handshakes")
+
+
+class ServerOptionsDict(AcceptOptionsDict[Any], total=False):
+    """Those of accept(), with the one that decides what the hooks are given."""
+
+    create_connection: Callable[..., ServerConnection] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +115,9 @@ class ServerOptions(Options):
 
     extensions: Sequence[ServerExtensionFactory] | None = None
     origins: Sequence[str | re.Pattern[str] | None] | None = None
-    select_subprotocol: SelectSubprotocol | None = None
-    process_request: ProcessRequest | None = None
-    process_response: ProcessResponse | None = None
+    select_subprotocol: SelectSubprotocol[Any] | None = None
+    process_request: ProcessRequest[Any] | None = None
+    process_response: ProcessResponse[Any] | None = None
     server_header: str | None = USER_AGENT
     proxy_protocol: bool = False
     max_connections: int | None = None
@@ -132,19 +140,22 @@ class ServerOptions(Options):
             )
         for name in OF_A_SERVER:
             check_size(name, getattr(self, name), least=1, none=True)
-        self.handshake()
+        server_handshake(self)
 
-    def handshake(self) -> ServerHandshake:
-        """Make a handshake; raise ValueError for headers that can't be sent."""
-        return ServerHandshake(
-            plain=self.process_request is not None,
-            limits=self.limits,
-            subprotocols=self.subprotocols,
-            additional_headers=self.additional_headers,
-            server_header=self.server_header,
-            origins=self.origins,
-            extensions=factories_of(self.extensions, self.compression, _SERVER_DEFLATE),
-        )
+
+def server_handshake(options: ServerOptions) -> ServerHandshake:
+    """Make a handshake; raise ValueError for headers that can't be sent."""
+    return ServerHandshake(
+        plain=options.process_request is not None,
+        limits=options.limits,
+        subprotocols=options.subprotocols,
+        additional_headers=options.additional_headers,
+        server_header=options.server_header,
+        origins=options.origins,
+        extensions=factories_of(
+            options.extensions, options.compression, _SERVER_DEFLATE
+        ),
+    )
 
 
 def _check_origins(origins: object) -> None:

@@ -5,27 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NoReturn, Unpack
+from typing import Any, NoReturn, Unpack, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._connection.connection import ServerConnection, ServerT
 from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
 from .._endpoint.options import make_options
 from .acceptor import AnyListener
 from .hints import hinted, hinted_init
 from .listening import ListenSpec, open_unix, remove_unix
-from .options import ServerOptions, ServerOptionsDict
+from .options import AcceptOptionsDict, Handler, ServerOptions
 from .server import Server, check_server, run_server
-from .sessions import Handler
 
 
-@hinted
-@enable_ki_protection
+@overload
 async def serve(
-    handler: Handler,
+    handler: Handler[ServerConnection],
     port: int | None = None,
     *,
     host: str | None = None,
@@ -35,7 +34,43 @@ async def serve(
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[ServerOptionsDict],
+    create_connection: None = None,
+    **options: Unpack[AcceptOptionsDict[ServerConnection]],
+) -> None: ...
+
+
+@overload
+async def serve(
+    handler: Handler[ServerT],
+    port: int | None = None,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., ServerT],
+    **options: Unpack[AcceptOptionsDict[ServerT]],
+) -> None: ...
+
+
+@hinted
+@enable_ki_protection
+async def serve(
+    handler: Handler[Any],
+    port: int | None = None,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., Any] | None = None,
+    **options: Unpack[AcceptOptionsDict[Any]],
 ) -> None:
     """Serve WebSocket connections until cancelled or closed.
 
@@ -61,14 +96,14 @@ async def serve(
     """
     check_server(handler, ssl)
     spec = ListenSpec(port, host, backlog, reuse_port, listeners)
-    made = make_options(ServerOptions, "serve", options)
+    keywords = {**options, "create_connection": create_connection}
+    made = make_options(ServerOptions, "serve", keywords)
     await run_server(handler, spec, ssl, made, handler_nursery, task_status)
 
 
-@hinted
-@enable_ki_protection
+@overload
 async def unix_serve(
-    handler: Handler,
+    handler: Handler[ServerConnection],
     path: str | os.PathLike[str],
     *,
     mode: int | None = None,
@@ -76,7 +111,39 @@ async def unix_serve(
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[ServerOptionsDict],
+    create_connection: None = None,
+    **options: Unpack[AcceptOptionsDict[ServerConnection]],
+) -> None: ...
+
+
+@overload
+async def unix_serve(
+    handler: Handler[ServerT],
+    path: str | os.PathLike[str],
+    *,
+    mode: int | None = None,
+    backlog: int | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., ServerT],
+    **options: Unpack[AcceptOptionsDict[ServerT]],
+) -> None: ...
+
+
+@hinted
+@enable_ki_protection
+async def unix_serve(
+    handler: Handler[Any],
+    path: str | os.PathLike[str],
+    *,
+    mode: int | None = None,
+    backlog: int | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., Any] | None = None,
+    **options: Unpack[AcceptOptionsDict[Any]],
 ) -> None:
     """Serve on a Unix socket; otherwise as serve().
 
@@ -90,7 +157,8 @@ async def unix_serve(
     **Cancellation** as of serve().
     """
     check_server(handler, ssl)
-    made = make_options(ServerOptions, "unix_serve", options)
+    keywords = {**options, "create_connection": create_connection}
+    made = make_options(ServerOptions, "unix_serve", keywords)
     path = os.fspath(path)
     # Wherever the process goes.
     absolute = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
@@ -114,10 +182,10 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
     **Cancellation**: as of serve().
     """
 
-    @hinted_init
+    @overload
     def __init__(
         self,
-        handler: Handler,
+        handler: Handler[ServerConnection],
         port: int | None = None,
         *,
         host: str | None = None,
@@ -125,11 +193,43 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         reuse_port: bool = False,
         listeners: Sequence[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
-        **options: Unpack[ServerOptionsDict],
+        create_connection: None = None,
+        **options: Unpack[AcceptOptionsDict[ServerConnection]],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        handler: Handler[ServerT],
+        port: int | None = None,
+        *,
+        host: str | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        create_connection: Callable[..., ServerT],
+        **options: Unpack[AcceptOptionsDict[ServerT]],
+    ) -> None: ...
+
+    @hinted_init
+    def __init__(
+        self,
+        handler: Handler[Any],
+        port: int | None = None,
+        *,
+        host: str | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        create_connection: Callable[..., Any] | None = None,
+        **options: Unpack[AcceptOptionsDict[Any]],
     ) -> None:
         check_server(handler, ssl)
         spec = ListenSpec(port, host, backlog, reuse_port, listeners)
-        made = make_options(ServerOptions, "open_server", options)
+        keywords = {**options, "create_connection": create_connection}
+        made = make_options(ServerOptions, "open_server", keywords)
         self._arguments = (handler, spec, ssl, made)
         self._entered = False
         self._scope = trio.CancelScope()  # of the server, not of the block

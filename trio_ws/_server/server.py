@@ -22,8 +22,8 @@ from .._protocol.closing import close_payload
 from .._transports.make import check_context
 from .acceptor import Acceptor, close_listeners
 from .listening import ListenSpec
-from .options import ServerOptions
-from .sessions import Handler, Sessions
+from .options import Handler, ServerOptions
+from .sessions import Sessions
 from .statistics import ServerStatistics
 
 
@@ -32,14 +32,14 @@ class Server(Hinting, elsewhere=SERVER):
 
     def __init__(
         self,
-        acceptor: Acceptor,
-        sessions: Sessions,
+        acceptor: Any,
+        sessions: Any,
         done: trio.Event,
         logger: logging.Logger,
     ) -> None:
-        self.logger = logger
-        self._acceptor = acceptor
-        self._sessions = sessions
+        self.logger: logging.Logger = logger
+        self._acceptor: Acceptor = acceptor
+        self._sessions: Sessions = sessions
         self._done = done
         self._port = _port_of(acceptor.addresses)  # known also once they are closed
         self._budget = current_budget()
@@ -149,7 +149,7 @@ def check_server(handler: object, context: object) -> None:
 
 @enable_ki_protection
 async def run_server(
-    handler: Handler,
+    handler: Handler[Any],
     spec: ListenSpec,
     context: ssl_module.SSLContext | None,
     options: ServerOptions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Set
 from typing import Any
 
 import trio
@@ -25,13 +25,11 @@ from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
 from .admission import Admission, Ticket
 from .opening import Accepted, Guest, Opening, Rejected, take_accepted
-from .options import ServerOptions
+from .options import Handler, ServerOptions
 from .statistics import ServerStatistics, Tally
 
 # So many close frames are sent in one turn of the loop.
 _AT_ONCE = 256
-
-Handler = Callable[[ServerConnection], Awaitable[object]]
 
 
 class Session(Guest):
@@ -100,7 +98,7 @@ class Sessions:
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Handler[Any],
         context: ssl_module.SSLContext | None,
         options: ServerOptions,
         logger: logging.Logger,

@@ -170,7 +170,7 @@ class PerMessageDeflate(Extension):
         self._settings = compress_settings
         self._inflater: Any = None
         self._deflater: Any = None
-        self.decoding = False  # in the middle of a compressed message
+        self.decoding: bool = False  # in the middle of a compressed message
         self._ends = 0  # of deflate streams in that message
         self._fed = False  # with bytes of it since it began, or since such an end
         self._encoding = False
