@@ -473,3 +473,14 @@ async def test_over_sockets_that_is_no_reset() -> None:
             ):
                 raise AssertionError("entered")
     assert codes == [1011]
+
+
+async def test_a_stream_that_is_closed_before_anything_is_done() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        stream = await trio.open_tcp_stream(*listener.socket.getsockname()[:2])
+    await stream.aclose()
+    with pytest.raises(trio.ClosedResourceError) as caught:
+        async with connect("ws://testing/", stream=stream):
+            raise AssertionError("entered")
+    assert not hasattr(caught.value, "__notes__")

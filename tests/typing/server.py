@@ -12,6 +12,7 @@ from trio_ws import (
     ClientConnection,
     Request,
     Response,
+    Server,
     ServerConnection,
     accept,
     open_server,
@@ -76,11 +77,14 @@ async def good() -> None:
     await unix_serve(any_handler, "path")
     await unix_serve(my_handler, "path", create_connection=room)
     async with open_server(any_handler, 1, process_request=any_request) as server:
-        assert_type(server.port, int)
+        assert_type(server, Server)
+        assert_type([*server.connections], list[ServerConnection])
     async with open_server(
         my_handler, 1, create_connection=Mine, process_request=my_request
-    ):
-        pass
+    ) as mine:
+        assert_type(mine, Server[Mine])
+        for ws in mine.connections:
+            assert_type(ws.room, str)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, any_handler, 1)
         nursery.start_soon(functools.partial(serve, any_handler, 1))
@@ -116,5 +120,12 @@ async def accepting(stream: trio.abc.Stream) -> None:
     accept(stream, create_connection=Yours, process_request=my_request)  # E: misc, reportArgumentType
 
 
+# Without arguments, it is what they are without create_connection.
+
+
 def block(stream: trio.abc.Stream) -> accept:
     return accept(stream)
+
+
+def serving(server: Server) -> open_server:
+    return open_server(any_handler, server.port)

@@ -117,7 +117,7 @@ class Dialer(Generic[ClientT]):
                 return cast("Opened[ClientT]", opened)
             raise self._options.open_timed_out(stage.name)
         except Exception as exc:
-            if not isinstance(exc, OpenTimeoutError):
+            if stage.name and not isinstance(exc, OpenTimeoutError):
                 exc.add_note(stage.name)
             trail.add_note(exc)
             raise

@@ -7,7 +7,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Unpack, overload
+from typing import Any, Generic, NoReturn, Unpack, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -50,7 +50,7 @@ async def serve(
     listeners: Sequence[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
     **options: Unpack[AcceptOptionsDict[ServerT]],
 ) -> None: ...
@@ -68,7 +68,7 @@ async def serve(
     listeners: Sequence[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., Any] | None = None,
     **options: Unpack[AcceptOptionsDict[Any]],
 ) -> None:
@@ -125,7 +125,7 @@ async def unix_serve(
     backlog: int | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
     **options: Unpack[AcceptOptionsDict[ServerT]],
 ) -> None: ...
@@ -141,7 +141,7 @@ async def unix_serve(
     backlog: int | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., Any] | None = None,
     **options: Unpack[AcceptOptionsDict[Any]],
 ) -> None:
@@ -172,7 +172,7 @@ async def unix_serve(
             remove_unix(absolute, known)
 
 
-class open_server:  # noqa: N801 - reads as the function that it is to its users
+class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that it is to its users
     """Serve while a block runs: ``async with open_server(handler, 8765) as server:``.
 
     The arguments, and what they raise, are those of serve(), but for
@@ -184,7 +184,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
 
     @overload
     def __init__(
-        self,
+        self: open_server[ServerConnection],
         handler: Handler[ServerConnection],
         port: int | None = None,
         *,
@@ -242,7 +242,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         )
 
     @enable_ki_protection
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Server[ServerT]:
         if self._entered:
             raise RuntimeError("open_server() can be entered once; call it again")
         self._entered = True
@@ -250,7 +250,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         self._manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery = await self._manager.__aenter__()
         try:
-            server: Server = await self._nursery.start(self._serve)
+            server: Server[ServerT] = await self._nursery.start(self._serve)
         except BaseException as exc:
             await leave_nursery(self._manager, self._nursery, exc)
             raise
@@ -258,7 +258,7 @@ class open_server:  # noqa: N801 - reads as the function that it is to its users
         self._task = task
         return server
 
-    async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
+    async def _serve(self, task_status: trio.TaskStatus[Server[Any]]) -> None:
         with self._scope:
             await run_server(*self._arguments, task_status=task_status)
 

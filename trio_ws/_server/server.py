@@ -7,12 +7,12 @@ import ssl as ssl_module
 from collections.abc import Iterable, Set
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Generic, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ServerConnection
+from .._connection.connection import ServerT
 from .._connection.groups import run_in_nursery
 from .._endpoint.budget import check_run, current_budget
 from .._endpoint.elsewhere import SERVER, Hinting
@@ -27,7 +27,7 @@ from .sessions import Sessions
 from .statistics import ServerStatistics
 
 
-class Server(Hinting, elsewhere=SERVER):
+class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
     """A server that runs; made by serve() and open_server()."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Server(Hinting, elsewhere=SERVER):
         self._budget = current_budget()
 
     @property
-    def connections(self) -> Set[ServerConnection]:
+    def connections(self) -> Set[ServerT]:
         """The connections that are open now, the oldest first."""
-        return self._sessions.connections
+        return cast("Set[ServerT]", self._sessions.connections)
 
     @property
     def sockets(self) -> tuple[trio.socket.SocketType, ...]:
@@ -154,7 +154,7 @@ async def run_server(
     context: ssl_module.SSLContext | None,
     options: ServerOptions,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen, and serve until cancelled or closed; the arguments are those of serve().
 
@@ -167,7 +167,11 @@ async def run_server(
         sessions = Sessions(handler, context, options, logger, poller)
         acceptor = Acceptor(listeners, logger, sessions.admission)
         done = trio.Event()
+<<<<<<< HEAD
         server = sessions.server = Server(acceptor, sessions, done, logger)
+=======
+        server: Server[Any] = Server(acceptor, sessions, done, logger)
+>>>>>>> 1374b69 (Type a server's connections, too)
 
         async def serve(nursery: trio.Nursery) -> None:
             await acceptor.run(
