@@ -24,7 +24,7 @@ from trio_ws import (
 )
 from trio_ws.testing import open_pair
 
-CHANGES = {"compression": None, "ping_interval": None}
+CHANGES: dict[str, Any] = {"compression": None, "ping_interval": None}
 
 
 async def test_a_connection(autojump_clock: MockClock) -> None:
@@ -119,7 +119,7 @@ async def test_a_server(autojump_clock: MockClock) -> None:
         echo,
         listeners=[listener],
         process_request=hook,
-        **CHANGES,  # type: ignore[arg-type]
+        **CHANGES,
     ) as server:
         assert kept(server) == {}
         slow = listener.connect()

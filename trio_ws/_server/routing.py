@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Literal, Unpack
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import trio
@@ -16,7 +16,7 @@ from .._connection.route import Route
 from .._endpoint.options import check_function
 from .._protocol.http.messages import Request, Response
 from .acceptor import AnyListener
-from .options import ServerOptionsDict
+from .options import ServeOptionsDict
 from .serve import serve, unix_serve
 from .server import Server
 
@@ -135,7 +135,7 @@ def _make_router(
     server_name: str | None,
     url_scheme: Scheme | None,
     ssl: ssl_module.SSLContext | None,
-    options: ServerOptionsDict,
+    options: ServeOptionsDict[Any],
 ) -> Router:
     """Make the router and, in the options, a hook that asks the user's before."""
     scheme: Scheme = "ws" if ssl is None else "wss"
@@ -172,8 +172,9 @@ async def route(
     listeners: Sequence[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[ServerOptionsDict],
+    task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **options: Unpack[ServeOptionsDict[Any]],
 ) -> None:
     """Serve with a handler for each path; otherwise as serve().
 
@@ -196,6 +197,7 @@ async def route(
         ssl=ssl,
         handler_nursery=handler_nursery,
         task_status=task_status,
+        create_connection=cast(Any, create_connection),
         **options,
     )
 
@@ -210,8 +212,9 @@ async def unix_route(
     backlog: int | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[ServerOptionsDict],
+    task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **options: Unpack[ServeOptionsDict[Any]],
 ) -> None:
     """Serve on a Unix socket with a handler for each path: unix_serve() and route().
 
@@ -226,5 +229,6 @@ async def unix_route(
         ssl=ssl,
         handler_nursery=handler_nursery,
         task_status=task_status,
+        create_connection=cast(Any, create_connection),
         **options,
     )

@@ -18,7 +18,7 @@ from .._endpoint.options import make_options
 from .acceptor import AnyListener
 from .hints import hinted, hinted_init
 from .listening import ListenSpec, open_unix, remove_unix
-from .options import AcceptOptionsDict, Handler, ServerOptions
+from .options import Handler, ServeOptionsDict, ServerOptions
 from .server import Server, check_server, run_server
 
 
@@ -35,7 +35,7 @@ async def serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     create_connection: None = None,
-    **options: Unpack[AcceptOptionsDict[ServerConnection]],
+    **options: Unpack[ServeOptionsDict[ServerConnection]],
 ) -> None: ...
 
 
@@ -52,7 +52,7 @@ async def serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
-    **options: Unpack[AcceptOptionsDict[ServerT]],
+    **options: Unpack[ServeOptionsDict[ServerT]],
 ) -> None: ...
 
 
@@ -70,7 +70,7 @@ async def serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., Any] | None = None,
-    **options: Unpack[AcceptOptionsDict[Any]],
+    **options: Unpack[ServeOptionsDict[Any]],
 ) -> None:
     """Serve WebSocket connections until cancelled or closed.
 
@@ -112,7 +112,7 @@ async def unix_serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     create_connection: None = None,
-    **options: Unpack[AcceptOptionsDict[ServerConnection]],
+    **options: Unpack[ServeOptionsDict[ServerConnection]],
 ) -> None: ...
 
 
@@ -127,7 +127,7 @@ async def unix_serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
-    **options: Unpack[AcceptOptionsDict[ServerT]],
+    **options: Unpack[ServeOptionsDict[ServerT]],
 ) -> None: ...
 
 
@@ -143,7 +143,7 @@ async def unix_serve(
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., Any] | None = None,
-    **options: Unpack[AcceptOptionsDict[Any]],
+    **options: Unpack[ServeOptionsDict[Any]],
 ) -> None:
     """Serve on a Unix socket; otherwise as serve().
 
@@ -194,7 +194,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         listeners: Sequence[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: None = None,
-        **options: Unpack[AcceptOptionsDict[ServerConnection]],
+        **options: Unpack[ServeOptionsDict[ServerConnection]],
     ) -> None: ...
 
     @overload
@@ -209,7 +209,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         listeners: Sequence[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: Callable[..., ServerT],
-        **options: Unpack[AcceptOptionsDict[ServerT]],
+        **options: Unpack[ServeOptionsDict[ServerT]],
     ) -> None: ...
 
     @hinted_init
@@ -224,7 +224,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         listeners: Sequence[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: Callable[..., Any] | None = None,
-        **options: Unpack[AcceptOptionsDict[Any]],
+        **options: Unpack[ServeOptionsDict[Any]],
     ) -> None:
         check_server(handler, ssl)
         spec = ListenSpec(port, host, backlog, reuse_port, listeners)

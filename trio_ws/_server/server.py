@@ -167,11 +167,8 @@ async def run_server(
         sessions = Sessions(handler, context, options, logger, poller)
         acceptor = Acceptor(listeners, logger, sessions.admission)
         done = trio.Event()
-<<<<<<< HEAD
-        server = sessions.server = Server(acceptor, sessions, done, logger)
-=======
         server: Server[Any] = Server(acceptor, sessions, done, logger)
->>>>>>> 1374b69 (Type a server's connections, too)
+        sessions.server = server
 
         async def serve(nursery: trio.Nursery) -> None:
             await acceptor.run(
