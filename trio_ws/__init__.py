@@ -5,9 +5,10 @@ from ._client.options import ClientOptions
 from ._client.reconnect import Attempt, reconnect
 from ._client.retrying import backoff, process_exception
 from ._connection.broadcast import broadcast
-from ._connection.connection import ClientConnection, Connection, ServerConnection
+from ._connection.connection import Connection
 from ._connection.message_stream import MessageStream
 from ._connection.route import Route
+from ._connection.sides import ClientConnection, ServerConnection
 from ._endpoint.options import Options
 from ._endpoint.statistics import ConnectionStatistics
 from ._names import publish

@@ -17,7 +17,6 @@ from trio.lowlevel import enable_ki_protection
 
 from ._client.dialer import Dialer
 from ._client.options import ClientOptions, ClientOptionsDict
-from ._connection.connection import ClientConnection, ServerConnection
 from ._connection.groups import (
     aexit,
     collapse,
@@ -27,6 +26,7 @@ from ._connection.groups import (
     wrong_task,
 )
 from ._connection.scope import ConnectionScope
+from ._connection.sides import ClientConnection, ServerConnection
 from ._endpoint.budget import set_limit
 from ._endpoint.endpoint import Endpoint
 from ._endpoint.options import make_options

@@ -17,6 +17,7 @@ import trio
 from tests.peers.certificates import contexts
 from tests.peers.raw_stream import RawStream
 from trio_ws import Server, ServerConnection, accept, connect, serve
+from trio_ws._protocol import uri as _uri
 from trio_ws.testing import open_pair
 
 COUNT = 20
@@ -61,10 +62,12 @@ async def check(scenario: Callable[[], Awaitable[None]]) -> None:
     gc.collect()
     gc.disable()
     try:
+        _uri._parse_known.cache_clear()  # of others' ports
         before = alive()
         for _ in range(COUNT):
             await scenario()
         await trio.lowlevel.checkpoint()  # trio's loop keeps what it sent last
+        _uri._parse_known.cache_clear()
         left = alive() - before
     finally:
         gc.enable()

@@ -8,8 +8,8 @@ from typing import Literal, NoReturn, Unpack
 
 import trio
 
-from .._connection.connection import ClientT
 from .._connection.opener import Opened, Opener
+from .._connection.sides import ClientT
 from .._endpoint.options import make_options
 from .dialer import Dialer
 from .options import ClientOptions, ClientOptionsDict

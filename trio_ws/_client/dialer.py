@@ -9,8 +9,8 @@ from typing import Generic, Literal, cast
 
 import trio
 
-from .._connection.connection import ClientConnection, ClientT
 from .._connection.opener import Opened, Stage
+from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.options import check_port, checked_host
 from .._protocol.errors import InvalidStatus

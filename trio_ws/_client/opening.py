@@ -6,10 +6,10 @@ from math import inf
 
 import trio
 
-from .._connection.connection import ClientConnection
 from .._connection.groups import raise_as_is
 from .._connection.opener import Opened, make_connection
 from .._connection.scope import ConnectionScope
+from .._connection.sides import ClientConnection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_request, log_response

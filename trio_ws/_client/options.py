@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic
 
-from .._connection.connection import ClientT
+from .._connection.sides import ClientT
 from .._endpoint.options import USER_AGENT, Options, OptionsDict, factories_of
 from .._protocol.extensions.base import ClientExtensionFactory
 from .._protocol.extensions.deflate import (

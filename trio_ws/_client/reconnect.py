@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, Unpack,
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ClientConnection, ClientT
 from .._connection.groups import aexit, finish_aexit, wrong_task
 from .._connection.scope import ConnectionScope
+from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed
 from .._endpoint.options import check_function, make_options

@@ -13,7 +13,7 @@ from collections.abc import (
     Iterable,
 )
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, cast, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
@@ -27,13 +27,11 @@ from .._endpoint.messages import Data, control_payload, encode_message, fragment
 from .._endpoint.reader import PAUSED
 from .._endpoint.statistics import ConnectionStatistics, statistics_of
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
-from .._protocol.http.headers import HeadersLike
-from .._protocol.http.messages import Request, Response, plain_response
+from .._protocol.http.messages import Request, Response
 from .._protocol.opcodes import BINARY
 from .._transports.base import TLSInfo
 from .groups import exit_code
 from .message_stream import MessageStream
-from .route import Route
 
 
 class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
@@ -428,55 +426,3 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
         """
         check_run(self._budget, "wait_closed")
         await self._endpoint.wait_closed()
-
-
-class ClientConnection(Connection):
-    """The client's side of a connection."""
-
-
-class ServerConnection(Connection):
-    """The server's side of a connection.
-
-    ``server`` is the :class:`~trio_ws.Server` that it is one of, None with accept();
-    ``username`` the user's name, if basic_auth() asks for it; ``route`` what a router
-    has found for it. Of these, ``server`` is there from the beginning.
-    """
-
-    server: Any = None
-    username: str | None = None
-    route: Route | None = None
-
-    def respond(
-        self,
-        status: int,
-        body: str | bytes,
-        *,
-        content_type: str | None = None,
-        headers: HeadersLike | None = None,
-    ) -> Response:
-        """Make an HTTP response, for process_request to return.
-
-        Its Content-Type is ``content_type``, or else text/plain for a str and
-        application/octet-stream for bytes. A str is sent in UTF-8. Headers and body
-        can be changed later.
-
-        Raises ValueError for a status that HTTP doesn't know, and for headers that
-        can't be sent; TypeError.
-        """
-        return plain_response(status, body, content_type, headers)
-
-
-# What create_connection makes, by default these. Python has that default from 3.13 on;
-# type checkers know it in any.
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
-    ClientT = TypeVarWithDefault(
-        "ClientT", bound=ClientConnection, default=ClientConnection
-    )
-    ServerT = TypeVarWithDefault(
-        "ServerT", bound=ServerConnection, default=ServerConnection
-    )
-else:
-    ClientT = TypeVar("ClientT", bound=ClientConnection)
-    ServerT = TypeVar("ServerT", bound=ServerConnection)

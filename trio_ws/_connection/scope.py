@@ -30,7 +30,7 @@ from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
 from .._endpoint.log import log_or_print
 from .._protocol.closing import OPEN, in_order
-from .connection import Connection, ServerConnection
+from .connection import Connection
 from .groups import (
     aexit,
     collapse,
@@ -39,6 +39,7 @@ from .groups import (
     leave_nursery,
     wrong_task,
 )
+from .sides import ServerConnection
 
 
 class ConnectionScope:

@@ -9,8 +9,8 @@ from typing import Any, Unpack, cast, overload
 
 import trio
 
-from .._connection.connection import ServerConnection, ServerT
 from .._connection.opener import Opened, Opener
+from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.identity import Identity
 from .._endpoint.options import make_options
 from .._protocol.http.headers import Headers

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
-from .._connection.connection import ServerConnection
+from .._connection.sides import ServerConnection
 from .._endpoint.options import check_function
 from .._protocol.http.messages import Request, Response
 

@@ -8,8 +8,8 @@ from functools import partial
 import trio
 from trio.lowlevel import disable_ki_protection
 
-from .._connection.connection import ServerConnection
 from .._connection.opener import Stage, call_user
+from .._connection.sides import ServerConnection
 from .._protocol.errors import InvalidHandshake
 from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Response, plain_response

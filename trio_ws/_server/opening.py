@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from .._connection.connection import ServerConnection
 from .._connection.opener import Opened, Stage, make_connection
+from .._connection.sides import ServerConnection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.identity import Identity

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
 from typing import Any, Generic
 
-from .._connection.connection import ServerConnection, ServerT
+from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.options import (
     USER_AGENT,
     Options,

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import trio
 
-from .._connection.connection import ServerConnection
 from .._connection.route import Route
+from .._connection.sides import ServerConnection
 from .._endpoint.options import check_function
 from .._protocol.http.messages import Request, Response
 from .acceptor import AnyListener

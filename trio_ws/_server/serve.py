@@ -12,8 +12,8 @@ from typing import Any, Generic, NoReturn, Unpack, overload
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ServerConnection, ServerT
 from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
+from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.options import make_options
 from .acceptor import AnyListener
 from .hints import hinted, hinted_init

@@ -12,8 +12,8 @@ from typing import Any, Generic, cast
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ServerT
 from .._connection.groups import run_in_nursery
+from .._connection.sides import ServerT
 from .._endpoint.budget import check_run, current_budget
 from .._endpoint.elsewhere import SERVER, Hinting
 from .._endpoint.options import check_function, check_seconds

@@ -10,10 +10,10 @@ from typing import Any
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from .._connection.connection import ServerConnection
 from .._connection.groups import split_errors
 from .._connection.opener import Opened, make_scope
 from .._connection.scope import ConnectionScope
+from .._connection.sides import ServerConnection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
 from .._endpoint.identity import AnyLogger, ConnectionLogger, Identity

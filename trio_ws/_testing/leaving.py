@@ -6,7 +6,7 @@ import trio
 import trio.testing
 from trio.lowlevel import enable_ki_protection
 
-from .._connection.connection import ClientConnection, ServerConnection
+from .._connection.sides import ClientConnection, ServerConnection
 
 # So many seconds after the block's end no task of it is waited for any more. To find a
 # loss, to be told of it and to close takes less, each by its default.
