@@ -6,7 +6,8 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
@@ -14,9 +15,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import trio
 
 import trio_ws
-from tests.programs.benchmarks import compare, report, sampling
+from tests.programs.benchmarks import compare, open_loop, report, sampling
+from tests.programs.benchmarks.load import Clients
 from tests.programs.benchmarks.peers import (
     RAW_TRIO,
     TRIO_WS,
@@ -25,6 +28,7 @@ from tests.programs.benchmarks.peers import (
     WrongData,
     at,
 )
+from tests.programs.benchmarks.peers.raw_trio import RawTrio
 from tests.programs.benchmarks.peers.trio_ws import TrioWs
 from tests.programs.benchmarks.run import Driver, Worker
 from tests.programs.benchmarks.workloads import ROUND_TRIP, SATURATED, WORKLOADS
@@ -121,6 +125,80 @@ def test_a_target_is_met_or_not_or_not_measured() -> None:
     least = report.Target("x", 0.5, lambda results: 0.4, at_least=True)
     assert least.row({}) == ["x", "at least 0.5", "0.40", "**not met**"]
     assert report.Target("x", 0.5, missing).row({})[2:] == ["", ""]
+
+
+# The open loop
+
+
+def test_the_schedule_is_made_beforehand() -> None:
+    due, where = open_loop.schedule(1000.0, 5000, 3)
+    assert (due, where) == open_loop.schedule(1000.0, 5000, 3)
+    assert due == sorted(due)
+    assert 4 < due[-1] < 6
+    assert set(where) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("upgrade", [True, False])
+async def test_messages_go_when_they_are_due(upgrade: bool) -> None:
+    peer = TrioWs() if upgrade else RawTrio()
+    clients = Clients()
+    async with peer.echo_server(Options(64)) as port:
+        await trio.to_thread.run_sync(clients.open, port, 3, upgrade)
+        found = await trio.to_thread.run_sync(clients.paced, 1e5, 200, 64, upgrade)
+        clients.close()
+    assert 0 < found["p50"] <= found["p90"] <= found["p99"] <= found["p99.9"]
+    assert found["carried"] >= 0
+    assert found["late"] >= 0
+
+
+def paced_by(
+    answer: Callable[[socket.socket], None], rate: float, count: int
+) -> dict[str, Any]:
+    """Run the open loop on one connection, beside a thread that answers."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as executor:
+        answering = executor.submit(answer, theirs)
+        try:
+            return open_loop.OpenLoop([ours], b"ping", b"pong").run(rate, count)
+        finally:
+            ours.close()
+            answering.result()
+
+
+def test_who_lets_messages_pile_up_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_loop, "MOST_UNDER_WAY", 1e-3)
+
+    def answer(theirs: socket.socket) -> None:
+        # None before there are too many; then some in two pieces.
+        assert theirs.recv(4 * 11, socket.MSG_WAITALL) == b"ping" * 11
+        theirs.sendall(b"pongpo")
+        theirs.sendall(b"ng" + b"pong" * 9)
+        while theirs.recv(4, socket.MSG_WAITALL):
+            theirs.sendall(b"pong")
+
+    found = paced_by(answer, rate=1e4, count=1000)
+    assert found["backlog"] is True
+
+
+def test_a_wrong_echo_is_a_failure() -> None:
+    with pytest.raises(AssertionError, match="wrong data"):
+        paced_by(lambda theirs: theirs.sendall(theirs.recv(4)), rate=1e4, count=1)
+
+
+def test_latency_in_the_report() -> None:
+    times: dict[str, list[float]] = {
+        name: [float(number)] for number, name in enumerate(open_loop.PERCENTILES, 1)
+    } | {"late": [5], "carried": [9000], "backlog": [False], "pinned": [True]}
+    found = {TRIO_WS: times, RAW_TRIO: times | {"backlog": [True]}}
+    table = report.latency("latency, 100 connections", {"10,000/s": found})
+    assert table.rows == [
+        [TRIO_WS, "1.00 / 2.00 / 3.00 / 4.00"],
+        [RAW_TRIO, "a backlog grows: 9,000/s"],
+    ]
+    assert "each on a core of its own" in table.note
+    lost = {RAW_TRIO: times | {"pinned": [False], "backlog": [True]}}
+    table = report.latency("latency, 100 connections", {"10,000/s": lost})
+    assert "not pinned" in table.note
 
 
 # The profiler

@@ -3,9 +3,10 @@
     python tests/programs/benchmarks/compare.py REV [--group G] [--case C]
 
 Both take turns, in processes that live for a few rounds. Prints, for each workload,
-the least CPU time of either and two ratios of this tree to the revision: of those
-minima, and the median of the rounds' own. Where the two differ by more than what is
-asked about, the machine was too busy to tell.
+the least CPU time of either (for latency, the least that 99 % stay below) and two
+ratios of this tree to the revision: of those minima, and the median of the rounds'
+own. Where the two differ by more than what is asked about, the machine was too busy
+to tell.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def compare(given: argparse.Namespace, progress: Progress) -> list[list[str]]:
             what = f"{workload.group}, {workload.case}"
             progress.at(done, what)
             found = driver.measure(workload)
-            rows.append(row(what, *(found[name]["cpu"] for name in names)))
+            key = "p99" if workload.group.startswith(report.LATENCY) else "cpu"
+            rows.append(row(what, *(found[name][key] for name in names)))
         for case, arguments in MEMORY.items():
             if chosen(given.group, [report.MEMORY]) and chosen(given.case, [case]):
                 kib: list[Any] = [

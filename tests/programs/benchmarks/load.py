@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .open_loop import LIMIT, OpenLoop
+
 HOST = "127.0.0.1"
 AT_ONCE = 64  # handshakes
-LIMIT = 60.0  # seconds without anything from the server
 
 REQUEST = (
     "GET / HTTP/1.1\r\n"
@@ -82,12 +83,28 @@ def server_frame(payload: bytes, *, opcode: int = 0x82) -> bytes:
     return header(len(payload), opcode, 0) + payload
 
 
+def frames(size: int, masked: bool) -> tuple[bytes, bytes]:
+    """Return a message and its echo, as they are on the wire."""
+    payload = os.urandom(size)
+    if not masked:  # nor framed
+        return payload, payload
+    return client_frame(payload), server_frame(payload)
+
+
 def header(size: int, opcode: int, mask: int) -> bytes:
     if size < 126:
         return bytes([opcode, mask | size])
     if size < 1 << 16:
         return bytes([opcode, mask | 126]) + size.to_bytes(2)
     return bytes([opcode, mask | 127]) + size.to_bytes(8)
+
+
+def spinning(poll: select.epoll) -> list[tuple[int, int]]:
+    """Return what there is, once there is something; ask all the time."""
+    end = time.perf_counter() + LIMIT
+    while not (events := poll.poll(0)) and time.perf_counter() < end:
+        pass
+    return events
 
 
 # What it does --------------------------------------------------------------------
@@ -133,17 +150,28 @@ class Clients:
         bits = re.search(rb"client_max_window_bits=(\d+)", response)
         self.window = int(bits[1]) if bits else 15
 
+    def pin(self, core: int) -> None:
+        os.sched_setaffinity(0, {core})
+
+    def paced(self, rate: float, count: int, size: int, masked: bool) -> dict[str, Any]:
+        """Send so many messages a second, whatever comes; return their latencies."""
+        return OpenLoop(self.sockets, *frames(size, masked)).run(rate, count)
+
     def echo(
-        self, count: int, size: int, masked: bool, busy: int | None = None
+        self,
+        count: int,
+        size: int,
+        masked: bool,
+        busy: int | None = None,
+        spins: bool = False,
     ) -> None:
         """Send messages and wait for their echoes: one under way a connection.
 
-        ``busy`` says on how many connections; by default on all.
+        ``busy`` says on how many connections; by default on all. One that spins does
+        not wait, so that the server has nobody to wake.
         """
         sockets = self.sockets[:busy]
-        payload = os.urandom(size)
-        frame = client_frame(payload) if masked else payload
-        expected = server_frame(payload) if masked else payload
+        frame, expected = frames(size, masked)
         by_fd = {sock.fileno(): sock for sock in sockets}
         parts: dict[int, bytes] = {}
         poll = select.epoll()
@@ -155,7 +183,7 @@ class Clients:
             sock.send(frame)
             to_send -= 1
         while to_come:
-            events = poll.poll(LIMIT)
+            events = spinning(poll) if spins else poll.poll(LIMIT)
             assert events, "the server says nothing"
             for fd, _ in events:
                 sock = by_fd[fd]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charts
+from .open_loop import PERCENTILES
 from .peers import (
     AIOHTTP,
     PICOWS,
@@ -29,6 +30,7 @@ from .peers import (
 )
 
 MEMORY, FAIRNESS, PROFILES = "memory", "fairness", "profiles"
+LATENCY = "latency"  # and on how many connections
 EXTRA = (MEMORY, FAIRNESS, PROFILES)
 
 Results = Mapping[str, Any]
@@ -94,6 +96,8 @@ NOTES = {
     "connect, exchange 200 bytes each way, and close.",
     "broadcast": "Of the server, for one message to all. Raw sockets: as many calls "
     "of send().",
+    LATENCY: "p50 / p90 / p99 / p99.9, each from when a message was due, at so many "
+    "messages a second, of 64 B, by Poisson arrivals.",
     "growth with connections": "Of the server, for each message and its echo.",
     "growth with messages": "One way, 32 B, for each message.",
     "growth with size": "One way, for each KiB of a message.",
@@ -111,6 +115,32 @@ def timed(group: str, cases: Mapping[str, Any], brief: bool) -> Table:
         return f"{median} ({number(min(cpu))}) / {number(statistics.median(wall))}"
 
     return matrix(f"{group}: microseconds of CPU", NOTES[group], cases, cell)
+
+
+def latency(group: str, cases: Mapping[str, Any]) -> Table:
+    def cell(times: Mapping[str, list[float]]) -> str:
+        if not carries(times):
+            return f"a backlog grows: {number(statistics.median(times['carried']))}/s"
+        return " / ".join(
+            number(statistics.median(times[name])) for name in PERCENTILES
+        )
+
+    every = [times for found in cases.values() for times in found.values()]
+    pinned = all(all(times["pinned"]) for times in every)
+    late = max(statistics.median(times["late"]) for times in every)
+    return matrix(
+        f"{group}: microseconds",
+        f"{NOTES[LATENCY]} Server and load generator are two processes, "
+        f"{'each on a core of its own' if pinned else 'not pinned to cores'}; the "
+        f"latter sent 99 % within {number(late)} of when they were due, or sooner.",
+        cases,
+        cell,
+    )
+
+
+def carries(times: Mapping[str, list[float]]) -> bool:
+    """Whether most rounds had no backlog at the end."""
+    return statistics.median(times["backlog"]) < 1
 
 
 def matrix(
@@ -140,7 +170,12 @@ def tables(results: Results, *, brief: bool = False) -> dict[str, Table]:
 
     A brief one has medians of CPU alone, without minima and wall time.
     """
-    found = [timed(group, cases, brief) for group, cases in results["results"].items()]
+    found = [
+        latency(group, cases)
+        if group.startswith(LATENCY)
+        else timed(group, cases, brief)
+        for group, cases in results["results"].items()
+    ]
     if MEMORY in results:
         found.append(
             matrix(
@@ -196,6 +231,13 @@ def picture(
     if group == MEMORY:
         values = results[MEMORY][case]
         unit = "KiB an idle connection"
+    elif group.startswith(LATENCY):
+        values = {
+            name: statistics.median(times["p99"])
+            for name, times in results["results"][group][case].items()
+            if carries(times)
+        }
+        unit = "99 % of messages, microseconds"
     else:
         values = {
             name: statistics.median(times["cpu"])

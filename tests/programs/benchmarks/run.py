@@ -199,12 +199,12 @@ class Driver:
                 continue
             if "count" in begun:
                 ready.append(worker)
-                results.setdefault(name, begun | {"cpu": [], "wall": []})
+                results.setdefault(name, begun)
         for _ in range(rounds):
             for worker in tuple(ready):
                 try:
                     for key, value in worker.turn().items():
-                        results[worker.name][key].append(value)
+                        results[worker.name].setdefault(key, []).append(value)
                 except Failed:
                     self._failed(what, worker.name)
                     ready.remove(worker)

@@ -57,7 +57,10 @@ def find(group: str, case: str) -> Workload:
 
 
 async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
-    """Answer with the count, then, each turn, with microseconds an operation."""
+    """Answer with the count, then, each turn, with microseconds an operation.
+
+    And with what the workload itself has found.
+    """
     workload = find(group, case)
     try:
         async with workload.start(peer, LOAD) as drive:
@@ -66,11 +69,11 @@ async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
             while my_turn():
                 gc.collect()
                 wall, cpu = time.perf_counter(), time.process_time()
-                await drive(count)
+                found = await drive(count)
                 each = 1e6 / count / workload.per
                 cpu = (time.process_time() - cpu) * each
                 wall = (time.perf_counter() - wall) * each
-                answer({"cpu": cpu, "wall": wall})
+                answer({"cpu": cpu, "wall": wall} | (found or {}))
     except Unsupported:
         answer({"unsupported": True})
         return

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from .load import Load
 from .peers import (
@@ -99,7 +100,11 @@ def connects(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
 
 
 def saturated(
-    connections: int, *, busy: int | None = None, keepalive: bool = True
+    connections: int,
+    *,
+    busy: int | None = None,
+    keepalive: bool = True,
+    spins: bool = False,
 ) -> Start:
     @asynccontextmanager
     async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
@@ -108,11 +113,57 @@ def saturated(
         async def drive(count: int) -> None:
             await peer.in_thread(
                 lambda: load.ask(
-                    "echo", count=count, size=size, masked=peer.upgrades, busy=busy
+                    "echo",
+                    count=count,
+                    size=size,
+                    masked=peer.upgrades,
+                    busy=busy,
+                    spins=spins,
                 )
             )
 
         async with peer.echo_server(Options(size, keepalive=keepalive)) as port:
+            await peer.in_thread(
+                lambda: load.ask(
+                    "open", port=port, count=connections, upgrade=peer.upgrades
+                )
+            )
+            yield drive
+            await peer.in_thread(lambda: load.ask("close"))
+
+    return start
+
+
+def two_cores() -> tuple[int, int] | None:
+    """Return a core for the server and one for the load generator, if there are two.
+
+    The first and the last: they are rarely halves of one.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[-1]) if len(cores) > 1 else None
+
+
+def paced(connections: int, rate: int) -> Start:
+    @asynccontextmanager
+    async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
+        size = 64
+        cores = two_cores()
+
+        async def drive(count: int) -> dict[str, Any]:
+            found: dict[str, Any] = await peer.in_thread(
+                lambda: load.ask(
+                    "paced", rate=rate, count=count, size=size, masked=peer.upgrades
+                )
+            )
+            return found | {"pinned": cores is not None}
+
+        # The load generator answers no pings.
+        async with peer.echo_server(Options(size, keepalive=False)) as port:
+            if cores is not None:
+                os.sched_setaffinity(0, {cores[0]})
+                await peer.in_thread(lambda: load.ask("pin", core=cores[1]))
             await peer.in_thread(
                 lambda: load.ask(
                     "open", port=port, count=connections, upgrade=peer.upgrades
@@ -190,12 +241,29 @@ DEFLATING = (
     PICOWS + UVLOOP,
 )
 
+#: What takes part where a server has many connections.
+SERVING = (
+    RAW_TRIO,
+    BARE_LOOP,
+    TRIO_WS,
+    WEBSOCKETS,
+    WEBSOCKETS + UVLOOP,
+    AIOHTTP,
+    AIOHTTP + UVLOOP,
+    PICOWS,
+    PICOWS + UVLOOP,
+)
+#: Of so many messages a second all of them carry the most part, on most machines.
+COMMON_RATE = 40_000
+PACED_SECONDS = 2
+
 ROUND_TRIP = "round trip"
 FROM_CLIENT, FROM_SERVER = "one way, client to server", "one way, server to client"
 SATURATED, JSON, TLS = "saturated server", "compressed JSON", "TLS round trip"
 CONNECT, BROADCAST = "connect, upgrade, close", "broadcast"
 BY_CONNECTIONS, BY_MESSAGES = "growth with connections", "growth with messages"
 BY_SIZE, BY_PIECES = "growth with size", "growth with pieces"
+LATENCY = {count: f"latency, {count:,} connections" for count in (100, 1000)}
 
 WORKLOADS = [
     *(
@@ -220,12 +288,28 @@ WORKLOADS = [
         for size in SIZES
         if size != 1 << 10
     ),
-    Workload(
-        SATURATED,
-        "32 connections, 64 B",
-        saturated(32),
-        (BARE_LOOP, *ALL),
-        at_least=1000,
+    *(
+        Workload(
+            SATURATED,
+            f"32 connections, 64 B{', spinning' if spins else ''}",
+            saturated(32, spins=spins),
+            (BARE_LOOP, *ALL),
+            at_least=1000,
+        )
+        for spins in (False, True)
+    ),
+    *(
+        Workload(
+            LATENCY[connections],
+            f"{rate:,}/s",
+            paced(connections, rate),
+            SERVING,
+            sessions=1,
+            at_least=rate * PACED_SECONDS,
+            rounds=3,
+        )
+        for connections in LATENCY
+        for rate in (COMMON_RATE * percent // 100 for percent in (20, 50, 80))
     ),
     *(
         Workload(JSON, name_of(size), compressed(size), DEFLATING)
@@ -253,7 +337,7 @@ WORKLOADS = [
             # With thousands a round takes longer than the load generator, which
             # answers no pings, can be left alone.
             saturated(connections, busy=busy, keepalive=False),
-            (RAW_TRIO, BARE_LOOP, TRIO_WS, AIOHTTP, AIOHTTP + UVLOOP),
+            SERVING,
             sessions=1,
             at_least=max(2000, 3 * (busy or connections)),
             rounds=3,

@@ -47,8 +47,8 @@ class End(NamedTuple):
 
 Message = str | bytes
 Handler = Callable[[End], Awaitable[None]]
-#: Do something so many times, all of it checked.
-Drive = Callable[[int], Awaitable[None]]
+#: Do something so many times, all of it checked; return what else there is to tell.
+Drive = Callable[[int], Awaitable[dict[str, Any] | None]]
 
 
 class Event(Protocol):
