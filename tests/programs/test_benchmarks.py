@@ -6,11 +6,12 @@ import json
 import re
 import socket
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,7 +19,7 @@ import pytest
 import trio
 
 import trio_ws
-from tests.programs.benchmarks import compare, open_loop, report, sampling
+from tests.programs.benchmarks import compare, open_loop, report, sampling, worker
 from tests.programs.benchmarks.load import Clients
 from tests.programs.benchmarks.peers import (
     RAW_TRIO,
@@ -199,6 +200,42 @@ def test_latency_in_the_report() -> None:
     lost = {RAW_TRIO: times | {"pinned": [False], "backlog": [True]}}
     table = report.latency("latency, 100 connections", {"10,000/s": lost})
     assert "not pinned" in table.note
+
+
+# Compression
+
+
+def test_how_libraries_compress_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(compressobj=zlib.compressobj)
+    monkeypatch.setattr(worker, "MADE", [])
+    assert worker.settings() == {}
+    worker.watch(module, "zlib", 6)
+    for arguments in {"wbits": 15}, {"wbits": -9, "memLevel": 5}, {"wbits": -12}:
+        assert module.compressobj(**arguments).compress(b"x") is not None
+    module.compressobj(1, zlib.DEFLATED, -12)
+    assert worker.settings() == {
+        "deflate": "zlib level 6, window 512 B, memLevel 5; "
+        "zlib level 6, window 4 KiB, memLevel 8; "
+        "zlib level 1, window 4 KiB, memLevel 8"
+    }
+
+
+def test_how_libraries_compress_is_shown() -> None:
+    found = {
+        TRIO_WS: {"cpu": [1.0], "wall": [1.0], "deflate": "zlib level 6, memLevel 5"},
+        RAW_TRIO: {"cpu": [2.0], "wall": [2.0]},
+    }
+    cases = {"1 KiB": found}
+    table = report.timed("compressed JSON", cases, True)
+    assert table.head == ["", "1 KiB", "compresses with"]
+    assert table.rows == [
+        [TRIO_WS, "1.00", "zlib level 6, memLevel 5"],
+        [RAW_TRIO, "2.00", ""],
+    ]
+    picture = report.picture(
+        {"results": {"compressed JSON": cases}}, "compressed JSON", "1 KiB"
+    )
+    assert "1.00, zlib level 6<" in picture
 
 
 # The profiler

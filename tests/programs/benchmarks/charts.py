@@ -7,6 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, LABELS, VALUES, ROW = 720, 210, 80, 24
+CHARACTER = 6.5  # is as wide, on average
 OURS, THEIRS = "#2f80ed", "#9aa5b1"
 
 # In a file of its own there is no page whose colour to take.
@@ -26,6 +27,7 @@ class Bar(NamedTuple):
 def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
     """Draw a bar for each row, the longest over the whole width."""
     longest = max(row.value for row in rows)
+    values = max(VALUES, int(CHARACTER * max(len(row.text) for row in rows)))
     height = ROW * len(rows) + 34
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
@@ -37,7 +39,7 @@ def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
     ]
     for number, row in enumerate(rows):
         top = 28 + ROW * number
-        length = max(1.0, (WIDTH - LABELS - VALUES) * row.value / longest)
+        length = max(1.0, (WIDTH - LABELS - values) * row.value / longest)
         weight = ' font-weight="bold"' if row.ours else ""
         parts.append(
             f'<text x="{LABELS - 8}" y="{top + 14}" text-anchor="end"{weight}>'

@@ -114,7 +114,13 @@ def timed(group: str, cases: Mapping[str, Any], brief: bool) -> Table:
             return median
         return f"{median} ({number(min(cpu))}) / {number(statistics.median(wall))}"
 
-    return matrix(f"{group}: microseconds of CPU", NOTES[group], cases, cell)
+    table = matrix(f"{group}: microseconds of CPU", NOTES[group], cases, cell)
+    by_name = {name: times for found in cases.values() for name, times in found.items()}
+    if any("deflate" in times for times in by_name.values()):
+        table.head.append("compresses with")
+        for line in table.rows:
+            line.append(by_name[line[0]].get("deflate", ""))
+    return table
 
 
 def latency(group: str, cases: Mapping[str, Any]) -> Table:
@@ -244,9 +250,15 @@ def picture(
             for name, times in results["results"][group][case].items()
         }
         unit = "microseconds of CPU"
+    found = results["results"].get(group, {}).get(case, {})
+
+    def text(name: str) -> str:
+        settings, _, _ = found.get(name, {}).get("deflate", "").partition(", memLevel")
+        return ", ".join(filter(None, (number(values[name]), settings)))
+
     rows = [
-        charts.Bar(name, value, number(value), ours=name.startswith(TRIO_WS))
-        for name, value in sorted(values.items(), key=lambda item: item[1])
+        charts.Bar(name, values[name], text(name), ours=name.startswith(TRIO_WS))
+        for name in sorted(values, key=lambda name: values[name])
     ]
     return charts.bars(f"{group}, {case}: {unit}", rows, standalone=standalone)
 

@@ -17,6 +17,7 @@ import resource
 import statistics
 import sys
 import time
+import zlib
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +54,36 @@ def find(group: str, case: str) -> Workload:
     raise LookupError((group, case))
 
 
+# Compression -----------------------------------------------------------------------
+
+#: How compressors were made, as far as peers may choose.
+MADE: list[str] = []
+
+
+def watch(module: Any, name: str, default_level: int) -> None:
+    """Note how compressors of WebSocket are made from now on."""
+    make = module.compressobj
+
+    def compressobj(
+        level: int = default_level,
+        method: int = zlib.DEFLATED,
+        wbits: int = zlib.MAX_WBITS,
+        memLevel: int = zlib.DEF_MEM_LEVEL,  # noqa: N803 - zlib's name
+        *arguments: Any,
+    ) -> Any:
+        if wbits < 0:  # else it is a trial
+            window = f"{1 << -wbits >> 10} KiB" if wbits < -9 else f"{1 << -wbits} B"
+            MADE.append(f"{name} level {level}, window {window}, memLevel {memLevel}")
+        return make(level, method, wbits, memLevel, *arguments)
+
+    module.compressobj = compressobj
+
+
+def settings() -> dict[str, str]:
+    """Say how this peer compresses, if it does: each end where they differ."""
+    return {"deflate": "; ".join(dict.fromkeys(MADE))} if MADE else {}
+
+
 # Time ----------------------------------------------------------------------------
 
 
@@ -65,7 +96,7 @@ async def measure(peer: Peer, group: str, case: str, seconds: float) -> None:
     try:
         async with workload.start(peer, LOAD) as drive:
             count = await calibrated(drive, seconds, workload.at_least)
-            answer({"count": count})
+            answer({"count": count} | settings())
             while my_turn():
                 gc.collect()
                 wall, cpu = time.perf_counter(), time.process_time()
@@ -226,6 +257,9 @@ def main() -> None:
     spec = spec_of(sys.argv[1])
     for module in spec.hidden:
         sys.modules[module] = None  # type: ignore[assignment]
+    watch(zlib, "zlib", 6)
+    with suppress(ImportError):
+        watch(importlib.import_module("isal.isal_zlib"), "ISA-L", 2)
     # A connection of the load generator ends without goodbye.
     logging.disable()
     with suppress(OSError, ValueError):

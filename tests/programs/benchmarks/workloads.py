@@ -99,12 +99,11 @@ def connects(peer: Peer, load: Load) -> AbstractAsyncContextManager[Drive]:
 # A server in this process, clients in the load generator -------------------------
 
 
+# The load generator answers no pings.
+
+
 def saturated(
-    connections: int,
-    *,
-    busy: int | None = None,
-    keepalive: bool = True,
-    spins: bool = False,
+    connections: int, *, busy: int | None = None, spins: bool = False
 ) -> Start:
     @asynccontextmanager
     async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
@@ -122,7 +121,7 @@ def saturated(
                 )
             )
 
-        async with peer.echo_server(Options(size, keepalive=keepalive)) as port:
+        async with peer.echo_server(Options(size, keepalive=False)) as port:
             await peer.in_thread(
                 lambda: load.ask(
                     "open", port=port, count=connections, upgrade=peer.upgrades
@@ -159,7 +158,6 @@ def paced(connections: int, rate: int) -> Start:
             )
             return found | {"pinned": cores is not None}
 
-        # The load generator answers no pings.
         async with peer.echo_server(Options(size, keepalive=False)) as port:
             if cores is not None:
                 os.sched_setaffinity(0, {cores[0]})
@@ -179,7 +177,6 @@ def broadcast(connections: int) -> Start:
     @asynccontextmanager
     async def start(peer: Peer, load: Load) -> AsyncIterator[Drive]:
         size = 64
-        # The load generator answers no pings.
         options = Options(size, keepalive=False)
 
         async def drive(count: int) -> None:
@@ -211,7 +208,7 @@ def pieces(count: int, size: int, step: int = 0) -> Start:
                     lambda: load.ask("pieces", count=count, size=size, step=step)
                 )
 
-        async with peer.echo_server(Options(count * size)) as port:
+        async with peer.echo_server(Options(count * size, keepalive=False)) as port:
             await peer.in_thread(lambda: load.ask("open", port=port, count=1))
             yield drive
             await peer.in_thread(lambda: load.ask("close"))
@@ -334,9 +331,7 @@ WORKLOADS = [
         Workload(
             BY_CONNECTIONS,
             f"{connections:,}" if busy is None else f"{busy} busy of {connections:,}",
-            # With thousands a round takes longer than the load generator, which
-            # answers no pings, can be left alone.
-            saturated(connections, busy=busy, keepalive=False),
+            saturated(connections, busy=busy),
             SERVING,
             sessions=1,
             at_least=max(2000, 3 * (busy or connections)),
