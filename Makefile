@@ -51,9 +51,12 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DELETE_ON_ERROR:
 .PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
 	format docs conformance interop fuzz soak bench bench-quick bench-compare rivals dist clean
+.PHONY: help demo env test test-only test-pure test-windows test-machines lint types \
+	format docs conformance interop fuzz soak bench bench-quick bench-compare bench-compression \
+	rivals dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## run examples/demo.py
 	$(VENV)/bin/python examples/demo.py
@@ -154,6 +157,9 @@ bench-quick: $(READY_BENCH) ## the shortest of it, in one
 bench-compare: $(READY_BENCH) ## this tree beside another: make bench-compare REV=v0.1.0
 	$(VENV_BENCH)/bin/python tests/programs/benchmarks/compare.py $(ARGS) $(REV)
 
+bench-compression: $(READY_BENCH) ## what compression parameters and codecs cost
+	$(VENV_BENCH)/bin/python tests/programs/benchmarks/deflate.py
+
 rivals: $(READY_BENCH) ## what other libraries do in the same situations
 	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py
 
@@ -213,7 +219,7 @@ $(READY_FUZZ): pyproject.toml setup.py $(CODEC)
 
 $(READY_BENCH): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_BENCH),-e '.[speed]' aiohttp picows trio-websocket trustme \
-		uvloop websockets)
+		uvloop websockets zlib-ng)
 
 $(READY_DOCS): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_DOCS),-e '.[docs]')

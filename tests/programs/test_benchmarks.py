@@ -19,7 +19,16 @@ import pytest
 import trio
 
 import trio_ws
-from tests.programs.benchmarks import compare, open_loop, report, sampling, worker
+from tests.programs.benchmarks import (
+    compare,
+    deflate,
+    open_loop,
+    report,
+    sampling,
+    targets,
+    texts,
+    worker,
+)
 from tests.programs.benchmarks.load import Clients
 from tests.programs.benchmarks.peers import (
     RAW_TRIO,
@@ -118,14 +127,14 @@ async def test_one_way_each_way(from_client: bool) -> None:
 
 
 def test_a_target_is_met_or_not_or_not_measured() -> None:
-    def missing(results: report.Results) -> float:
-        raise report.Missing
+    def missing(results: targets.Results) -> float:
+        raise targets.Missing
 
-    most = report.Target("x", 0.5, lambda results: 0.5)
+    most = targets.Target("x", 0.5, lambda results: 0.5)
     assert most.row({}) == ["x", "at most 0.5", "0.50", "met"]
-    least = report.Target("x", 0.5, lambda results: 0.4, at_least=True)
+    least = targets.Target("x", 0.5, lambda results: 0.4, at_least=True)
     assert least.row({}) == ["x", "at least 0.5", "0.40", "**not met**"]
-    assert report.Target("x", 0.5, missing).row({})[2:] == ["", ""]
+    assert targets.Target("x", 0.5, missing).row({})[2:] == ["", ""]
 
 
 # The open loop
@@ -236,6 +245,31 @@ def test_how_libraries_compress_is_shown() -> None:
         {"results": {"compressed JSON": cases}}, "compressed JSON", "1 KiB"
     )
     assert "1.00, zlib level 6<" in picture
+
+
+@pytest.mark.parametrize("kind", texts.TEXTS)
+def test_texts_are_the_same_each_time(kind: str) -> None:
+    make = texts.TEXTS[kind]
+    assert make(5) == make(5)
+    assert len(set(make(5))) == 5
+
+
+def test_codecs_are_measured() -> None:
+    message = b"0123456789abcdef" * 100
+    found = deflate.work(deflate.CODECS["zlib"], [message] * 3, rounds=2)
+    assert 0 < found.ratio < 0.1
+    assert found.compress > 0 < found.decompress
+
+
+def test_codecs_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = deflate.Codec("tests.no_such_codec", 1)
+    monkeypatch.setitem(deflate.CODECS, "missing", missing)
+    deflate.print_codecs(count=2, rounds=1)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^\w+ +of +\d+ bytes zlib ", printed, re.M)) == 4
+    assert "missing" not in printed
 
 
 # The profiler

@@ -25,7 +25,7 @@ from typing import Any
 # A script's path starts at its own folder, and a checkout may not be installed.
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.programs.benchmarks import report
+from tests.programs.benchmarks import report, workloads
 from tests.programs.benchmarks.peers import PURE, TRIO_WS, at
 from tests.programs.benchmarks.run import MEMORY, Driver, chosen
 from tests.programs.benchmarks.workloads import WORKLOADS
@@ -87,10 +87,10 @@ def compare(given: argparse.Namespace, progress: Progress) -> list[list[str]]:
             what = f"{workload.group}, {workload.case}"
             progress.at(done, what)
             found = driver.measure(workload)
-            key = "p99" if workload.group.startswith(report.LATENCY) else "cpu"
+            key = "p99" if workload.group.startswith(workloads.LATENCY) else "cpu"
             rows.append(row(what, *(found[name][key] for name in names)))
         for case, arguments in MEMORY.items():
-            if chosen(given.group, [report.MEMORY]) and chosen(given.case, [case]):
+            if chosen(given.group, [workloads.MEMORY]) and chosen(given.case, [case]):
                 kib: list[Any] = [
                     [driver.once(name, "memory", connections=1500, **arguments)["kib"]]
                     for name in names

@@ -14,6 +14,7 @@ import socket
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 LIMIT = 60.0  # seconds without anything from the server
@@ -147,3 +148,8 @@ class OpenLoop:
             "carried": carried,
             "backlog": stopped or last > 2 * before + _GROWTH,
         }
+
+
+def carries(times: Mapping[str, list[float]]) -> bool:
+    """Whether most rounds had no backlog at the end."""
+    return statistics.median(times["backlog"]) < 1

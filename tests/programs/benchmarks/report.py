@@ -14,26 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from . import charts
-from .open_loop import PERCENTILES
-from .peers import (
-    AIOHTTP,
-    PICOWS,
-    PICOWS_CORE,
-    PURE,
-    PURE_WEBSOCKETS,
-    RAW_SOCKETS,
-    RAW_TRIO,
-    TRIO_WS,
-    UVLOOP,
-    WEBSOCKETS,
-    WEBSOCKETS_TRIO,
-)
+from .open_loop import PERCENTILES, carries
+from .peers import TRIO_WS
+from .targets import Results, targets
+from .workloads import FAIRNESS, LATENCY, MEMORY, PROFILES
 
-MEMORY, FAIRNESS, PROFILES = "memory", "fairness", "profiles"
-LATENCY = "latency"  # and on how many connections
 EXTRA = (MEMORY, FAIRNESS, PROFILES)
-
-Results = Mapping[str, Any]
 
 
 def about(peers: dict[str, dict[str, str]], rounds: int) -> dict[str, Any]:
@@ -142,11 +128,6 @@ def latency(group: str, cases: Mapping[str, Any]) -> Table:
         cases,
         cell,
     )
-
-
-def carries(times: Mapping[str, list[float]]) -> bool:
-    """Whether most rounds had no backlog at the end."""
-    return statistics.median(times["backlog"]) < 1
 
 
 def matrix(
@@ -276,125 +257,6 @@ def pictures(results: Results) -> Iterator[tuple[str, str]]:
 
 
 # What was aimed at ---------------------------------------------------------------
-
-
-class Missing(Exception):
-    """Not measured."""
-
-
-@dataclass(frozen=True)
-class Target:
-    text: str
-    bound: float
-    measured: Callable[[Results], float]
-    at_least: bool = False
-
-    def row(self, results: Results) -> list[str]:
-        sign = "at least" if self.at_least else "at most"
-        bound = f"{sign} {self.bound:g}"
-        try:
-            value = self.measured(results)
-        except Missing:
-            return [self.text, bound, "", ""]
-        met = value >= self.bound if self.at_least else value <= self.bound
-        return [self.text, bound, f"{value:.2f}", "met" if met else "**not met**"]
-
-
-def cpu(results: Results, group: str, case: str, name: str) -> float:
-    try:
-        times: list[float] = results["results"][group][case][name]["cpu"]
-    except KeyError:
-        raise Missing from None
-    return statistics.median(times)
-
-
-def kib(case: str) -> Callable[[Results], float]:
-    def measured(results: Results) -> float:
-        try:
-            return float(results[MEMORY][case][TRIO_WS])
-        except KeyError:
-            raise Missing from None
-
-    return measured
-
-
-def ratio(
-    group: str, case: str, to: str, of: str = TRIO_WS, *, inverse: bool = False
-) -> Callable[[Results], float]:
-    def measured(results: Results) -> float:
-        one, other = (cpu(results, group, case, name) for name in (of, to))
-        return other / one if inverse else one / other
-
-    return measured
-
-
-def targets() -> Iterator[Target]:
-    for case in "32 B", "1 KiB":
-        for to, bound in (RAW_TRIO, 0.8), (WEBSOCKETS_TRIO, 0.3):
-            yield Target(
-                f"round trip {case} / {to}", bound, ratio("round trip", case, to)
-            )
-        yield Target(
-            f"round trip {case} / {WEBSOCKETS + UVLOOP}",
-            1.0,
-            ratio("round trip", case, WEBSOCKETS + UVLOOP),
-        )
-    for group in "one way, client to server", "one way, server to client":
-        for case, to, bound in (
-            ("32 B", PICOWS + UVLOOP, 0.45),
-            ("32 B", PICOWS_CORE + UVLOOP, 0.45),
-            ("32 B", AIOHTTP + UVLOOP, 0.35),
-            ("64 KiB", PICOWS + UVLOOP, 0.6),
-            ("64 KiB", PICOWS_CORE + UVLOOP, 0.6),
-        ):
-            yield Target(f"{group}, {case} / {to}", bound, ratio(group, case, to))
-        yield Target(
-            f"{group}, 1 MiB: of what {RAW_SOCKETS} carry",
-            0.9,
-            ratio(group, "1 MiB", RAW_SOCKETS, inverse=True),
-            at_least=True,
-        )
-    case = "32 connections, 64 B"
-    for to, bound in (PICOWS, 1.2), (WEBSOCKETS_TRIO, 0.2):
-        yield Target(
-            f"saturated server / {to}", bound, ratio("saturated server", case, to)
-        )
-    for case, bound in (
-        ("plain", 14),
-        ("deflate, unused", 14),
-        ("deflate, both contexts used", 60),
-    ):
-        yield Target(f"idle connection, {case}, KiB", bound, kib(case))
-    yield Target(
-        f"connect, upgrade, close / {WEBSOCKETS_TRIO}",
-        0.6,
-        ratio("connect, upgrade, close", "once", WEBSOCKETS_TRIO),
-    )
-    for case in "32 B", "64 KiB":
-        yield Target(
-            f"TLS round trip {case} / trio.SSLStream",
-            0.7,
-            ratio("TLS round trip", case, RAW_TRIO),
-        )
-    yield Target(
-        "broadcast to 10,000 / as many calls of send()",
-        1.3,
-        ratio("broadcast", "10,000 connections, 64 B", RAW_SOCKETS),
-    )
-    for group, case in (
-        *(("round trip", case) for case in ("32 B", "1 KiB", "64 KiB", "1 MiB")),
-        *(
-            (f"one way, {way}", case)
-            for way in ("client to server", "server to client")
-            for case in ("32 B", "64 KiB", "1 MiB")
-        ),
-    ):
-        for to in WEBSOCKETS_TRIO, PURE_WEBSOCKETS:
-            yield Target(
-                f"pure Python, {group}, {case} / {to}",
-                1.0,
-                ratio(group, case, to, PURE),
-            )
 
 
 def target_table(results: Results) -> Table:

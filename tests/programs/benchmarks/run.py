@@ -59,7 +59,7 @@ QUICK_GROUPS = (
     workloads.JSON,
     workloads.TLS,
     workloads.CONNECT,
-    report.MEMORY,
+    workloads.MEMORY,
 )
 
 
@@ -342,7 +342,7 @@ def run(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     every = [*dict.fromkeys(w.group for w in WORKLOADS), *report.EXTRA]
     groups = chosen(given.group, QUICK_GROUPS if quick else every)
     if given.profile:
-        groups = [report.PROFILES]
+        groups = [workloads.PROFILES]
     todo: list[Workload | str] = [
         workload
         for workload in WORKLOADS
@@ -350,9 +350,9 @@ def run(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     ]
     todo += [group for group in report.EXTRA if group in groups]
     extra: dict[str, Callable[[Driver], Any]] = {
-        report.MEMORY: lambda driver: memory(driver, 500 if quick else 1500),
-        report.FAIRNESS: lambda driver: fairness(driver, 1.0),
-        report.PROFILES: lambda driver: profiles(driver, 3.0),
+        workloads.MEMORY: lambda driver: memory(driver, 500 if quick else 1500),
+        workloads.FAIRNESS: lambda driver: fairness(driver, 1.0),
+        workloads.PROFILES: lambda driver: profiles(driver, 3.0),
     }
     started = time.perf_counter()
     with Progress(len(todo), "workloads") as progress:

@@ -260,7 +260,10 @@ SATURATED, JSON, TLS = "saturated server", "compressed JSON", "TLS round trip"
 CONNECT, BROADCAST = "connect, upgrade, close", "broadcast"
 BY_CONNECTIONS, BY_MESSAGES = "growth with connections", "growth with messages"
 BY_SIZE, BY_PIECES = "growth with size", "growth with pieces"
-LATENCY = {count: f"latency, {count:,} connections" for count in (100, 1000)}
+LATENCY = "latency"
+LATENCY_ON = {count: f"{LATENCY}, {count:,} connections" for count in (100, 1000)}
+# Those that aren't measured in turns.
+MEMORY, FAIRNESS, PROFILES = "memory", "fairness", "profiles"
 
 WORKLOADS = [
     *(
@@ -297,7 +300,7 @@ WORKLOADS = [
     ),
     *(
         Workload(
-            LATENCY[connections],
+            LATENCY_ON[connections],
             f"{rate:,}/s",
             paced(connections, rate),
             SERVING,
@@ -305,7 +308,7 @@ WORKLOADS = [
             at_least=rate * PACED_SECONDS,
             rounds=3,
         )
-        for connections in LATENCY
+        for connections in LATENCY_ON
         for rate in (COMMON_RATE * percent // 100 for percent in (20, 50, 80))
     ),
     *(
