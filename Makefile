@@ -148,7 +148,7 @@ fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 soak: $(READY) ## two ends that send and are cancelled at random, for SECONDS seconds
 	$(VENV)/bin/python tests/programs/soak.py --seconds $(SECONDS) $(ARGS)
 
-bench: $(READY_BENCH) ## the benchmark, beside other libraries, in ten minutes
+bench: $(READY_BENCH) ## the benchmark, beside other libraries, in twenty minutes
 	$(VENV_BENCH)/bin/python tests/programs/benchmarks/run.py $(ARGS)
 
 bench-quick: $(READY_BENCH) ## the shortest of it, in one

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from tests.programs.benchmarks import (
 )
 from tests.programs.benchmarks.load import Clients
 from tests.programs.benchmarks.peers import (
+    AIOHTTP,
     RAW_TRIO,
     TRIO_WS,
     End,
@@ -101,6 +103,24 @@ def test_a_library_can_be_taken_from_another_folder(tmp_path: Path) -> None:
 def test_ratios_of_two_revisions() -> None:
     now, before = [3.0, 2.0, 4.0], [2.0, 4.0, 2.0]
     assert compare.row("case", now, before) == ["case", "2.00", "2.00", "1.00", "1.50"]
+
+
+def test_tails_are_compared_at_rates_that_both_carry() -> None:
+    group, case = "latency, 100 connections", "10,000/s"
+    fast: dict[str, list[float]] = {"p99": [200.0], "backlog": [False]}
+    slow: dict[str, list[float]] = {"p99": [400.0], "backlog": [False]}
+    lost: dict[str, list[float]] = {"p99": [9000.0], "backlog": [True]}
+
+    def measured(ours: Any, theirs: Any) -> float:
+        results = {"results": {group: {case: {TRIO_WS: ours, AIOHTTP: theirs}}}}
+        return targets.tail(group, case, AIOHTTP)(results)
+
+    assert measured(fast, slow) == 0.5
+    assert measured(lost, slow) == inf
+    with pytest.raises(targets.Missing):
+        measured(fast, lost)
+    with pytest.raises(targets.Missing):
+        targets.tail(group, case, AIOHTTP)({"results": {}})
 
 
 class Liar(TrioWs):
