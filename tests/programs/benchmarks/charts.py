@@ -26,8 +26,10 @@ class Bar(NamedTuple):
 
 def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
     """Draw a bar for each row, the longest over the whole width."""
-    longest = max(row.value for row in rows)
-    values = max(VALUES, int(CHARACTER * max(len(row.text) for row in rows)))
+    longest = max((row.value for row in rows), default=1.0)
+    values = max(
+        VALUES, int(CHARACTER * max((len(row.text) for row in rows), default=0))
+    )
     height = ROW * len(rows) + 34
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
