@@ -50,10 +50,8 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
-	format docs conformance interop fuzz soak bench bench-quick bench-compare rivals dist clean
-.PHONY: help demo env test test-only test-pure test-windows test-machines lint types \
-	format docs conformance interop fuzz soak bench bench-quick bench-compare bench-compression \
-	rivals dist clean
+	format docs conformance interop fuzz soak bench bench-quick bench-compare \
+	bench-compression rivals dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
