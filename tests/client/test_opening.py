@@ -72,7 +72,7 @@ async def test_what_took_too_long(
         return str(caught.value).partition("(open_timeout): ")[2]
 
     SilentResolver().install()
-    assert await told("ws://name.example/") == "looking up name.example"
+    assert await told("ws://name.example/") == "looking up name.example:80"
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = silent.getsockname()[1]

@@ -7,8 +7,6 @@ import logging
 import socket
 import ssl
 import sys
-import threading
-import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -248,6 +246,25 @@ async def test_the_request(caplog: pytest.LogCaptureFixture) -> None:
     assert "user" not in shown.replace("username", "")
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+async def test_one_id_in_the_log(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "trio_ws.client")
+    async with open_server(echo, 0, host=HOST) as target:
+        play = tunnel if scheme == "http" else Socks(target.port).play
+        async with proxying(play) as proxy:
+            uri = f"ws://{HOST}:{target.port}/"
+            async with connect(uri, proxy=proxy.url(scheme, "me:hunter2@")) as ws:
+                pass
+    lines = [one for one in caplog.records if one.name == "trio_ws.client"]
+    assert {getattr(one, "connection_id", None) for one in lines} == {ws.id}
+    assert {getattr(one, "remote_address", None) for one in lines} == {
+        (HOST, proxy.port)
+    }
+    first = "CONNECT" if scheme == "http" else "socks5h to"
+    assert f"> {first} {HOST}:{target.port}" in lines[0].getMessage()
+    assert "hunter2" not in caplog.text
+
+
 async def test_an_ipv6_address_has_its_brackets_and_no_zone() -> None:
     async with proxying(answering(b"HTTP/1.1 403 No\r\n\r\n")) as proxy:
         with pytest.raises(InvalidProxyStatus):
@@ -335,7 +352,8 @@ async def test_a_refusal() -> None:
     response = caught.value.response
     assert (response.status_code, response.body) == (407, b"who")
     assert response.headers["Proxy-Authenticate"] == "Basic"
-    assert caught.value.__notes__ == [f"CONNECT through {HOST}:{proxy.port}"]
+    through = f"through {HOST}:{proxy.port}"
+    assert caught.value.__notes__ == [f"CONNECT to server.test:80 {through}"]
 
 
 @pytest.mark.parametrize(
@@ -381,12 +399,12 @@ async def test_a_reset() -> None:
 @pytest.mark.parametrize(
     ("scheme", "sent", "stage"),
     [
-        ("http", b"", "CONNECT through "),
-        ("http", AGREED[:-1], "CONNECT through "),
+        ("http", b"", "CONNECT to server.test:80 through "),
+        ("http", AGREED[:-1], "CONNECT to server.test:80 through "),
         ("http", AGREED, "opening handshake with server.test:80 through "),
         ("https", b"", "TLS handshake with proxy "),
-        ("socks5h", b"", "SOCKS through "),
-        ("socks5h", b"\5\0", "SOCKS through "),
+        ("socks5h", b"", "SOCKS to server.test:80 through "),
+        ("socks5h", b"\5\0", "SOCKS to server.test:80 through "),
     ],
 )
 @pytest.mark.parametrize("ends", ["timeout", "cancellation"])
@@ -540,6 +558,8 @@ class Socks:
     ("scheme", "user", "asked"),
     [
         ("socks4", "", [b"\4\1PO\x7f\0\0\1\0"]),
+        ("socks4", "me@", [b"\4\1PO\x7f\0\0\1me\0"]),
+        ("socks4a", "m%65:@", [b"\4\1PO\0\0\0\1me\0localhost\0"]),
         ("socks4", "me:x@", [b"\4\1PO\x7f\0\0\1me\0"]),
         ("socks4a", "", [b"\4\1PO\0\0\0\1\0localhost\0"]),
         ("socks5", "", [b"\5\1\0\1\x7f\0\0\1PO"]),
@@ -604,7 +624,8 @@ async def test_what_socks_proxies_refuse(
     assert isinstance(caught.value.__cause__, OSError | EOFError) is again
 
 
-async def test_a_name_that_isnt_found() -> None:
+@pytest.mark.parametrize("scheme", ["socks4", "socks5"])
+async def test_a_name_that_isnt_found(scheme: str) -> None:
     class Names(trio.abc.HostnameResolver):
         async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -614,8 +635,10 @@ async def test_a_name_that_isnt_found() -> None:
 
     trio.socket.set_custom_hostname_resolver(Names())
     async with proxying(lambda _, stream: to_end(stream)) as proxy:
-        with pytest.raises(socket.gaierror):
-            await fail(proxy.url("socks4"))
+        with pytest.raises(socket.gaierror) as caught:
+            await fail(proxy.url(scheme))
+    through = f"SOCKS to server.test:80 through {HOST}:{proxy.port}"
+    assert caught.value.__notes__ == [f"looking up server.test:80, for {through}"]
 
 
 async def test_socks_4_and_ipv6() -> None:
@@ -653,107 +676,6 @@ def test_without_the_extra(
         call("ws://x/", proxy="socks5://x")
 
 
-# The environment
-
-
-@pytest.mark.parametrize(
-    ("secure", "found", "used"),
-    [
-        (False, {}, None),
-        (True, {"http_proxy": "http"}, None),
-        (False, {"http_proxy": "http"}, "http"),
-        (False, {"http_proxy": "http", "https_proxy": "https"}, "https"),
-        (True, {"HTTPS_PROXY": "https", "all_proxy": "all"}, "https"),
-        (False, {"ws_proxy": "ws", "socks_proxy": "s", "wss_proxy": "wss"}, "ws"),
-        (True, {"ws_proxy": "ws", "socks_proxy": "s", "wss_proxy": "wss"}, "wss"),
-        (True, {"all_proxy": "all", "no_proxy": "other.test"}, "all"),
-        (True, {"all_proxy": "all", "no_proxy": ".test"}, None),
-        (True, {"all_proxy": "all", "no_proxy": "server.test:443"}, None),
-        (True, {"all_proxy": "all", "no_proxy": "*"}, None),
-    ],
-)
-async def test_which_is_used(
-    secure: bool,
-    found: dict[str, str],
-    used: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each of these names stands for a proxy of its own, told by its user name."""
-    monkeypatch.setattr(urllib.request, "proxy_bypass", _bypass)
-    monkeypatch.setattr(urllib.request, "getproxies", _proxies)
-
-    async def refuse(host: str, *_: object, **__: object) -> Any:
-        raise ConnectionRefusedError(host)
-
-    monkeypatch.setattr("trio_ws._client.dialer.open_tcp", refuse)
-    async with proxying(answering(b"HTTP/1.1 403 No\r\n\r\n")) as proxy:
-        for name, user in found.items():
-            value = user if name == "no_proxy" else proxy.url(user=f"{user}:x@")
-            monkeypatch.setenv(name, user if name == "no_proxy" else value)
-        uri = f"{'wss' if secure else 'ws'}://server.test/"
-        if used is None:
-            with pytest.raises(ConnectionRefusedError, match=r"server\.test"):
-                async with connect(uri):
-                    pass
-            assert proxy.heads == []
-        else:
-            with pytest.raises(InvalidProxyStatus):
-                async with connect(uri):
-                    pass
-            credentials = base64.b64encode(f"{used}:x".encode())
-            assert b"Basic " + credentials + b"\r\n" in proxy.heads[0]
-
-
-_proxies = urllib.request.getproxies_environment
-
-
-def _bypass(host: str) -> bool:
-    return bool(urllib.request.proxy_bypass_environment(host))  # type: ignore[attr-defined]
-
-
-async def test_settings_of_a_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They say http:// of SOCKS proxies; what is excepted may take time to say."""
-    asked: list[threading.Thread] = []
-
-    def bypass(_: str) -> int:
-        asked.append(threading.current_thread())
-        return 0
-
-    monkeypatch.setattr("trio_ws._client.proxy._SYSTEM_SETTINGS", True)
-    async with open_server(echo, 0, host=HOST) as target:
-        socks = Socks(target.port)
-        async with proxying(socks.play) as proxy:
-            settings = {"socks": proxy.url()}
-            monkeypatch.setattr(urllib.request, "getproxies", lambda: settings)
-            monkeypatch.setattr(urllib.request, "proxy_bypass", bypass)
-            async with connect("ws://server.test/") as ws:
-                await ws.send("x")
-                assert await ws.recv() == "x"
-    assert socks.asked == [b"\5\1\0\3\x0bserver.test\0\x50"]
-    assert threading.current_thread() not in asked
-
-
-async def test_an_environment_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("all_proxy", "user:secret@x:1")
-    monkeypatch.setattr(urllib.request, "getproxies", _proxies)
-    with pytest.raises(InvalidProxy) as caught:
-        async with connect("ws://server.test/"):
-            pass
-    assert "secret" not in str(caught.value) + repr(caught.value)
-    assert caught.value.__notes__ == ["choosing a proxy"]
-
-
-async def test_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("all_proxy", "http://nobody.test")
-    async with open_server(echo, 0, host=HOST) as target:
-        uri = f"ws://{HOST}:{target.port}/"
-        async with connect(uri, proxy=None):
-            pass
-        stream = await trio.open_tcp_stream(HOST, target.port)
-        async with connect(uri, stream=stream):
-            pass
-
-
 # Arguments
 
 
@@ -769,6 +691,8 @@ async def test_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://x#a", "expected nothing after"),
         ("http://x:70000", "expected a port from 1 to 65535"),
         ("http://x y", "expected no spaces"),
+        ("socks5://user@x", "username provided without password"),
+        ("socks4://us%C3%A9r@x", "expected ASCII"),
         ("socks5://user:@x", "1 to 255 characters each"),
         ("socks5://us%C3%A9r:secret@x", "expected ASCII"),
         ("socks5://user:" + "secret" * 50 + "@x", "1 to 255"),

@@ -12,6 +12,7 @@ import trio
 from .._connection.opener import Opened, Stage
 from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.errors import OpenTimeoutError
+from .._endpoint.identity import Identity
 from .._endpoint.options import check_port, checked_host
 from .._protocol.errors import InvalidStatus
 from .._protocol.uri import ProxyURI, WebSocketURI, host_port
@@ -22,7 +23,8 @@ from .._transports.tls import TLSTransport
 from .asking import AskedHeaders, AskedURI, Target
 from .opening import open_client
 from .options import ClientOptions
-from .proxy import ProxyChoice, open_through
+from .proxy import open_through
+from .proxy_choice import ProxyChoice
 from .redirects import Trail, credentials_in, redirect_target, without_credentials
 from .tcp import open_tcp
 from .tls import default_context, server_name
@@ -155,7 +157,8 @@ class Dialer(Generic[ClientT]):
         self, uri: WebSocketURI, options: ClientOptions, stage: Stage
     ) -> Opened[ClientConnection]:
         proxy = await self._proxy_for(uri, stage)
-        transport = await self._open_transport(uri, proxy, stage)
+        identity = Identity(self.logger)  # one, of what a proxy is asked, too
+        transport = await self._open_transport(uri, proxy, identity, stage)
         try:
             peer = self._peer(uri)
             if proxy is not None:
@@ -166,7 +169,7 @@ class Dialer(Generic[ClientT]):
                 await transport.do_handshake()
             stage.name = f"opening handshake with {peer}"
             handshake = self._target.handshake(uri, options)
-            return await open_client(transport, handshake, options, self.logger)
+            return await open_client(transport, handshake, options, identity)
         except BaseException:
             await transport.aclose()
             raise
@@ -193,9 +196,13 @@ class Dialer(Generic[ClientT]):
         return await self._choice.proxy_for(*self._address(uri), secure=uri.secure)
 
     async def _open_transport(
-        self, uri: WebSocketURI, proxy: ProxyURI | None, stage: Stage
+        self,
+        uri: WebSocketURI,
+        proxy: ProxyURI | None,
+        identity: Identity,
+        stage: Stage,
     ) -> Transport:
-        stream = await self._open_stream(uri, proxy, stage)
+        stream = await self._open_stream(uri, proxy, identity, stage)
         try:
             context = None
             if uri.secure:
@@ -217,7 +224,11 @@ class Dialer(Generic[ClientT]):
             raise
 
     async def _open_stream(
-        self, uri: WebSocketURI, proxy: ProxyURI | None, stage: Stage
+        self,
+        uri: WebSocketURI,
+        proxy: ProxyURI | None,
+        identity: Identity,
+        stage: Stage,
     ) -> trio.abc.Stream | socket.socket | Transport:
         if self._stream is not None:
             return self._stream
@@ -233,6 +244,6 @@ class Dialer(Generic[ClientT]):
             address,
             self._local_address,
             self._options,
-            self.logger,
+            identity,
             stage,
         )

@@ -29,14 +29,14 @@ async def open_client(
     transport: Transport,
     handshake: ClientHandshake,
     options: ClientOptions,
-    logger: AnyLogger,
+    identity: Identity,
 ) -> Opened[ClientConnection]:
     """Do the client's side of the handshake.
 
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
     use any more; the caller closes it.
     """
-    identity = Identity(logger, transport.remote_address, transport.local_address)
+    identity.is_between(transport.remote_address, transport.local_address)
     response = await ask(transport, handshake, identity.log)
     endpoint = Endpoint(transport, handshake.request, options, identity, client=True)
     try:

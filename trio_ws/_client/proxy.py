@@ -1,18 +1,18 @@
-"""Proxies: which one to use, and how to reach a server through it."""
+"""How to reach a server through a proxy: CONNECT, SOCKS."""
 
 from __future__ import annotations
 
-import os
+import importlib
 import socket
 import ssl as ssl_module
 import sys
 from math import inf
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from .._connection.opener import Stage
-from .._endpoint.identity import AnyLogger, Identity
+from .._endpoint.identity import Identity
 from .._protocol.errors import (
     InvalidHandshake,
     InvalidProxyStatus,
@@ -23,14 +23,13 @@ from .._protocol.handshake.exchange import Exchange
 from .._protocol.handshake.fields import build_authorization_basic
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
-from .._protocol.uri import ProxyURI, host_port, parse_proxy
+from .._protocol.uri import ProxyURI, host_port
 from .._transports.base import Transport, read_some, write_all
-from .._transports.make import check_context, transport_of
-from .._transports.network import current_network
+from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
 from .opening import ask
 from .options import ClientOptions
-from .tcp import open_tcp
+from .tcp import look_up, open_tcp
 from .tls import default_context, server_name
 
 if TYPE_CHECKING:
@@ -38,101 +37,7 @@ if TYPE_CHECKING:
     from python_socks import ProxyType
     from python_socks.async_.trio import Proxy
 
-_ENVIRONMENT = "_proxy"  # what the names of variables end with, in either case
-
-# Whether the system keeps proxies elsewhere than in the environment, too. What is
-# excepted from those there may be addresses, so that the DNS is asked.
-_SYSTEM_SETTINGS = sys.platform in ("win32", "darwin")
-
 _EMPTY_LINE = b"\r\n\r\n"
-
-
-class ProxyChoice:
-    """What the arguments of connect() say of proxies.
-
-    Raises InvalidProxy, ValueError and TypeError for wrong ones, ImportError if
-    python-socks is needed and isn't there.
-    """
-
-    def __init__(
-        self, proxy: str | Literal[True] | None, ssl: ssl_module.SSLContext | None
-    ) -> None:
-        check_context(ssl, server_side=False, name="proxy_ssl")
-        self.ssl = ssl
-        self._fixed: ProxyURI | None = None
-        self._by_environment = proxy is True
-        if proxy is None or isinstance(proxy, str):
-            if proxy is not None:
-                self._fixed = _parsed(proxy)
-            if ssl is not None and getattr(self._fixed, "scheme", None) != "https":
-                raise ValueError("proxy_ssl: expected an https:// proxy with it")
-        elif proxy is not True:
-            # Not its value, which may have a password.
-            raise TypeError(
-                f"proxy: expected a URL, True or None; got {type(proxy).__name__}"
-            )
-
-    def refuse(self, name: str) -> None:
-        """Raise ValueError if a proxy is named together with the argument ``name``."""
-        if self._fixed is not None or self.ssl is not None:
-            given = "proxy" if self._fixed is not None else "proxy_ssl"
-            raise ValueError(f"{given}: expected no {name} with it")
-
-    async def proxy_for(self, host: str, port: int, *, secure: bool) -> ProxyURI | None:
-        """Return the proxy to reach a server through, None for none.
-
-        The environment is looked at each time. Raises InvalidProxy, ImportError.
-        """
-        if not self._by_environment:
-            return self._fixed
-        if current_network() is not None:
-            return None  # the environment is that of another one
-        if not _SYSTEM_SETTINGS and not any(
-            name.lower().endswith(_ENVIRONMENT) for name in os.environ
-        ):
-            return None
-        url = _system_proxy(secure)
-        if url is None or await _bypassed(f"{host}:{port}"):
-            return None
-        return _parsed(url)
-
-
-def _parsed(url: str) -> ProxyURI:
-    proxy = parse_proxy(url)
-    if proxy.is_socks:
-        _socks()
-    return proxy
-
-
-async def _bypassed(address: str) -> bool:
-    """Tell whether the system excepts a server. **Cancellation**: a thread goes on."""
-    from urllib.request import proxy_bypass
-
-    if _SYSTEM_SETTINGS:
-        return bool(
-            await trio.to_thread.run_sync(proxy_bypass, address, abandon_on_cancel=True)
-        )
-    return bool(proxy_bypass(address))
-
-
-def _system_proxy(secure: bool) -> str | None:
-    """Return the URL of the proxy that the system has for wss:// or ws://, or None."""
-    import urllib.request  # which is slow, and few need
-
-    proxies = urllib.request.getproxies()
-    # A proxy for WebSockets goes first. Then RFC 6455, section 4.1, has SOCKS, failing
-    # that the proxy for HTTPS, and after it that for HTTP.
-    names = ["wss"] if secure else ["ws"]
-    names += ["socks", "https"] if secure else ["socks", "https", "http"]
-    for name in [*names, "all"]:
-        url = proxies.get(name)
-        if url is None:
-            continue
-        # Settings of a system have no scheme of SOCKS' own.
-        if name == "socks" and url.startswith("http://"):
-            url = "socks5h://" + url.removeprefix("http://")
-        return url
-    return None
 
 
 async def open_through(
@@ -141,25 +46,28 @@ async def open_through(
     target: tuple[str, int],
     local_address: str | None,
     options: ClientOptions,
-    logger: AnyLogger,
+    identity: Identity,
     stage: Stage,
 ) -> Transport:
     """Connect to ``target``, a host and a port, through a proxy.
 
-    ``context`` is for TLS to the proxy. Raises OSError if that can't be reached,
-    ProxyError if it doesn't do what it should. **Cancellation**: nothing is left open.
+    ``context`` is for TLS to the proxy, ``identity`` that of the connection, which is
+    told the addresses. Raises OSError if the proxy can't be reached, ProxyError if it
+    doesn't do what it should. **Cancellation**: nothing is left open.
     """
     below = await open_tcp(proxy.host, proxy.port, local_address, stage, role="proxy ")
     transport = transport_of(below, None, server_side=False)
+    identity.is_between(transport.remote_address, transport.local_address)
     try:
         if proxy.scheme == "https":
             transport = await _with_tls(transport, proxy, context, stage)
+        # The zone of an IPv6 address means nothing elsewhere.
+        host, port = target[0].partition("%")[0], target[1]
         if proxy.is_socks:
-            stage.name = f"SOCKS through {proxy.where}"
-            await _pass_socks(transport, proxy, *target)
+            await _pass_socks(transport, proxy, host, port, identity, stage)
         else:
-            stage.name = f"CONNECT through {proxy.where}"
-            await _tunnel(transport, _Connect(proxy, *target, options), logger)
+            stage.name = f"CONNECT to {host_port(host, port)} through {proxy.where}"
+            await _tunnel(transport, _Connect(proxy, host, port, options), identity)
     except BaseException:
         await transport.aclose()
         raise
@@ -201,8 +109,7 @@ class _Connect(Exchange):
     def __init__(
         self, proxy: ProxyURI, host: str, port: int, options: ClientOptions
     ) -> None:
-        # The zone of an IPv6 address means nothing elsewhere.
-        authority = host_port(host.partition("%")[0], port)
+        authority = host_port(host, port)
         headers = Headers({"Host": authority})
         if options.user_agent_header is not None:
             headers["User-Agent"] = options.user_agent_header
@@ -232,14 +139,10 @@ class _Connect(Exchange):
         return super().receive(data)
 
 
-async def _tunnel(transport: Transport, connect: _Connect, logger: AnyLogger) -> None:
+async def _tunnel(transport: Transport, connect: _Connect, identity: Identity) -> None:
     """Have an HTTP proxy connect to the server. Raises ProxyError."""
     try:
-        await ask(
-            transport,
-            connect,
-            Identity(logger, transport.remote_address, transport.local_address).log,
-        )
+        await ask(transport, connect, identity.log)
     except InvalidStatus as exc:
         raise InvalidProxyStatus(exc.response) from None
     except InvalidHandshake as exc:
@@ -250,6 +153,8 @@ async def _tunnel(transport: Transport, connect: _Connect, logger: AnyLogger) ->
 
 
 # SOCKS
+
+_SOCKS_MODULE = "python_socks.async_.trio"
 
 # What python-socks calls each version, and whether the proxy looks names up.
 _SOCKS = {
@@ -292,28 +197,42 @@ class _Wire:
 
 def _socks() -> tuple[type[Proxy], type[SocksError], type[ProxyType]]:
     """Import what is used of python-socks, which is an extra."""
-    try:
-        from python_socks import ProxyError as SocksError
-        from python_socks import ProxyType
-        from python_socks.async_.trio import Proxy
-    except ImportError as exc:
-        raise ImportError(
-            'proxy: SOCKS needs python-socks; pip install "trio_ws[socks]"'
-        ) from exc
+    from python_socks import ProxyError as SocksError
+    from python_socks import ProxyType
+    from python_socks.async_.trio import Proxy
+
     return Proxy, SocksError, ProxyType
 
 
 async def _pass_socks(
-    transport: Transport, proxy: ProxyURI, host: str, port: int
+    transport: Transport,
+    proxy: ProxyURI,
+    host: str,
+    port: int,
+    identity: Identity,
+    stage: Stage,
 ) -> None:
     """Have a SOCKS proxy connect to the server.
 
     Raises ProxyError; socket.gaierror for a name that is looked up on this side.
     """
-    socks_proxy, socks_error, kinds = _socks()
+    stage.name = f"SOCKS to {host_port(host, port)} through {proxy.where}"
     kind, by_proxy = _SOCKS[proxy.scheme]
     if kind == "SOCKS4" and ":" in host:
         raise ProxyError(f"SOCKS 4 has no IPv6 addresses; expected another than {host}")
+    if _SOCKS_MODULE not in sys.modules:
+        # Here, it would stop the loop for longer than it takes to connect.
+        await trio.to_thread.run_sync(
+            importlib.import_module, _SOCKS_MODULE, abandon_on_cancel=True
+        )
+    socks_proxy, socks_error, kinds = _socks()
+    if not by_proxy:
+        family = socket.AF_INET if kind == "SOCKS4" else socket.AF_UNSPEC
+        goal = stage.name
+        found = await look_up(host, port, stage, f", for {goal}", family=family)
+        host = min(found, key=lambda one: one[0])[4][0]  # IPv4 first
+        stage.name = goal
+    identity.log.debug("> %s to %s", proxy.scheme, host_port(host, port))
     wire = _Wire(transport)
     through = socks_proxy(
         kinds[kind],
@@ -321,14 +240,11 @@ async def _pass_socks(
         proxy.port,
         proxy.username,
         proxy.password,
-        rdns=by_proxy,
+        rdns=True,  # or what was looked up
         forward=cast("Proxy", wire),
     )
     try:
-        # The zone of an IPv6 address means nothing elsewhere.
-        await through.connect(host.partition("%")[0], port, timeout=inf)
-    except socket.gaierror:
-        raise
+        await through.connect(host, port, timeout=inf)
     except (socks_error, EOFError, OSError, ValueError) as exc:
         text = f"proxy: {exc}"
         if wire.came:

@@ -38,15 +38,33 @@ async def open_tcp(
     if network is not None:
         stage.name = f"connecting to {role}{where}"
         return await network.connect(host, port, local_address)
-    literal = _literal(host, port)
-    addresses: Sequence[_Address] = [] if literal is None else [literal]
-    if literal is None:
-        stage.name = f"looking up {role}{host}"
-        addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = await look_up(host, port, stage, role=role)
     stage.name = f"connecting to {role}{where}"
     if len(addresses) == 1:
         return await _connect(addresses[0], local_address)
     return await _connect_to_first(addresses, local_address, where)
+
+
+async def look_up(
+    host: str,
+    port: int,
+    stage: Stage,
+    purpose: str = "",
+    *,
+    role: str = "",
+    family: int = socket.AF_UNSPEC,
+) -> Sequence[_Address]:
+    """Return the addresses of a host; the stage says so if it is a name.
+
+    Raises socket.gaierror. **Cancellation**: a thread goes on.
+    """
+    literal = _literal(host, port)
+    if literal is not None:
+        return [literal]
+    stage.name = f"looking up {role}{host_port(host, port)}{purpose}"
+    return await trio.socket.getaddrinfo(
+        host, port, family=family, type=socket.SOCK_STREAM
+    )
 
 
 def _literal(host: str, port: int) -> _Address | None:

@@ -19,7 +19,10 @@ class Identity:
     __slots__ = ("_connection", "_id", "local_address", "logger", "remote_address")
 
     def __init__(
-        self, logger: AnyLogger, remote_address: Any, local_address: Any
+        self,
+        logger: AnyLogger,
+        remote_address: Any = None,
+        local_address: Any = None,
     ) -> None:
         self.logger = logger
         # As the transport has them, or a proxy before us.
@@ -28,6 +31,11 @@ class Identity:
         self._id: uuid.UUID | None = None
         # Weak, since a connection refers to this.
         self._connection: weakref.ref[Any] | None = None
+
+    def is_between(self, remote_address: Any, local_address: Any) -> None:
+        """Say which addresses it has, once they are known."""
+        self.remote_address = remote_address
+        self.local_address = local_address
 
     def belongs_to(self, connection: object) -> None:
         """Say which connection this is, once there is what users hold."""

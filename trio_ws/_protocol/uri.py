@@ -176,8 +176,15 @@ def _parse_proxy(url: str) -> ProxyURI:
         raise _Invalid(f"expected a host, after one of {known}")
     if match["path"] not in ("", "/") or match["query"] or match["fragment"]:
         raise _Invalid("expected nothing after the host and the port")
-    host, port, username, password = _authority(match["authority"])
-    if scheme.startswith("socks") and username is not None:
+    authority = match["authority"]
+    user, at, rest = authority.rpartition("@")
+    if scheme.startswith("socks4") and at and ":" not in user:
+        authority = f"{user}:@{rest}"  # it knows no password
+    host, port, username, password = _authority(authority)
+    if scheme.startswith("socks4") and username is not None:
+        if not username.isascii():
+            raise _Invalid("expected ASCII in the username")
+    elif scheme.startswith("socks5") and username is not None:
         # RFC 1929, section 2, which knows no encoding.
         for one in username, password or "":
             if not one.isascii() or not 1 <= len(one) <= 255:
