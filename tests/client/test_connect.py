@@ -359,6 +359,22 @@ CONTEXT = ssl.create_default_context()
             "port: expected an int; got 'localhost'; a host is a keyword: host='lo",
         ),
         ({"stream": None, "local_address": 1}, TypeError, "local_address: expected a"),
+        (
+            {"stream": None, "host": "localhost:80"},
+            ValueError,
+            r"^host: .*; a host has no port, which is an argument of its own: 80; got",
+        ),
+        ({"stream": None, "host": "127.0.0.1:80"}, ValueError, "of its own: 80; got"),
+        ({"stream": None, "host": "[::1]:80"}, ValueError, "of its own: 80; got"),
+        ({"stream": None, "host": "http://x"}, ValueError, "host is no URI: it has no"),
+        (
+            {"server_hostname": "a:1"},
+            ValueError,
+            "^server_hostname: .*has no port; g",
+        ),
+        ({"local_address": "127.0.0.1:1"}, ValueError, "has no port; got '127"),
+        ({"create_connection": ServerConnection}, TypeError, "of ClientConnection, or"),
+        ({"extensions": [5]}, TypeError, "of ClientExtensionFactory; got 5"),
         ({"additional_headers": {"Host": "x"}}, ValueError, "got host; it is that of"),
         ({"additional_headers": {"Upgrade": "x"}}, ValueError, "additional_headers: "),
         (

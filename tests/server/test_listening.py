@@ -139,8 +139,26 @@ async def closes(ws: trio_ws.ServerConnection) -> None:
 async def test_a_socket_that_does_not_listen(kind: int) -> None:
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind(("127.0.0.1", 0))
-        with pytest.raises(ValueError, match=r"(?i)listening|SOCK_STREAM"):
-            await trio_ws.serve(echo, listeners=[sock])
+        good = MemoryListener()
+        match = "than SOCK_STREAM$" if kind == socket.SOCK_DGRAM else "doesn't listen$"
+        with pytest.raises(ValueError, match=f"^listeners: expected .*{match}"):
+            trio_ws.open_server(echo, listeners=[good, sock])
+    with pytest.raises(ValueError, match=r"^listeners: expected .*it is closed$"):
+        trio_ws.open_server(echo, listeners=[good, sock])
+
+
+async def test_listeners_out_of_an_iterator() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        async with trio_ws.open_server(echo, listeners=iter([sock])) as server:
+            assert server.port == port
+            await connected(f"ws://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("nursery", [5, "x"])
+async def test_a_wrong_nursery(nursery: Any) -> None:
+    with pytest.raises(TypeError, match=r"^handler_nursery: expected a trio\.Nurs"):
+        await trio_ws.serve(echo, 0, handler_nursery=nursery)
 
 
 def test_where_refuses_what_contradicts_itself(
@@ -160,6 +178,10 @@ def test_where_refuses_what_contradicts_itself(
             ListenSpec(**arguments)
     with pytest.raises(TypeError, match=r"listeners: .*got 8765"):
         ListenSpec(listeners=[8765])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"^listeners: expected several, .*got 8765"):
+        ListenSpec(listeners=8765)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="listeners: expected at least one; got none"):
+        ListenSpec(listeners=iter([]))
     monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
     ListenSpec(8765)
     with pytest.raises(ValueError, match=r"reuse_port: .* has no SO_REUSEPORT"):
@@ -516,3 +538,29 @@ async def test_all_interfaces_of_both_families(reuse_port: bool) -> None:
         for one in server.sockets:
             host = "[::1]" if one.family == socket.AF_INET6 else "127.0.0.1"
             await connected(f"ws://{host}:{one.getsockname()[1]}/")
+
+
+async def test_a_literal_with_a_final_dot() -> None:
+    async with trio_ws.open_server(echo, 0, host="127.0.0.1.") as server:
+        await connected(f"ws://127.0.0.1.:{server.port}/")
+
+
+async def test_a_host_that_isnt_found() -> None:
+    class Nowhere(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+        async def getnameinfo(self, *_: Any) -> Any:
+            raise AssertionError
+
+    trio.socket.set_custom_hostname_resolver(Nowhere())
+    with pytest.raises(socket.gaierror) as caught:
+        await trio_ws.serve(echo, 8765, host="name.example")
+    assert caught.value.__notes__ == ["listening on name.example:8765"]
+
+
+async def test_a_zone_is_told() -> None:
+    Resolver((socket.AF_INET6, ("fe80::1234", 8765, 0, 1))).install()
+    with pytest.raises(OSError, match=r"assign|support") as caught:
+        await trio_ws.serve(echo, 8765, host="name.example")
+    assert caught.value.__notes__ == ["listening on [fe80::1234%1]:8765"]

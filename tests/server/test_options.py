@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
 import pytest
 
+from trio_ws import ClientConnection
 from trio_ws._server.options import ServerOptions
+from trio_ws.extensions import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+
+
+class AsyncCall:
+    """Called, it returns a coroutine."""
+
+    async def __call__(self, *_: object) -> None: ...
 
 
 async def waiting(*_: object) -> None:
@@ -37,6 +49,7 @@ async def waiting(*_: object) -> None:
         ({"origins": "http://x"}, TypeError, "origins: expected a sequence of origins"),
         ({"origins": {"http://x"}}, TypeError, "origins: expected a sequence"),
         ({"origins": [b"x"]}, TypeError, "origins: expected str, compiled patterns"),
+        ({"origins": [re.compile(b"x")]}, TypeError, "patterns of str, and None; got"),
         *(
             ({"origins": [None, origin]}, ValueError, re.escape(f"got {origin!r}"))
             for origin in (
@@ -54,12 +67,51 @@ async def waiting(*_: object) -> None:
                 r"https://[a-z]+\.example\.com",  # a str is no pattern
                 "https://",
                 "app://x/",
+                "http://x:99999",
+                "http://x:0080",
+                "http://x:080",
+                "http://x:0",
+                "app://x:080",
+                "ws://x:80",
+                "wss://x:443",
+                "file:///",
             )
         ),
         (
             {"origins": ["https://example.com:443"]},
             ValueError,
             "default port, which browsers leave out: 'https://example.com'; got",
+        ),
+        (
+            {"origins": ["https://b\xfccher.example:81"]},
+            ValueError,
+            r"browsers write it 'https://xn--bcher-kva\.example:81'$",
+        ),
+        ({"origins": ["https://\u2603.test"]}, ValueError, r"got 'https://\S*'$"),
+        ({"create_connection": int}, TypeError, "a subclass of ServerConnection"),
+        ({"create_connection": ClientConnection}, TypeError, "got <class '.*Client"),
+        (
+            {"create_connection": functools.partial(ClientConnection)},
+            TypeError,
+            r"got functools\.partial\(",
+        ),
+        ({"create_connection": AsyncCall()}, TypeError, "isn't async"),
+        ({"select_subprotocol": AsyncCall()}, TypeError, "isn't async"),
+        (
+            {"select_subprotocol": functools.partial(AsyncCall(), 1)},
+            TypeError,
+            "isn't async",
+        ),
+        ({"extensions": [5]}, TypeError, "instances of ServerExtensionFactory; got 5"),
+        (
+            {"extensions": [ServerPerMessageDeflateFactory]},
+            TypeError,
+            "instances of ServerExtensionFactory; got <class",
+        ),
+        (
+            {"extensions": [ClientPerMessageDeflateFactory()]},
+            TypeError,
+            "instances of ServerExtensionFactory; got <.*ClientPerMessageDeflate",
         ),
         ({"origins": ["http://[::1]:80"]}, ValueError, r"out: 'http://\[::1\]'; got"),
         ({"compression": "gzip"}, ValueError, 'compression: expected "deflate" or'),
@@ -78,6 +130,7 @@ def test_wrong_options_of_a_server(
     "origin",
     [
         "null",
+        "file://",
         "https://xn--bcher-kva.example",
         "https://example.com.",
         "http://localhost:3000",

@@ -292,6 +292,8 @@ async def test_an_abstract_name(path: pathlib.Path, nursery: trio.Nursery) -> No
         ("", ValueError, "path: expected a path; got ''"),
         ("a\0b", ValueError, r"path: expected no NUL in it; got 'a\\x00b'"),
         (b"a", TypeError, "path: expected a str or a path; got b'a'"),
+        (None, TypeError, "path: expected a str or a path; got None"),
+        (5, TypeError, "path: expected a str or a path; got 5"),
         ("\0a", ValueError, r"path: abstract names are Linux's alone; got '\\x00a'"),
     ],
 )
@@ -312,12 +314,15 @@ async def test_paths_that_are_none(
         ({"no_such_option": 1}, TypeError),
         ({"ssl": "yes"}, TypeError),
         ({"handler": "echo"}, TypeError),
+        ({"mode": "660"}, TypeError),
+        ({"mode": True}, TypeError),
+        ({"handler_nursery": 5}, TypeError),
     ],
 )
 async def test_wrong_arguments_leave_no_file(
     path: pathlib.Path, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=next(iter(arguments))):
         await trio_ws.unix_serve(**{"handler": echo, "path": path, **arguments})
     assert not exists(path)
 

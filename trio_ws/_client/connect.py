@@ -11,6 +11,7 @@ import trio
 from .._connection.opener import Opened, Opener
 from .._connection.sides import ClientT
 from .._endpoint.options import make_options
+from .._transports.sockets import checked_path
 from .dialer import Dialer
 from .options import ClientOptions, ClientOptionsDict
 
@@ -134,5 +135,5 @@ class unix_connect(connect[ClientT]):  # noqa: N801 - reads as the function that
             make_options(ClientOptions, "unix_connect", options),
             ssl=ssl,
             server_hostname=server_hostname,
-            path=os.fspath(path),
+            path=checked_path(path),
         )

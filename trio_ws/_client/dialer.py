@@ -18,7 +18,7 @@ from .._protocol.errors import InvalidStatus
 from .._protocol.uri import ProxyURI, WebSocketURI, host_port
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
-from .._transports.sockets import check_path, unix_family
+from .._transports.sockets import unix_family
 from .._transports.tls import TLSTransport
 from .asking import AskedHeaders, AskedURI, Target
 from .opening import open_client
@@ -68,7 +68,6 @@ class Dialer(Generic[ClientT]):
         checked_host("local_address", local_address)
         if path is not None:
             unix_family("path")
-            check_path(path)
         check_context(ssl, server_side=False)
         if self._target.uri is not None:
             self._check_tls(self._target.uri)

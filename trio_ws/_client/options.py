@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic
 
-from .._connection.sides import ClientT
+from .._connection.opener import check_create_connection
+from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.options import USER_AGENT, Options, OptionsDict, factories_of
 from .._protocol.extensions.base import ClientExtensionFactory
 from .._protocol.extensions.deflate import (
@@ -48,6 +49,11 @@ class ClientOptions(Options):
     extensions: Sequence[ClientExtensionFactory] | None = None
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
+
+    def __post_init__(self) -> None:
+        # Not super(): with slots, the class is not the one of its own methods.
+        Options.__post_init__(self)
+        check_create_connection(self.create_connection, ClientConnection)
 
 
 def client_handshake(options: ClientOptions, uri: WebSocketURI) -> ClientHandshake:

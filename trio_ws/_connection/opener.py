@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -33,6 +34,20 @@ class Stage:
 def call_user(function: Callable[..., Any], *args: object) -> Any:
     """Call a function of the user's, which KeyboardInterrupt may interrupt."""
     return function(*args)
+
+
+def check_create_connection(
+    create: Callable[..., Any] | None, kind: type[Connection]
+) -> None:
+    """Check the argument; what a function returns is checked when it does."""
+    made: object = create
+    while isinstance(made, functools.partial):
+        made = made.func
+    if isinstance(made, type) and not issubclass(made, kind):
+        raise TypeError(
+            f"create_connection: expected a subclass of {kind.__name__}, or a "
+            f"functools.partial of one; got {create!r}"
+        )
 
 
 def make_connection(endpoint: Endpoint, default: type[ConnectionT]) -> ConnectionT:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
@@ -188,9 +190,21 @@ def factories_of(
             f"extensions: expected a sequence of factories; got {extensions!r}"
         )
     factories = list(extensions or ())
+    for one in factories:
+        _check_factory(one, client=isinstance(deflate, ClientExtensionFactory))
     if compression is not None and all(one.name != DEFLATE for one in factories):
         factories.append(deflate)
     return factories
+
+
+def _check_factory(factory: object, *, client: bool) -> None:
+    """Check for the methods: one of the user's need not derive from the class."""
+    kind: type = ClientExtensionFactory if client else ServerExtensionFactory
+    wanted = ("name", *getattr(kind, "__abstractmethods__", ()))
+    if isinstance(factory, type) or not all(hasattr(factory, one) for one in wanted):
+        raise TypeError(
+            f"extensions: expected instances of {kind.__name__}; got {factory!r}"
+        )
 
 
 def _checked_headers(value: HeadersLike) -> Headers:
@@ -235,14 +249,28 @@ def checked_host(name: str, value: object) -> str | None:
     try:
         return parse_host(value)
     except ValueError as exc:
-        raise ValueError(f"{name}: {exc}; got {value!r}") from None
+        hint = ""
+        if "://" in value:
+            hint = "; a host is no URI: it has no scheme, port or path"
+        elif re.fullmatch(r"(?:[^:\[\]]*|\[.*\]):[0-9]*", value):
+            hint = "; a host has no port"
+            if name == "host":
+                hint += f", which is an argument of its own: {value.rpartition(':')[2]}"
+        raise ValueError(f"{name}: {exc}{hint}; got {value!r}") from None
 
 
 def check_function(name: str, value: object, what: str, *, sync: bool = False) -> None:
     """Check an argument that is to be a function."""
     if not callable(value):
         raise TypeError(f"{name}: expected {what}; got {value!r}")
-    if sync and inspect.iscoroutinefunction(value):
+    function: object = value
+    while isinstance(function, functools.partial):
+        function = function.func
+    # What calls an object is a method of its class.
+    called = getattr(type(function), "__call__", None)  # noqa: B004
+    if sync and (
+        inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+    ):
         raise TypeError(f"{name}: expected {what} that isn't async; got {value!r}")
 
 

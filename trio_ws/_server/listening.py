@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ import trio
 from .._endpoint.options import check_port, checked_host
 from .._protocol.uri import host_port
 from .._transports.network import current_network
-from .._transports.sockets import check_path, is_abstract, unix_family
+from .._transports.sockets import is_abstract, unix_family
 from .acceptor import AnyListener
 
 # What trio's listeners use by default, too: as many as the system allows.
@@ -47,30 +47,26 @@ class ListenSpec:
     host: str | None = None
     backlog: int | None = None
     reuse_port: bool = False
-    listeners: Sequence[AnyListener | socket.socket] | None = None
+    listeners: Iterable[AnyListener | socket.socket] | None = None
 
     def __post_init__(self) -> None:
         if self.listeners is None:
             if self.port is None:
                 raise ValueError("port: expected a port, or listeners; got neither")
             check_port(self.port, least=0)
-            object.__setattr__(self, "host", checked_host("host", self.host))
+            host = checked_host("host", self.host)
+            if host and host.endswith(".") and host.split(".")[-2].isdigit():
+                host = host.removesuffix(".")  # which getaddrinfo() knows with names
+            object.__setattr__(self, "host", host)
             check_backlog(self.backlog)
             if self.reuse_port:
                 _reuse_port_option()
             return
-        if not self.listeners:
-            raise ValueError("listeners: expected at least one; got none")
+        object.__setattr__(self, "listeners", _taken(self.listeners))
         for name in ("port", "host", "backlog", "reuse_port"):
             value = getattr(self, name)
             if value is not None and value is not False:  # port 0 is one
                 raise ValueError(f"listeners: expected no {name} with them")
-        for listener in self.listeners:
-            if not isinstance(listener, (trio.abc.Listener, socket.socket)):
-                raise TypeError(
-                    f"listeners: expected trio listeners or listening sockets; "
-                    f"got {listener!r}"
-                )
 
     async def open(self) -> list[AnyListener]:
         """Return listeners that listen.
@@ -91,6 +87,41 @@ class ListenSpec:
         ]
 
 
+def _taken(listeners: Iterable[object]) -> Sequence[AnyListener | socket.socket]:
+    """Take listeners out of what holds them, an iterator, too; check each."""
+    if not isinstance(listeners, Iterable):
+        raise TypeError(f"listeners: expected several, in a list; got {listeners!r}")
+    taken: list[AnyListener | socket.socket] = []
+    for one in listeners:
+        if isinstance(one, socket.socket):
+            _check_socket(one)
+        elif not isinstance(one, trio.abc.Listener):
+            raise TypeError(
+                f"listeners: expected trio listeners or listening sockets; got {one!r}"
+            )
+        taken.append(one)
+    if not taken:
+        raise ValueError("listeners: expected at least one; got none")
+    return taken
+
+
+def _check_socket(sock: socket.socket) -> None:
+    """Check what trio.SocketListener would, before any other is taken."""
+    problem = None
+    if sock.fileno() < 0:
+        problem = "it is closed"
+    elif sock.type != socket.SOCK_STREAM:
+        problem = "it is of another type than SOCK_STREAM"
+    else:
+        with suppress(OSError):  # macOS doesn't tell
+            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                problem = "it doesn't listen"
+    if problem is not None:
+        raise ValueError(
+            f"listeners: expected listening sockets; got {sock!r}: {problem}"
+        )
+
+
 def check_backlog(backlog: object) -> None:
     """Check an argument that is to be a backlog, or None."""
     if backlog is None:
@@ -99,6 +130,11 @@ def check_backlog(backlog: object) -> None:
         raise TypeError(f"backlog: expected an int or None; got {backlog!r}")
     if backlog < 0:
         raise ValueError(f"backlog: expected at least 0; got {backlog}")
+
+
+def _check_mode(mode: object) -> None:
+    if mode is not None and (not isinstance(mode, int) or isinstance(mode, bool)):
+        raise TypeError(f"mode: expected an int, such as 0o660, or None; got {mode!r}")
 
 
 def _reuse_port_option() -> int:
@@ -112,9 +148,13 @@ async def _open_tcp(
     port: int, host: str | None, backlog: int | None, reuse_port: bool
 ) -> list[trio.SocketListener]:
     """Open listeners on all addresses of a host, with one port."""
-    found = await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    try:
+        found = await trio.socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as exc:
+        exc.add_note(f"listening on {host_port(host or 'all interfaces', port)}")
+        raise
     addresses = list(dict.fromkeys((family, name) for family, *_, name in found))
     options = [socket.SO_REUSEADDR] if sys.platform != "win32" else []
     if reuse_port:
@@ -148,7 +188,9 @@ def _bind_all(
         try:
             sock = _bind(family, (host, given or port, *rest), options)
         except OSError as exc:
-            exc.add_note(f"listening on {host_port(host, given)}")
+            scope = rest[1:] and rest[1]  # the zone of an IPv6 address, as a number
+            shown = f"{host}%{scope}" if scope else host
+            exc.add_note(f"listening on {host_port(shown, given)}")
             if exc.errno not in _NO_SUCH_ADDRESS:
                 raise
             errors.append(exc)
@@ -188,7 +230,7 @@ async def open_unix(
     is left open.
     """
     family = unix_family("path")
-    check_path(path)
+    _check_mode(mode)
     check_backlog(backlog)
     if is_abstract(path) and mode is not None:
         raise ValueError("mode: expected none with an abstract name, which has no file")

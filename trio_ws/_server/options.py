@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
 from typing import Any, Generic
 
+from .._connection.opener import check_create_connection
 from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.options import (
     USER_AGENT,
@@ -24,6 +25,7 @@ from .._protocol.extensions.deflate import (
 from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.headers import HeadersLike
 from .._protocol.http.messages import Request, Response
+from .._protocol.uri import parse_host
 
 _SERVER_DEFLATE = ServerPerMessageDeflateFactory()
 
@@ -138,6 +140,7 @@ class ServerOptions(Options):
             raise TypeError(
                 f"proxy_protocol: expected a bool; got {self.proxy_protocol!r}"
             )
+        check_create_connection(self.create_connection, ServerConnection)
         for name in OF_A_SERVER:
             check_size(name, getattr(self, name), least=1, none=True)
         server_handshake(self)
@@ -162,9 +165,11 @@ def _check_origins(origins: object) -> None:
     if isinstance(origins, str) or not isinstance(origins, Sequence):
         raise TypeError(f"origins: expected a sequence of origins; got {origins!r}")
     for origin in origins:
-        if not isinstance(origin, (str, re.Pattern, NoneType)):
+        text = origin.pattern if isinstance(origin, re.Pattern) else origin
+        if not isinstance(text, (str, NoneType)):
             raise TypeError(
-                f"origins: expected str, compiled patterns and None; got {origin!r}"
+                "origins: expected str, compiled patterns of str, and None; "
+                f"got {origin!r}"
             )
         if isinstance(origin, str):
             _check_origin(origin)
@@ -175,19 +180,31 @@ _is_origin = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#@\s\\]+").fullmatch
 _is_web_origin = re.compile(
     r"https?://(?:[a-z0-9._~\-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?"
 ).fullmatch
-_has_default_port = re.compile(r"http://.*:80|https://.*:443").fullmatch
+_has_default_port = re.compile(r"(?:http|ws)://.*:80|(?:https|wss)://.*:443").fullmatch
+_find_port = re.compile(r"(?<=:)[0-9]*\Z").search
+_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
+_international = re.compile(r"(https?://)([^:/?#@\[\]]+)((?::[0-9]+)?)").fullmatch
+
+# What frames without an origin say, and pages of applications (Electron, Cordova).
+_WITHOUT_HOST = ("null", "file://")
 
 
 def _check_origin(origin: str) -> None:
     """Refuse what no browser says, with which nobody would ever be let in."""
-    if origin == "null":
+    if origin in _WITHOUT_HOST:
         return
     web = re.match(r"https?:", origin, re.IGNORECASE)
     if not (_is_web_origin if web else _is_origin)(origin):
         raise ValueError(
             "origins: expected scheme://host or scheme://host:port, in lower case and "
             "without a slash behind it, a compiled pattern, or no origins to "
-            f"accept all; got {origin!r}"
+            f"accept all; got {origin!r}{_in_punycode(origin)}"
+        )
+    port = _find_port(origin)
+    if port and not (_is_port(port[0]) and int(port[0]) <= 65535):
+        raise ValueError(
+            "origins: expected a port from 1 to 65535, without zeros before it; "
+            f"got {origin!r}"
         )
     if _has_default_port(origin):
         shown = origin.rpartition(":")[0]
@@ -195,3 +212,15 @@ def _check_origin(origin: str) -> None:
             f"origins: expected no default port, which browsers leave out: {shown!r}; "
             f"got {origin!r}"
         )
+
+
+def _in_punycode(origin: str) -> str:
+    """Say what browsers write, if it is other than an international name."""
+    match = None if origin.isascii() else _international(origin)
+    if match is None:
+        return ""
+    scheme, host, port = match.groups()
+    try:
+        return f"; browsers write it {f'{scheme}{parse_host(host)}{port}'!r}"
+    except ValueError:
+        return ""

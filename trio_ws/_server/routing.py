@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -169,7 +169,7 @@ async def route(
     host: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
-    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    listeners: Iterable[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,

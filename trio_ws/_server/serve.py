@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Unpack, overload
 
@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.groups import collapse, finish_aexit, leave_nursery, wrong_task
 from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.options import make_options
+from .._transports.sockets import checked_path
 from .acceptor import AnyListener
 from .hints import hinted, hinted_init
 from .listening import ListenSpec, open_unix, remove_unix
@@ -30,7 +31,7 @@ async def serve(
     host: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
-    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    listeners: Iterable[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -47,7 +48,7 @@ async def serve(
     host: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
-    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    listeners: Iterable[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
@@ -65,7 +66,7 @@ async def serve(
     host: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
-    listeners: Sequence[AnyListener | socket.socket] | None = None,
+    listeners: Iterable[AnyListener | socket.socket] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
@@ -94,7 +95,7 @@ async def serve(
     arguments. **Cancellation**: the listeners close, each connection is closed
     with 1001 without waiting; those of a ``handler_nursery`` go on.
     """
-    check_server(handler, ssl)
+    check_server(handler, ssl, handler_nursery)
     spec = ListenSpec(port, host, backlog, reuse_port, listeners)
     keywords = {**options, "create_connection": create_connection}
     made = make_options(ServerOptions, "serve", keywords)
@@ -156,10 +157,10 @@ async def unix_serve(
     in use; RuntimeError on Windows, where Python has no Unix sockets.
     **Cancellation** as of serve().
     """
-    check_server(handler, ssl)
+    check_server(handler, ssl, handler_nursery)
     keywords = {**options, "create_connection": create_connection}
     made = make_options(ServerOptions, "unix_serve", keywords)
-    path = os.fspath(path)
+    path = checked_path(path)
     # Wherever the process goes.
     absolute = os.path.abspath(path)  # noqa: ASYNC240 - it doesn't look at the disk
     listener, known = await open_unix(path, mode, backlog)
@@ -191,7 +192,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         host: str | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
-        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        listeners: Iterable[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: None = None,
         **options: Unpack[ServeOptionsDict[ServerConnection]],
@@ -206,7 +207,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         host: str | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
-        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        listeners: Iterable[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: Callable[..., ServerT],
         **options: Unpack[ServeOptionsDict[ServerT]],
@@ -221,7 +222,7 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         host: str | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
-        listeners: Sequence[AnyListener | socket.socket] | None = None,
+        listeners: Iterable[AnyListener | socket.socket] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         create_connection: Callable[..., Any] | None = None,
         **options: Unpack[ServeOptionsDict[Any]],

@@ -7,6 +7,7 @@ import ssl as ssl_module
 from collections.abc import Iterable, Set
 from functools import partial
 from math import inf
+from types import NoneType
 from typing import Any, Generic, cast
 
 import trio
@@ -141,10 +142,16 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         await idle.wait()
 
 
-def check_server(handler: object, context: object) -> None:
+def check_server(
+    handler: object, context: object, handler_nursery: object = None
+) -> None:
     """Check what is served; raise TypeError or ValueError."""
     check_function("handler", handler, "an async function")
     check_context(context, server_side=True)
+    if not isinstance(handler_nursery, (trio.Nursery, NoneType)):
+        raise TypeError(
+            f"handler_nursery: expected a trio.Nursery or None; got {handler_nursery!r}"
+        )
 
 
 @enable_ki_protection

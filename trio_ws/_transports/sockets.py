@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -140,10 +141,11 @@ def unix_family(keyword: str) -> int:
     raise RuntimeError(f"{keyword}: Python has no Unix sockets on {sys.platform}")
 
 
-def check_path(path: str) -> None:
-    """Check the path of a Unix socket, which may be an abstract name (unix(7))."""
-    if not isinstance(path, str):  # bytes, which os.fspath() lets through
-        raise TypeError(f"path: expected a str or a path; got {path!r}")
+def checked_path(given: object) -> str:
+    """Return the path of a Unix socket, which may be an abstract name (unix(7))."""
+    path = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(path, str):
+        raise TypeError(f"path: expected a str or a path; got {given!r}")
     if not path:
         raise ValueError("path: expected a path; got ''")
     if is_abstract(path):
@@ -151,6 +153,7 @@ def check_path(path: str) -> None:
             raise ValueError(f"path: abstract names are Linux's alone; got {path!r}")
     elif "\0" in path:
         raise ValueError(f"path: expected no NUL in it; got {path!r}")
+    return path
 
 
 def is_abstract(path: str) -> bool:
