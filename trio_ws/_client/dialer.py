@@ -28,6 +28,7 @@ from .proxy_choice import ProxyChoice
 from .redirects import Trail, credentials_in, redirect_target, without_credentials
 from .tcp import open_tcp
 from .tls import default_context, server_name
+from .unix import open_unix
 
 
 class Dialer(Generic[ClientT]):
@@ -232,8 +233,7 @@ class Dialer(Generic[ClientT]):
         if self._stream is not None:
             return self._stream
         if self._path is not None:
-            stage.name = f"connecting to {self._path!r}"
-            return await trio.open_unix_socket(self._path)
+            return await open_unix(self._path, stage)
         address = self._address(uri)
         if proxy is None:
             return await open_tcp(*address, self._local_address, stage)
