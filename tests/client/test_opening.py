@@ -13,14 +13,18 @@ import trio
 import trio.testing
 
 from tests.handlers import echo
+from tests.peers.certificates import contexts
 from tests.peers.in_memory import TEXT, RawPeer, close_frame, frame
 from tests.platforms import needs_linux, needs_unix_sockets
 from tests.server.serving import Resolver
 from trio_ws import (
+    Headers,
     InvalidHandshake,
     InvalidMessage,
     InvalidStatus,
     OpenTimeoutError,
+    Request,
+    Response,
     ServerConnection,
     accept,
     connect,
@@ -52,6 +56,37 @@ async def test_open_timeout(autojump_clock: MockClock) -> None:
     assert isinstance(caught.value, trio.TooSlowError)
     with pytest.raises(trio.ClosedResourceError):
         await peer.theirs.send_all(b"x")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        (b"Not you.\n", "text/plain; charset=utf-8", ["Not you."]),
+        (b"a\r\n\x1b[2J\xff", "Text/Plain", ["a\\r\\n\\x1b[2J\ufffd"]),
+        (b" \n", "text/plain", []),
+        (b"<p>Not you", "text/html", []),
+        (b"x" * 301, "text/plain", []),
+    ],
+)
+async def test_what_a_refusal_says(body: bytes, kind: str, said: list[str]) -> None:
+    def refuse(ws: ServerConnection, _: Request) -> Response:
+        return Response(403, "No", Headers({"Content-Type": kind}), body)
+
+    async with open_server(echo, 0, host="127.0.0.1", process_request=refuse) as server:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(f"ws://127.0.0.1:{server.port}/"):
+                raise AssertionError("entered")
+    assert str(caught.value) == "server rejected WebSocket connection: HTTP 403"
+    assert caught.value.__notes__[1:] == [f"the answer says: {one}" for one in said]
+
+
+async def test_ws_where_wss_is_expected() -> None:
+    _, context = contexts()
+    async with open_server(echo, 0, host="127.0.0.1", ssl=context) as server:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(f"ws://127.0.0.1:{server.port}/"):
+                raise AssertionError("entered")
+    assert "expected TLS (wss://, not ws://)" in caught.value.__notes__[1]
 
 
 class SilentResolver(Resolver):

@@ -104,7 +104,8 @@ async def test_an_environment_that_wants_the_extra(
     with pytest.raises(ImportError, match="trio_ws") as caught:
         async with connect("ws://server.test/"):
             pass
-    assert caught.value.__notes__ == ["socks_proxy in the environment"]
+    notes = ["socks_proxy in the environment", "choosing a proxy"]
+    assert caught.value.__notes__ == notes
 
 
 @pytest.mark.parametrize(

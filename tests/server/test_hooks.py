@@ -28,6 +28,7 @@ from tests.server.serving import (
     serving,
 )
 from trio_ws import Headers, Request, Response, ServerConnection
+from trio_ws.extensions import ServerExtensionFactory
 
 HTML = b"<!doctype html><title>hello</title><p>Gr\xc3\xbc\xc3\x9fe\n"
 
@@ -736,7 +737,7 @@ async def test_hooks_get_what_create_connection_makes() -> None:
 
 
 @pytest.mark.parametrize(
-    "create", [raises, returns(None), trio_ws.ClientConnection, lambda: None]
+    "create", [raises, returns(None), returns(trio_ws.ClientConnection), lambda: None]
 )
 async def test_a_create_connection_that_fails_is_a_500(
     create: Hook, caplog: pytest.LogCaptureFixture
@@ -747,3 +748,53 @@ async def test_a_create_connection_that_fails_is_a_500(
     errors = records(caplog, logging.ERROR)
     assert len(errors) == 2
     assert all(error.exc_info for error in errors)
+
+
+class Broken(ServerExtensionFactory):
+    """One with a bug."""
+
+    name = "x-broken"
+
+    def process_request_params(self, *_: Any) -> Any:
+        raise LookupError("a bug of the extension's")
+
+
+async def test_a_bug_of_an_extension_isnt_a_hooks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(
+        extensions=[Broken()], select_subprotocol=lambda *_: None
+    ) as listener:
+        asked = b"Sec-WebSocket-Extensions: x-broken"
+        assert (await ask(listener, asked)).status == 500
+    [error] = records(caplog, logging.ERROR)
+    assert logs.plain(error) == "opening handshake failed"
+
+
+async def test_what_a_hook_raises_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(process_request=raises) as listener:
+        assert (await ask(listener)).status == 500
+    assert logs.messages(caplog) == ["process_request failed"]
+
+
+async def test_accept_raises_what_a_hook_has_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(ws: ServerConnection, _: Request) -> Response:
+        return ws.respond(401, "no")
+
+    for hook, status, cause in (
+        (refuse, 401, type(None)),
+        (raises, 500, RuntimeError),
+    ):
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(raw_http.request())
+        with pytest.raises(trio_ws.InvalidStatus) as caught:
+            async with trio_ws.accept(ours, process_request=hook):
+                raise AssertionError("entered")
+        assert caught.value.response.status_code == status
+        assert type(caught.value.__cause__) is cause
+        assert (await raw_http.read_answer(theirs)).status == status

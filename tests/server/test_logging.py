@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from trio.testing import MockClock
 from tests import logs
 from tests.handlers import echo, stubborn
 from tests.peers import raw_http
+from tests.peers.certificates import contexts
 from tests.peers.in_memory import MemoryListener, RawPeer
 from tests.server.serving import serving
 from trio_ws import (
@@ -347,6 +350,94 @@ async def test_of_an_ipv6_zone_and_a_percent_sign() -> None:
     ]
 
 
+# What a client or a proxy sends that is set up for another port.
+ASTRAY = (
+    b"\x16\x03\x01\x02\0\1",
+    b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+)
+
+
+async def test_what_has_gone_astray_isnt_a_strangers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    _, server = contexts()
+    async with open_server(echo, 0, host="127.0.0.1", ssl=server) as wss:
+        for said in (*ASTRAY[1:], CHAT, b"SSH-2.0-x\r\n" * 2, b"\0" * 20):
+            async with await trio.open_tcp_stream("127.0.0.1", wss.port) as stream:
+                await stream.send_all(said)
+                await stream.send_eof()
+                with suppress(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+    kinds = [record.name for record in logs.told(caplog)[1:]]
+    main, strangers = "trio_ws.server", "trio_ws.server.strangers"
+    assert kinds == [main] * 4 + [strangers] * 2
+
+
+async def test_a_preconnect_that_a_closing_server_refuses(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving() as listener:
+        silent, begun = listener.connect(), listener.connect()
+        await begun.send_all(b"GET / HT")
+        await trio.testing.wait_all_tasks_blocked()
+    told = [(one.name, logs.plain(one)) for one in logs.told(caplog)]
+    said = "connection rejected: HTTP 503"
+    assert sorted(told) == [
+        ("trio_ws.server", said),
+        ("trio_ws.server.strangers", said),
+    ]
+    await silent.aclose()
+    await begun.aclose()
+
+
+async def test_one_format_for_all_lines_and_an_adapter(
+    autojump_clock: MockClock,
+) -> None:
+    lines: list[str] = []
+    form = logging.Formatter("%(name)s %(mine)s %(connection_id)s %(message)s")
+    logger = logging.getLogger("tests.one_format")
+    handler = Calls(lambda record: lines.append(form.format(record)))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    adapter: Any = logging.LoggerAdapter(logger, {"mine": 1})
+    ids = []
+
+    async def tells(ws: ServerConnection) -> None:
+        ids.append(ws.id)
+        ws.logger.info("of a handler's", extra={"theirs": ws})
+
+    listener = MemoryListener()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        name = sock.getsockname()
+        async with open_server(
+            tells, listeners=[listener, sock], logger=adapter
+        ) as server:
+            server.logger.info("of the user's")
+            async with connect(
+                "ws://x/", stream=listener.connect(), logger=adapter
+            ) as ws:
+                await ws.wait_closed()
+            await listener.connect().aclose()
+            await trio.testing.wait_all_tasks_blocked()
+    logger.removeHandler(handler)
+    [name_of] = ids
+    prefix = f"{logger.name} 1 {name_of} {name_of.hex[:8]} "
+    stranger = lines.pop()
+    assert stranger.startswith("tests.one_format.strangers 1 ")
+    assert lines == [
+        f"{logger.name} 1 None listening on {name}",
+        f"{logger.name} 1 None of the user's",
+        f"{prefix}connection open",
+        f"{prefix}of a handler's",
+        f"{prefix}connection closed: sent 1000 (OK); then received 1000 (OK)",
+    ]
+
+
 @pytest.mark.parametrize("given", [False, True])
 async def test_strangers_have_a_logger_of_their_own(
     given: bool, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
@@ -358,7 +449,12 @@ async def test_strangers_have_a_logger_of_their_own(
         for said, status in (
             (b"", None),  # goes at once
             (b"SSH-2.0-x\r\n", 400),
-            (b"\x16\x03\x01", 400),
+            (b"RFB 003.008\n", 400),
+            (b"220 mail.example ESMTP\r\n", 400),
+            (b"\r\n\r\nHELP\r\n", 400),
+            (b"\0\0\0\0\0", 400),
+            *((one, 505 if one.startswith(b"PRI") else 400) for one in ASTRAY),
+            (b"GET / HTTP/1.0\r\n\r\n", 505),
             (raw_http.request(line=b"POST / HTTP/1.1"), 405),
             (raw_http.request(without=b"Upgrade"), 426),
         ):
@@ -372,7 +468,8 @@ async def test_strangers_have_a_logger_of_their_own(
         await trio.sleep(100)
         await stream.aclose()
     names = [record.name.removeprefix(name) for record in logs.told(caplog)]
-    assert names == [".strangers"] * 3 + [""] * 2 + [".strangers"]
+    ours = [""] * (len(ASTRAY) + 3)
+    assert names == [".strangers"] * 6 + ours + [".strangers"]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 

@@ -314,9 +314,7 @@ async def test_what_is_open_at_the_end_is_reset(
         nursery.cancel_scope.cancel()
     assert trio.current_time() == 0
     assert open_descriptors() == before
-    listening, lost = messages(caplog)
-    assert listening == "listening on ('127.0.0.1', 8765)"
-    assert lost == "connection lost: no close frame received or sent"
+    assert messages(caplog) == ["listening on ('127.0.0.1', 8765)"]
 
 
 async def open_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:

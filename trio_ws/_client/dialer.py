@@ -12,16 +12,16 @@ import trio
 from .._connection.opener import Opened, Stage
 from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.errors import OpenTimeoutError
-from .._endpoint.identity import Identity
+from .._endpoint.identity import Identity, PlainLogger
 from .._endpoint.options import check_port, checked_host
-from .._protocol.errors import InvalidStatus
+from .._protocol.errors import InvalidProxyStatus, InvalidStatus
 from .._protocol.uri import ProxyURI, WebSocketURI, host_port
 from .._transports.base import Transport
 from .._transports.make import check_context, transport_of
 from .._transports.sockets import unix_family
 from .._transports.tls import TLSTransport
 from .asking import AskedHeaders, AskedURI, Target
-from .opening import open_client
+from .opening import explain, open_client
 from .options import ClientOptions
 from .proxy import open_through
 from .proxy_choice import ProxyChoice
@@ -75,7 +75,7 @@ class Dialer(Generic[ClientT]):
         self._choice = ProxyChoice(proxy, proxy_ssl)
         if stream is not None:
             self._check_stream(stream)
-        self.logger = options.logger or logging.getLogger("trio_ws.client")
+        self.logger = PlainLogger(options.logger or logging.getLogger("trio_ws.client"))
 
     @property
     def uri(self) -> WebSocketURI | None:
@@ -121,6 +121,8 @@ class Dialer(Generic[ClientT]):
         except Exception as exc:
             if stage.name and not isinstance(exc, OpenTimeoutError):
                 exc.add_note(stage.name)
+            if isinstance(exc, (InvalidStatus, InvalidProxyStatus)):
+                explain(exc)
             trail.add_note(exc)
             raise
 

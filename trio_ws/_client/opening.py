@@ -13,7 +13,8 @@ from .._connection.sides import ClientConnection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_request, log_response
-from .._protocol.errors import InvalidHandshake, InvalidStatus
+from .._protocol.errors import InvalidHandshake, InvalidProxyStatus, InvalidStatus
+from .._protocol.escaping import escape
 from .._protocol.handshake.client import ClientHandshake
 from .._protocol.handshake.exchange import Exchange
 from .._protocol.http.messages import Response
@@ -23,6 +24,8 @@ from .options import ClientOptions
 # How long a client waits for the body that explains a refusal. A server that says
 # neither how long it is nor closes the connection would keep it for ever.
 _EXPLANATION = 1.0
+
+_SHORT = 300  # characters of an answer that a note has
 
 
 async def open_client(
@@ -51,6 +54,15 @@ async def open_client(
         raise  # pragma: no cover - the block lets it out
     endpoint.opened(response, handshake)
     return connection, endpoint
+
+
+def explain(exc: InvalidStatus | InvalidProxyStatus) -> None:
+    """Note what a refusal says, if that is a text for people and is short."""
+    response = exc.response
+    kind = ", ".join(response.headers.get_all("Content-Type")).partition(";")[0]
+    text = response.body.decode("utf-8", "replace").strip()
+    if kind.strip().lower() == "text/plain" and 0 < len(text) <= _SHORT:
+        exc.add_note(f"the answer says: {escape(text)}")
 
 
 async def ask(transport: Transport, exchange: Exchange, log: AnyLogger) -> Response:

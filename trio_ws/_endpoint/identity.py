@@ -67,7 +67,42 @@ class Identity:
         return f"{name} {host_port(host.partition('%')[0], port)}"
 
 
-class ConnectionLogger(logging.LoggerAdapter[Any]):
+class PlainLogger(logging.LoggerAdapter[Any]):
+    """Gives records the attributes that those of connections have, as None.
+
+    So that one format does for all lines. Adapters of the user's do what they do to
+    messages and to ``extra``; most would drop what is in there already.
+    """
+
+    logger: logging.Logger
+    adapters: list[logging.LoggerAdapter[Any]]  # the outermost first
+
+    def __init__(self, logger: AnyLogger) -> None:
+        adapters: list[logging.LoggerAdapter[Any]] = []
+        while isinstance(logger, logging.LoggerAdapter):
+            if isinstance(logger, PlainLogger):
+                adapters += logger.adapters
+            else:
+                adapters.append(logger)
+            logger = logger.logger
+        super().__init__(logger, None)
+        self.adapters = adapters
+
+    def _attributes(self) -> dict[str, Any]:
+        return dict.fromkeys(("websocket", "connection_id", "remote_address"))
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the attributes."""
+        extra = kwargs["extra"] = self._attributes() | dict(kwargs.get("extra") or {})
+        for adapter in self.adapters:
+            msg, kwargs = adapter.process(msg, kwargs)
+            extra = kwargs["extra"] = extra | dict(kwargs.get("extra") or {})
+        return msg, kwargs
+
+
+class ConnectionLogger(PlainLogger):
     """Begins each line with the connection's id and the address of its peer.
 
     Records have the attributes ``websocket``, the connection or None before there is
@@ -75,17 +110,28 @@ class ConnectionLogger(logging.LoggerAdapter[Any]):
     """
 
     def __init__(self, logger: AnyLogger, identity: Identity) -> None:
-        super().__init__(logger, None)
+        super().__init__(logger)
         self._identity = identity
+
+    def _attributes(self) -> dict[str, Any]:
+        identity = self._identity
+        return {
+            "websocket": identity.connection,
+            "connection_id": identity.id,
+            "remote_address": identity.remote_address,
+        }
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the prefix and the attributes."""
-        identity = self._identity
-        kwargs["extra"] = {
-            "websocket": identity.connection,
-            "connection_id": identity.id,
-            "remote_address": identity.remote_address,
-        } | dict(kwargs.get("extra") or {})
-        return f"{identity} {msg}", kwargs
+        return super().process(f"{self._identity} {msg}", kwargs)
+
+    def child(self, name: str) -> ConnectionLogger:
+        """Return that of a child of the logger, or this where it can't have any."""
+        child = self.logger.getChild(name)
+        if child.parent is not self.logger:  # no other logger knows of it
+            return self
+        logger = ConnectionLogger(child, self._identity)
+        logger.adapters = self.adapters
+        return logger

@@ -122,7 +122,9 @@ class InvalidStatus(InvalidHandshake):
     """The server answered the handshake with a status other than 101.
 
     ``response`` is its answer, with what came of the body within a second, and
-    at most its first 64 KiB (``Limits.response_body``).
+    at most its first 64 KiB (``Limits.response_body``); a note has a text that is
+    short. Of accept(), it is what a hook has answered, and ``__cause__`` what the
+    hook raised, if it did.
     """
 
     def __init__(self, response: Response) -> None:

@@ -74,8 +74,8 @@ class accept(Opener[ServerT]):  # noqa: N801 - reads as the function that it is 
     ``options`` are those of :class:`trio_ws.ServerOptions`.
 
     Entering raises InvalidHandshake, after answering, if the client's request
-    isn't one for a WebSocket, or if a hook answers it otherwise; OSError if the
-    stream fails; OpenTimeoutError.
+    isn't one for a WebSocket, InvalidStatus, which is one, if a hook answers it
+    otherwise; OSError if the stream fails; OpenTimeoutError.
     Leaving is as with connect(). **Cancellation** as with connect().
     """
 

@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection.groups import run_in_nursery
+from .._endpoint.identity import AnyLogger
 from .._endpoint.log import log_or_print
 from .._transports.network import NetworkListener
 from .admission import Admission
@@ -59,7 +60,7 @@ class Acceptor:
     def __init__(
         self,
         listeners: Sequence[AnyListener],
-        logger: logging.Logger,
+        logger: AnyLogger,
         admission: Admission,
     ) -> None:
         self._listeners = listeners

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import trio
 from trio.lowlevel import disable_ki_protection
 
 from .._connection.opener import Stage, call_user
 from .._connection.sides import ServerConnection
-from .._protocol.errors import InvalidHandshake
+from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.handshake.server import ServerHandshake
 from .._protocol.http.messages import Response, plain_response
-from .options import ServerOptions
+from .options import SelectSubprotocol, ServerOptions
 
 # RFC 9110, sections 15.3.5 and 15.4.5
 _WITHOUT_BODY = (204, 304)
@@ -47,13 +48,12 @@ async def answer(
             response = handshake.complete(response)
             _check_response(response, handshake.method, accepted)
         else:
-            stage.name = "select_subprotocol"
-            select = options.select_subprotocol
+            stage.name = "opening handshake"
+            select: Callable[[Sequence[str]], str | None] | None = None
+            if options.select_subprotocol is not None:
+                select = partial(_choose, stage, options.select_subprotocol, connection)
             try:
-                response = handshake.accept(
-                    request,
-                    None if select is None else partial(call_user, select, connection),
-                )
+                response = handshake.accept(request, select)
                 accepted = True
             except InvalidHandshake as exc:
                 response, problem = handshake.rejection(exc), exc
@@ -64,13 +64,26 @@ async def answer(
         if changed is not None and changed is not response:
             response = handshake.complete(changed)
         _check_response(response, handshake.method, accepted)
-    except Exception:
+    except Exception as exc:
         connection.logger.exception("%s failed", stage.name)
-        return handshake.complete(plain_response(500, FAILED)), None
+        response = handshake.complete(plain_response(500, FAILED))
+        problem = InvalidStatus(response)
+        problem.__cause__ = exc
     try:
         return response, problem
     finally:
         del problem  # no cycle with its traceback
+
+
+def _choose(
+    stage: Stage,
+    select: SelectSubprotocol,
+    connection: ServerConnection,
+    offered: Sequence[str],
+) -> Any:
+    """Have the user choose a subprotocol, after all else is negotiated."""
+    stage.name = "select_subprotocol"
+    return call_user(select, connection, offered)
 
 
 def _check_response(response: Response, method: str, accepted: bool) -> None:

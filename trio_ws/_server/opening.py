@@ -16,10 +16,11 @@ from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import OpenTimeoutError
 from .._endpoint.identity import Identity
 from .._endpoint.log import log_or_print, log_request, log_response
-from .._protocol.errors import InvalidHandshake, InvalidMessage
+from .._protocol.errors import InvalidHandshake, InvalidMessage, InvalidStatus
 from .._protocol.handshake.proxy_header import Addresses, parse_proxy_header
 from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
+from .._protocol.strangers import ASTRAY, MOST, spoken_by
 from .._transports.base import Transport, read_some, write_all
 from .._transports.make import transport_of
 from .._transports.tls import TLSTransport
@@ -37,14 +38,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What a listener accepts.
 Accepted = trio.abc.Stream | socket.socket | Transport
-
-
-class Rejected(InvalidHandshake):
-    """A hook, or a server that closes, answered with something else than 101."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        super().__init__(f"HTTP {status}")
 
 
 async def take_accepted(
@@ -109,7 +102,7 @@ class Opening:
         self._handshake = server_handshake(options)
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
-        self._has_begun = False  # the request
+        self._first = b""  # of the request, as much as tells what it is
 
     async def run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
         """Do the handshake; answer a request that is wrong.
@@ -128,16 +121,23 @@ class Opening:
             raise
 
     def is_of_a_stranger(self, exc: Exception) -> bool:
-        """Tell what isn't a client's failing, as of probes, scans and preconnects."""
-        if self._handshake.method or isinstance(exc, Rejected):
+        """Tell what isn't a client's failing, as of probes, scans and preconnects.
+
+        What begins as a client or a proxy would that is set up wrongly isn't one's:
+        TLS for HTTP and the other way round, or a header of the PROXY protocol.
+        """
+        if self._handshake.method:
             return False
+        if isinstance(exc, InvalidStatus):  # a server that closes, say
+            return not self._first
         if self._stage.name == _PROXY_HEADER:  # it is the proxy's, or there is none
             return isinstance(exc.__cause__, EOFError)
         if isinstance(exc, ssl_module.SSLError):
             # Others are about certificates, versions and ciphers.
+            _, expected, got = str(exc).partition("expected TLS; got ")
             eof = isinstance(exc, ssl_module.SSLEOFError)
-            return eof or "expected TLS" in str(exc)
-        return True
+            return eof or (bool(expected) and not got.startswith(ASTRAY))
+        return spoken_by(self._first) not in ASTRAY
 
     async def _run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
         transport, logger = self._transport, self._logger
@@ -164,7 +164,7 @@ class Opening:
         if response.status_code != 101:
             try:
                 await self._respond(response)
-                raise problem or Rejected(response.status_code)
+                raise problem or InvalidStatus(response)
             finally:
                 del problem  # no cycle with its traceback
         self._stage.name = "response"
@@ -224,8 +224,8 @@ class Opening:
         if response is not None:
             if can_answer:
                 await self._respond(response)
-            raise Rejected(response.status_code)
-        if self._has_begun:
+            raise InvalidStatus(response)
+        if self._first:
             await self._respond(self._plain(408, SLOW_REQUEST))
         # Without a byte, it is no request that is late, but what a browser opens in
         # case of need, or a probe.
@@ -262,7 +262,7 @@ class Opening:
             data = data or await read_some(self._transport)
             if not data:
                 self._handshake.receive_eof()
-            self._has_begun = True
+            self._first += data[: MOST - len(self._first)]
             request = self._handshake.receive(data)
             if request is not None:
                 return request

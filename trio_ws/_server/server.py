@@ -17,6 +17,7 @@ from .._connection.groups import run_in_nursery
 from .._connection.sides import ServerT
 from .._endpoint.budget import check_run, current_budget
 from .._endpoint.elsewhere import SERVER, Hinting
+from .._endpoint.identity import PlainLogger
 from .._endpoint.options import check_function, check_seconds
 from .._endpoint.poller import Poller
 from .._protocol.closing import close_payload
@@ -36,9 +37,9 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         acceptor: Any,
         sessions: Any,
         done: trio.Event,
-        logger: logging.Logger,
+        logger: logging.LoggerAdapter[Any],
     ) -> None:
-        self.logger: logging.Logger = logger
+        self.logger: logging.LoggerAdapter[Any] = logger
         self._acceptor: Acceptor = acceptor
         self._sessions: Sessions = sessions
         self._done = done
@@ -169,7 +170,7 @@ async def run_server(
     """
     listeners = await spec.open()
     try:
-        logger = options.logger or logging.getLogger("trio_ws.server")
+        logger = PlainLogger(options.logger or logging.getLogger("trio_ws.server"))
         poller = Poller()
         sessions = Sessions(handler, context, options, logger, poller)
         acceptor = Acceptor(listeners, logger, sessions.admission)

@@ -16,15 +16,15 @@ from .._connection.scope import ConnectionScope
 from .._connection.sides import ServerConnection
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosedOK
-from .._endpoint.identity import AnyLogger, ConnectionLogger, Identity
+from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_or_print
 from .._endpoint.poller import Poller
 from .._protocol.closing import OPEN, State
-from .._protocol.errors import InvalidHandshake
+from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
 from .admission import Admission, Ticket
-from .opening import Accepted, Guest, Opening, Rejected, take_accepted
+from .opening import Accepted, Guest, Opening, take_accepted
 from .options import Handler, ServerOptions
 from .statistics import ServerStatistics, Tally
 
@@ -101,7 +101,7 @@ class Sessions:
         handler: Handler[Any],
         context: ssl_module.SSLContext | None,
         options: ServerOptions,
-        logger: logging.Logger,
+        logger: AnyLogger,
         poller: Poller,
     ) -> None:
         self._handler = handler
@@ -198,10 +198,11 @@ class Sessions:
             log_or_print(
                 logger, logging.ERROR, "opening handshake failed", exc_info=exc
             )
-        elif scope.raised_exit_error:
+        elif not (
             # The handler was never told, so it didn't fail.
-            log_or_print(logger, logging.INFO, "connection lost: %s", exc)
-        elif not isinstance(scope.loss_in(exc), ConnectionClosedOK):
+            scope.raised_exit_error
+            or isinstance(scope.loss_in(exc), ConnectionClosedOK)
+        ):
             log_or_print(
                 logger, logging.ERROR, "connection handler failed", exc_info=exc
             )
@@ -229,23 +230,30 @@ class Sessions:
                 session.identity, logger = identity, identity.log
                 opening = Opening(transport, self._options, identity, session)
                 return await opening.run(reading)
-        except Rejected as exc:
-            if exc.status < 400:
-                self._tally.answered += 1
-                logger.info("HTTP response sent: %d", exc.status)
-            else:
-                self._tally.refused[str(exc)] += 1
-                logger.info("connection rejected: %s", exc)
         except (InvalidHandshake, OSError) as exc:
-            self._tally.refused[type(exc).__name__] += 1
             if opening is not None and opening.is_of_a_stranger(exc):
-                logger = ConnectionLogger(strangers_of(self._logger), identity)
+                logger = identity.log.child("strangers")
+            if isinstance(exc, InvalidStatus):
+                self._log_answer(logger, exc)
+                return None
+            self._tally.refused[type(exc).__name__] += 1
             text = shortened(f"{type(exc).__name__}: {exc}")
             logger.info("opening handshake failed: %s", text)
         finally:
             session.reading = None
             session.ticket.opened()
         return None
+
+    def _log_answer(self, logger: AnyLogger, exc: InvalidStatus) -> None:
+        """Log an answer of a hook's, or of the server itself."""
+        status = exc.response.status_code
+        if status < 400:
+            self._tally.answered += 1
+            logger.info("HTTP response sent: %d", status)
+            return
+        self._tally.refused[f"HTTP {status}"] += 1
+        if exc.__cause__ is None:  # what a hook has raised is logged already
+            logger.info("connection rejected: HTTP %d", status)
 
     # -- All of them ---------------------------------------------------------
 
@@ -292,15 +300,6 @@ class Sessions:
             # To close one that is lost would hide the loss from its handler.
             if connection.state is State.OPEN:
                 nursery.start_soon(_close_quietly, connection, code, reason)
-
-
-def strangers_of(logger: AnyLogger) -> AnyLogger:
-    """Return the logger of what no client does: probes, scans, preconnects."""
-    if isinstance(logger, logging.Logger):
-        child = logger.getChild("strangers")
-        if child.parent is logger:  # not of one that no other logger knows of
-            return child
-    return logger
 
 
 async def _close_quietly(connection: ServerConnection, code: int, reason: str) -> None:

@@ -55,10 +55,16 @@ def test_a_complete_parser_takes_nothing_more() -> None:
         (b"GET\r", "expected a method and a space; got the end of the line"),
         (b"SSH-2.0-OpenSSH_9\r", "expected HTTP; got SSH: 'SSH-2.0-OpenSSH_9'"),
         (b"*1\r", "expected HTTP; got Redis: '*1'"),
+        (b"\r\n\rG", "expected a method and a space; got the end of the line again"),
+        (b"\r\n\r\nG", "expected a method and a space; got the end of the line again"),
+        (b"\r\n\r\n\0\r\nQUIT ", "got the end of the line again"),
         (
-            b"\r\n\r",
-            "got the end of the line again, as in a header of the PROXY protocol, ver",
+            b"\r\n\r\n\0\r\nQUIT\n",
+            "expected HTTP; got a header of the PROXY protocol, version 2: the proxy",
         ),
+        (b"RFB ", "expected HTTP; got VNC: 'RFB'"),
+        (b"220 ", "expected HTTP; got SMTP or FTP: '220'"),
+        (b"* ", "expected HTTP; got IMAP: '*'"),
         (
             b"PROXY TCP4 1",
             "expected HTTP; got a header of the PROXY protocol: the proxy isn't to",

@@ -12,7 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, NoReturn
 
 from ..errors import InvalidMessage
-from ..strangers import spoken_by
+from ..strangers import PROXY_SIGNATURE, spoken_by
 
 # "If the CRLF sequence is not found in the first 107 characters, the receiver should
 # declare the line invalid" (section 2.1).
@@ -22,10 +22,8 @@ _LINE_LIMIT = 107
 # 1,460 bytes. Behind the addresses the proxy may tell of TLS, and of its network.
 _BINARY_LIMIT = 4096
 
-_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-
 # No line of version 1 is shorter than "PROXY UNKNOWN\r\n".
-_FIRST = len(_SIGNATURE)
+_FIRST = len(PROXY_SIGNATURE)
 
 _parse_line = re.compile(
     rb"PROXY TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) "
@@ -54,7 +52,7 @@ def parse_proxy_header() -> Generator[int, bytes, Addresses | None]:
     whether the protocol header is present or not" (section 2).
     """
     first = yield _FIRST
-    if first == _SIGNATURE:
+    if first == PROXY_SIGNATURE:
         return (yield from _parse_binary())
     if first.startswith(b"PROXY "):
         return (yield from _parse_text(first))

@@ -18,7 +18,7 @@ from ..escaping import escape, excerpt
 from ..http.headers import Headers
 from ..http.messages import Request
 from ..limits import DEFAULT_LIMITS, Limits, setting
-from ..strangers import spoken_by
+from ..strangers import ASTRAY, PROXY_SIGNATURE, spoken_by
 from .parser import Parser
 
 _find_no_vchar = re.compile(rb"[^\x21-\x7e]").search
@@ -72,8 +72,14 @@ class RequestParser(Parser):
     def _empty_line(self) -> bool:
         # "a server [...] SHOULD ignore at least one empty line (CRLF) received prior
         # to the request-line" (RFC 9112, section 2.2)
-        if b"\r\n".startswith(self._buffer) and len(self._buffer) < 2:
-            return False
+        if PROXY_SIGNATURE.startswith(self._buffer):
+            if len(self._buffer) < len(PROXY_SIGNATURE):
+                return False
+        if self._buffer.startswith(PROXY_SIGNATURE):
+            raise InvalidMessage(
+                "expected HTTP; got a header of the PROXY protocol, version 2: "
+                "the proxy isn't to send one"
+            )
         if self._buffer.startswith(b"\r\n"):
             self._consume(2)
             self._had_empty_line = True
@@ -84,6 +90,9 @@ class RequestParser(Parser):
         method = self._part(_find_no_tchar, "a method")
         if method is None:
             return False
+        spoken = spoken_by(f"{method} ".encode())
+        if spoken is not None and spoken not in ASTRAY:
+            raise InvalidMessage(f"expected HTTP; got {spoken}: {excerpt(method)}")
         self._method = method
         self._step = RequestParser._path_part
         return True
@@ -133,8 +142,7 @@ class RequestParser(Parser):
             return InvalidMessage(f"expected HTTP; got {spoken}: {excerpt(came)}")
         if byte == 0x0D and pos == self._start and self._had_empty_line:
             return InvalidMessage(
-                "expected a method and a space; got the end of the line again, as in a "
-                "header of the PROXY protocol, version 2"
+                "expected a method and a space; got the end of the line again"
             )
         if byte == 0x0D:
             return InvalidMessage(
