@@ -41,6 +41,7 @@ from trio_ws import (
     OpenTimeoutError,
     Response,
     ServerConnection,
+    accept,
     open_server,
     process_exception,
     reconnect,
@@ -544,6 +545,26 @@ async def test_process_exception_returns_another(network: Network) -> None:
     assert caught.value.__cause__ is original
 
 
+@pytest.mark.parametrize("wrong", [True, "x", ValueError])
+async def test_process_exception_returns_none_of_these(
+    network: Network, wrong: Any
+) -> None:
+    network.script = [ConnectionRefusedError("refused")]
+    with pytest.raises(TypeError, match=r"^process_exception: expected it to return"):
+        async for _ in reconnect(URI, process_exception=lambda exc: wrong):
+            raise AssertionError("connected")
+
+
+async def test_what_is_not_awaited() -> None:
+    stream, _ = trio.testing.memory_stream_pair()
+    for made, said in (
+        (reconnect(URI), "async for attempt in reconnect"),
+        (accept(stream), "async with accept"),
+    ):
+        with pytest.raises(TypeError, match=f"can't be awaited.* write: {said}"):
+            await made
+
+
 async def test_process_exception_is_not_asked_about_a_block(network: Network) -> None:
     def decide(exc: Exception) -> Exception | None:
         raise AssertionError("asked")
@@ -668,9 +689,9 @@ async def test_the_log_says_why_and_when(
                 async for _ in ws:
                     pass
     assert [record.getMessage() for record in caplog.records] == [
-        "ConnectionRefusedError: refused; next attempt in 1.2 s",
+        "ConnectionRefusedError: refused; choosing a proxy; next attempt in 1.2 s",
         "InvalidStatus: server rejected WebSocket connection: HTTP 503; "
-        "next attempt in 2.0 s",
+        "choosing a proxy; next attempt in 2.0 s",
         "connected after 3 attempts, 3.2 s",
         "connection ended: received 4000 (private use) evil\\u2028\\x1b[2J; then "
         "sent 4000 (private use) evil\\u2028\\x1b[2J; next attempt in 3.0 s",

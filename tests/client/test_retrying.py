@@ -335,6 +335,7 @@ async def test_an_outage_that_lasts_is_a_warning(
     warnings = messages(caplog, logging.WARNING)
     assert warnings[0] == (
         "no connection to server:80 for 60 s, after 6 attempts: OSError: no route; "
+        "choosing a proxy; "
         "next attempt in 10.0 s"
     )
     minutes = [int(one.split(" s, ")[0].rpartition(" ")[2]) / 60 for one in warnings]
@@ -387,5 +388,5 @@ async def test_an_outage_of_what_tells_the_uri(
         await anext(reconnect(uri, reconnect_delays=sixties))
     assert messages(caplog, logging.WARNING) == [
         "no connection for 60 s, after 2 attempts: OSError: no\\ntoken; "
-        "next attempt in 60.0 s"
+        "asking for the URI; next attempt in 60.0 s"
     ]

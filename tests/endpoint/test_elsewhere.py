@@ -9,14 +9,23 @@ import pytest
 import trio
 
 import trio_ws
-from trio_ws import ClientConnection, Server, ServerConnection, open_server, serve
-from trio_ws._endpoint.elsewhere import CONNECTION, KEYWORDS, SERVER
+from tests.handlers import echo
+from trio_ws import (
+    ClientConnection,
+    ConnectionClosed,
+    Server,
+    ServerConnection,
+    open_server,
+    serve,
+)
+from trio_ws._endpoint.elsewhere import CLOSED, CONNECTION, KEYWORDS, SERVER
 from trio_ws.testing import open_pair
 
 KINDS: list[tuple[type, dict[str, str]]] = [
     (ClientConnection, CONNECTION),
     (ServerConnection, CONNECTION),
     (Server, SERVER),
+    (ConnectionClosed, CLOSED),
 ]
 
 
@@ -59,6 +68,20 @@ async def test_a_class_of_the_users_may_have_them() -> None:
         assert not hasattr(client, "get_message")
 
 
+async def test_an_attribute_of_other_errors() -> None:
+    async with open_pair() as (client, _):
+        await client.aclose()
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+    error: Any = caught.value
+    for name in CLOSED:
+        assert not hasattr(error, name)
+        with pytest.raises(AttributeError, match=rf"; see rcvd\.{name} and sent"):
+            getattr(error, name)
+    assert not set(CLOSED) & set(dir(error))
+    assert {"rcvd", "sent", "args"} <= set(dir(error))
+
+
 async def test_an_attribute_of_other_servers() -> None:
     async def handler(ws: ServerConnection) -> None: ...
 
@@ -84,10 +107,18 @@ def test_what_is_named_is_there(kind: Any, table: dict[str, str]) -> None:
         **trio_ws.ClientOptions.__dataclass_fields__,
         **trio_ws.ServerOptions.__dataclass_fields__,
         **dict.fromkeys(
-            ("handler_nursery", "ssl", "stream", "listeners", "uri")
+            [
+                "handler_nursery",
+                "host",
+                "listeners",
+                "local_address",
+                "ssl",
+                "stream",
+                "uri",
+            ]
         ),  # of the calls themselves
     }
-    instance = {"request", "response", "json", "isinstance", "async", "await"}
+    instance = {"rcvd", "request", "response", "json", "isinstance", "async", "await"}
     for hint in table.values():
         named = re.match(r"see ([a-z_]+)", hint)
         if named and named[1] not in instance:
@@ -100,8 +131,14 @@ def test_what_is_named_is_there(kind: Any, table: dict[str, str]) -> None:
 def test_a_keyword_of_others(keyword: str) -> None:
     keywords: dict[str, Any] = {keyword: None}
     said = re.escape(f"'{keyword}'; {KEYWORDS[keyword]}") + "$"
-    with pytest.raises(TypeError, match=rf"^connect\(\) got .*{said}"):
-        trio_ws.connect("ws://localhost/", **keywords)
+    if keyword != "path":
+        with pytest.raises(TypeError, match=rf"^unix_connect\(\) got .*{said}"):
+            trio_ws.unix_connect("path", **keywords)
+    if not keyword.startswith("proxy"):
+        with pytest.raises(TypeError, match=rf"^connect\(\) got .*{said}"):
+            trio_ws.connect("ws://localhost/", **keywords)
+    with pytest.raises(TypeError, match=rf"^open_server\(\) got .*{said}"):
+        trio_ws.open_server(echo, 0, **keywords)
     with pytest.raises(TypeError, match=rf"^accept\(\) got .*{said}"):
         trio_ws.accept(trio.testing.memory_stream_pair()[0], **keywords)
 

@@ -398,3 +398,11 @@ async def test_a_successor_starts_while_the_last_handlers_end(
         await unix_connected(path)
         await successor.aclose()
     assert not exists(path)
+
+
+async def test_it_is_no_block(path: pathlib.Path) -> None:
+    said = r"write: server = await nursery\.start\(unix_serve, handler, path\)$"
+    with pytest.raises(TypeError, match=said):
+        async with trio_ws.unix_serve(echo, path):  # type: ignore[attr-defined]
+            pass
+    assert not exists(path)

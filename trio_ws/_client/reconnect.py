@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl as ssl_module
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, Unpack, cast
 
 import trio
@@ -19,6 +19,7 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.groups import aexit, finish_aexit, wrong_task
 from .._connection.scope import ConnectionScope
 from .._connection.sides import ClientConnection, ClientT
+from .._endpoint.elsewhere import CONNECTION
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed
 from .._endpoint.options import check_function, make_options
@@ -96,7 +97,7 @@ class Attempt(Generic[ClientT]):
 
         def __getattr__(self, name: str) -> object:
             hint = ""
-            if hasattr(ClientConnection, name):
+            if hasattr(ClientConnection, name) or name in CONNECTION:
                 hint = "; a connection does, in: async with attempt as ws:"
             raise AttributeError(
                 f"Attempt has no attribute {name!r}{hint}", name=name, obj=self
@@ -202,6 +203,12 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
     def __aiter__(self) -> Self:
         return self
 
+    def __await__(self) -> NoReturn:
+        raise TypeError(
+            "reconnect() can't be awaited; "
+            "write: async for attempt in reconnect(...): async with attempt as ws:"
+        )
+
     def __aenter__(self) -> NoReturn:
         raise TypeError(
             "reconnect() is no block; "
@@ -230,6 +237,11 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
                 opened = await self._dialer.open()
             except Exception as exc:
                 raised = self._process_exception(exc)
+                if not isinstance(raised, (BaseException, NoneType)):
+                    raise TypeError(
+                        f"process_exception: expected it to return an exception or "
+                        f"None; got {raised!r}"
+                    ) from exc
                 try:
                     if raised is exc:
                         raise

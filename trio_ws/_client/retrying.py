@@ -176,8 +176,12 @@ def with_retry_after(delay: float, exc: BaseException) -> float:
 
 
 def told(exc: BaseException) -> str:
-    """Say in one line what was raised: by anybody, so that it may have anything."""
-    return f"{type(exc).__name__}: {shortened(escape(without_secrets(str(exc))))}"
+    """Say in one line what was raised: by anybody, so that it may have anything.
+
+    Its notes tell of the host and the port, of redirects and of a proxy.
+    """
+    parts = [f"{type(exc).__name__}: {exc}", *getattr(exc, "__notes__", ())]
+    return "; ".join(shortened(escape(without_secrets(str(one)))) for one in parts)
 
 
 class Outage:

@@ -11,11 +11,16 @@ _STATE = "see state; rather call, and catch ConnectionClosed"
 KEYWORDS = {
     "connect_timeout": "see open_timeout",
     "create_protocol": "see create_connection",
+    "all_errors": "__cause__ has an error of each address",
     "disconnect_timeout": "see close_timeout",
     "extra_headers": "see additional_headers",
+    "family": "see host, which may be an address of the family",
+    "happy_eyeballs_delay": "addresses are tried 0.25 s apart (RFC 8305)",
     "headers": "see additional_headers",
     "heartbeat": "see ping_interval",
+    "interleave": "families of addresses take turns (RFC 8305)",
     "klass": "see create_connection",
+    "local_addr": "see local_address, which has no port",
     "max_message_size": "see max_size",
     "max_msg_size": "see max_size",
     "message_queue_size": "see max_queue",
@@ -24,16 +29,28 @@ KEYWORDS = {
     "ping": "see ping_interval",
     "process_exception": "see reconnect()",
     "proxy_server_hostname": "the name of a proxy is that of its URL",
+    "proxy": "see connect() and reconnect(), and proxy_protocol of servers",
+    "proxy_ssl": "see connect() and reconnect()",
     "read_limit": "see max_size and max_queue",
     "receive_buffer_size": "a read takes up to 64.5 KiB of what there is",
     "reconnect_delays": "see reconnect()",
     "resource": "see uri",
+    "reuse_address": "a server reuses addresses, except on Windows",
     "sock": "see stream of connect() and listeners of serve()",
     "ssl_context": "see ssl",
+    "ssl_handshake_timeout": "see open_timeout",
+    "ssl_shutdown_timeout": "see close_timeout",
+    "start_serving": "a server serves from the beginning",
     "timeout": "see open_timeout, close_timeout, or a cancel scope around the call",
     "url": "see uri",
     "use_ssl": "see ssl; a URI with wss:// asks for TLS",
     "user_agent": "see user_agent_header",
+}
+
+# Attributes of ConnectionClosed.
+CLOSED = {
+    "code": "see rcvd.code and sent.code, or close_code of the connection",
+    "reason": "see rcvd.reason and sent.reason, or close_reason of the connection",
 }
 
 # Attributes of connections, and of requests that are to be accepted.

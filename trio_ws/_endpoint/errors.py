@@ -5,12 +5,13 @@ from __future__ import annotations
 import trio
 
 from .._protocol.closing import Close
-from .._protocol.errors import (
-    WebSocketException,
-)
+from .._protocol.errors import WebSocketException
+from .elsewhere import CLOSED, Hinting
 
 
-class ConnectionClosed(WebSocketException, trio.BrokenResourceError):
+class ConnectionClosed(
+    Hinting, WebSocketException, trio.BrokenResourceError, elsewhere=CLOSED
+):
     """The connection is closed.
 
     ``rcvd`` and ``sent`` are the close frames, with ``code`` and ``reason``,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl as ssl_module
 from collections.abc import Callable
-from typing import Any, Unpack, cast, overload
+from typing import Any, NoReturn, Unpack, cast, overload
 
 import trio
 
@@ -127,6 +127,12 @@ class accept(Opener[ServerT]):  # noqa: N801 - reads as the function that it is 
             raise ValueError("proxy_protocol: expected none with a request")
         self._stream = stream
         self._ssl = ssl
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(
+            "accept() can't be awaited: its tasks need a block to live in; "
+            "write: async with accept(...) as ws:"
+        )
 
     async def _open(self) -> Opened[ServerT]:
         opened = await open_on_stream(

@@ -41,9 +41,12 @@ class _Serving(Coroutine[Any, Any, None]):
 
     def __aenter__(self) -> NoReturn:
         self.close()  # it isn't awaited, as warned of otherwise
+        instead = "async with open_server(handler, port) as server:"
+        if self.__name__ == "unix_serve":
+            instead = "server = await nursery.start(unix_serve, handler, path)"
         raise TypeError(
             f"{self.__name__}() runs until it is cancelled and is no block; "
-            f"write: async with open_server(handler, port) as server:"
+            f"write: {instead}"
         )
 
     __aexit__ = None  # which isn't looked for without the other

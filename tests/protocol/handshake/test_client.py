@@ -167,7 +167,7 @@ def test_subprotocol_of_the_server() -> None:
         ),
         (
             response_bytes("Sec-WebSocket-Protocol: a"),
-            *({}, NegotiationError, "no subprotocols supported"),
+            *({}, NegotiationError, "no subprotocols supported; got a"),
         ),
         (
             response_bytes("Sec-WebSocket-Protocol: c"),

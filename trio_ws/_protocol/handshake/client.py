@@ -12,7 +12,7 @@ from ..errors import (
     InvalidUpgrade,
     NegotiationError,
 )
-from ..escaping import escape
+from ..escaping import escape, shortened
 from ..extensions.base import ClientExtensionFactory, Extension
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response
@@ -143,9 +143,10 @@ class ClientHandshake(Exchange):
                 raise problem
 
     def _check_subprotocol(self, headers: Headers) -> str:
-        if not self._subprotocols:
-            raise NegotiationError("no subprotocols supported")
         chosen = parse_all(headers, "Sec-WebSocket-Protocol", parse_subprotocols)
+        if not self._subprotocols:
+            got = shortened(", ".join(chosen))
+            raise NegotiationError(f"no subprotocols supported; got {got}")
         if len(chosen) > 1:
             raise InvalidHeader(
                 "Sec-WebSocket-Protocol", f"multiple values: {', '.join(chosen)}"

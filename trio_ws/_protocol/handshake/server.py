@@ -24,7 +24,7 @@ from ..errors import (
     RequestLineTooLong,
     TooManyHeaders,
 )
-from ..escaping import escape
+from ..escaping import escape, shortened
 from ..extensions.base import Extension, ServerExtensionFactory
 from ..http.headers import Headers, HeadersLike
 from ..http.messages import Request, Response, http_date, plain_response
@@ -229,7 +229,8 @@ class ServerHandshake:
             if subprotocol in offered:
                 return subprotocol
         raise NegotiationError(
-            f"invalid subprotocol; expected one of {', '.join(self._subprotocols)}"
+            f"invalid subprotocol; expected one of {', '.join(self._subprotocols)}; "
+            f"got {shortened(', '.join(offered))}"
         )
 
     def rejection(self, exc: InvalidHandshake) -> Response:
