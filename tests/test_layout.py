@@ -17,6 +17,8 @@ FOLDER = Path(trio_ws.__file__).parent
 # From top to bottom: a module imports of its own line and of those below. A room is a
 # module or all of a folder; the longest name that fits a module is the room it is in.
 LAYERS = (
+    "__main__",
+    "_command",
     "__init__ testing exceptions extensions",
     "_testing",
     "_client _server",

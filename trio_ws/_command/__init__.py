@@ -1,0 +1,1 @@
+"""The command trio-ws; importing trio_ws doesn't import it."""
