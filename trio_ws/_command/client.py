@@ -20,7 +20,15 @@ from .. import (
     reconnect,
 )
 from .conversation import Conversation, Manner
-from .notes import Status, UsageError, how_closed, logged, why_closed, why_not_open
+from .notes import (
+    Status,
+    UsageError,
+    how_closed,
+    logged,
+    masked,
+    why_closed,
+    why_not_open,
+)
 from .sinks import Sink
 from .source import Source
 
@@ -40,7 +48,7 @@ async def run_connect(
     level = logging.INFO if arguments.reconnect else logging.WARNING
     if arguments.verbose:
         level = logging.DEBUG
-    with logged(sink.note, level, arguments.header):
+    with logged("trio_ws.client", sink.note, level, arguments.header):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(source.run)
             status = await client.run()
@@ -63,20 +71,18 @@ class _Client:
             kind = reconnect if arguments.reconnect else connect
             self._opening = kind(arguments.uri, **options)
         except _WRONG as exc:
-            raise UsageError(str(exc)) from None
+            raise UsageError(masked(str(exc))) from None
 
     async def run(self) -> Status:
         try:
             if isinstance(self._opening, connect):
                 return self._status_of(await self._converse(self._opening))
-            async for attempt in self._opening:
-                conversation = await self._converse(attempt)
-                status = self._status_of(conversation)
+            while True:
+                conversation = await self._converse(await anext(self._opening))
                 if conversation.over or self._source.ended:
-                    break
-            return status
+                    return self._status_of(conversation)
         except _NOT_OPEN as exc:
-            self._sink.note(f"can't connect: {why_not_open(exc)}")
+            self._sink.note(f"can't connect: {masked(why_not_open(exc))}")
             return Status.UNREACHABLE
 
     async def _converse(
@@ -95,6 +101,8 @@ class _Client:
 
     def _say_how(self, conversation: Conversation, ws: ClientConnection) -> None:
         """Note how a connection ended; in a pipe only what is wrong."""
+        if conversation.over or isinstance(self._opening, connect):
+            self._sink.end()
         if conversation.fault is not None:
             self._sink.note(conversation.fault[0])
         closed = conversation.closed

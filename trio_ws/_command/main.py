@@ -13,7 +13,7 @@ import trio
 
 from .arguments import parse
 from .client import run_connect
-from .notes import Status, UsageError, masked
+from .notes import Status, UsageError
 from .server import run_serve
 from .sinks import Bytes, Lines, Printable, Screen, Sink
 from .source import Source
@@ -29,11 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments, sink)
     except UsageError as exc:
-        sink.note(masked(str(exc)))
+        sink.note(str(exc))
         return Status.USAGE
     finally:
-        if isinstance(sink, Screen):
-            sink.end()
+        sink.end()
 
 
 def _run(arguments: argparse.Namespace, sink: Sink) -> Status:
@@ -49,6 +48,7 @@ def _run(arguments: argparse.Namespace, sink: Sink) -> Status:
         source = Source(_raw(sys.stdin), binary=arguments.binary)
         status = trio.run(run_connect, arguments, source, sink)
     except* KeyboardInterrupt:  # in a group, if it met a task
+        sink.end()
         sink.note("interrupted")
     return status
 

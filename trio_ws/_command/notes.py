@@ -49,9 +49,9 @@ def masked(text: str) -> str:
 
 @contextmanager
 def logged(
-    note: Note, level: int, headers: Iterable[tuple[str, str]]
+    name: str, note: Note, level: int, headers: Iterable[tuple[str, str]]
 ) -> Iterator[None]:
-    """Show the log of trio_ws by ``note`` while a block runs.
+    """Show the log of that name by ``note`` while a block runs.
 
     ``headers`` are those that the user has given: whatever their names are, their
     values may be secret.
@@ -67,7 +67,7 @@ def logged(
             for line in text.splitlines():
                 note(line)
 
-    logger, handler = logging.getLogger("trio_ws"), Notes()
+    logger, handler = logging.getLogger(name), Notes()
     before = logger.level
     logger.setLevel(level)
     logger.addHandler(handler)
@@ -106,7 +106,7 @@ def _os_error(exc: OSError) -> str:
     if isinstance(exc, ConnectionRefusedError):
         return "refused: no server listens there"
     if isinstance(exc, ssl.SSLError):
-        return f"TLS fails: {exc.reason or exc}"
+        return f"TLS fails: {getattr(exc, 'reason', None) or exc}"
     return exc.strerror or str(exc)
 
 

@@ -44,7 +44,10 @@ async def run_serve(arguments: argparse.Namespace, note: Note) -> Status:
         process_request=None if folder is None else folder.process_request,
     )
     level = logging.DEBUG if arguments.verbose else logging.WARNING
-    with logged(note, level, ()), trio.open_signal_receiver(*_SIGNALS) as signals:
+    with (
+        logged("trio_ws.server", note, level, ()),
+        trio.open_signal_receiver(*_SIGNALS) as signals,
+    ):
         async with trio.open_nursery() as nursery:
             try:
                 server: Server = await nursery.start(start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import errno
 import io
 import os
@@ -42,7 +43,7 @@ def _write_all(raw: io.RawIOBase, data: bytes) -> None:
             view = view[written:]
 
 
-class Sink:
+class Sink(abc.ABC):
     """Messages to stdout, by a thread, since it may block; notes to stderr.
 
     Both are files without a buffer, as of Source, or None if they are closed.
@@ -79,18 +80,21 @@ class Sink:
                 raise NoReaderError from None
             raise StdoutError(f"can't write to stdout: {exc.strerror}") from None
 
+    @abc.abstractmethod
     def shown(self, message: Message) -> bytes:
         """Return the bytes of a message for stdout."""
-        raise NotImplementedError
 
     def note(self, text: str) -> None:
         """Write a line to stderr, if it is there."""
-        self._say(f"{PROGRAM}: {printable(text)}\n")
+        self._say(self._err, f"{PROGRAM}: {printable(text)}\n")
 
-    def _say(self, text: str) -> None:
-        if self._err is not None:
+    def end(self) -> None:  # noqa: B027 - where nothing is asked, there is nothing to do
+        """Take note that nothing more is asked of the user."""
+
+    def _say(self, file: io.RawIOBase | None, text: str) -> None:
+        if file is not None:
             try:
-                _write_all(self._err, text.encode(self._encoding, "backslashreplace"))
+                _write_all(file, self.encoded(text))
             except OSError:  # there is nowhere to say that nobody reads it
                 pass
 
@@ -166,7 +170,7 @@ class Screen(Sink):
     def note(self, text: str) -> None:
         """Write a line: above the prompt, if stderr is a terminal."""
         if self._err is not None and self._err.isatty():
-            self._say(self._above(f"* {printable(text)}"))
+            self._say(self._err, self._above(f"* {printable(text)}"))
         else:
             super().note(text)
 
@@ -188,7 +192,7 @@ class Screen(Sink):
         """Leave the row of the prompt."""
         if self._prompted:
             self._prompted = False
-            self._say("\n")
+            self._say(self._out, "\n")
 
     def _above(self, text: str) -> str:
         if not self._prompted:
