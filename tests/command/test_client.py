@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -204,6 +205,34 @@ async def test_a_message_that_is_too_big() -> None:
     result = await run(handler, "-w", "inf", "--max-size", "10")
     assert result.status is Status.LOST
     assert "; --max-size BYTES allows more\n" in result.notes
+
+
+async def test_what_came_is_shown_whatever_is_waited_for() -> None:
+    class Slow(Memory):
+        """A file that takes what it is given once it may."""
+
+        may = threading.Event()
+
+        def write(self, data: object) -> int:
+            assert self.may.wait(60)
+            return super().write(data)
+
+    async def handler(ws: ServerConnection) -> None:
+        await ws.recv()
+        await say(ws, *map(str, range(9)))
+        await ws.wait_closed()
+
+    async def body(result: Run) -> None:
+        result.typing.write(b"go\n")
+        result.typing.close()
+        # So that closing is due when the first has been written. All the same if not.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        Slow.may.set()
+        await trio.sleep_forever()
+
+    result = await run(handler, "--wait", "0", body=body, out=Slow())
+    assert isinstance(result.out, Memory)
+    assert result.out.text == "".join(f"{number}\n" for number in range(9))
 
 
 async def test_nobody_reads_stdout() -> None:

@@ -75,11 +75,14 @@ class Conversation:
             with self._quiet:
                 message = await self._ws.recv()
             if self._quiet.cancelled_caught:
-                return
+                break
             if self._manner.one:
                 await self._sink.show([message])
                 return
             await self._sink.show([message, *self._waiting()])
+        # A deadline that has passed leaves what came.
+        if messages := self._waiting():
+            await self._sink.show(messages)
 
     def _waiting(self) -> list[Message]:
         """Take the messages that have come: a thread for each would be slow."""

@@ -59,6 +59,7 @@ class Sink(abc.ABC):
     ) -> None:
         self._out, self._err = out, err
         self._encoding = encoding
+        self._turn = trio.Lock()  # a prompt isn't written within a message
 
     async def show(self, messages: Sequence[Message]) -> None:
         """Write messages; raise NoReaderError if nobody reads them, StdoutError.
@@ -72,9 +73,10 @@ class Sink(abc.ABC):
             await trio.lowlevel.checkpoint()
             raise NoReaderError
         try:
-            await trio.to_thread.run_sync(
-                _write_all, self._out, data, abandon_on_cancel=True
-            )
+            async with self._turn:
+                await trio.to_thread.run_sync(
+                    _write_all, self._out, data, abandon_on_cancel=True
+                )
         except OSError as exc:
             if exc.errno in _NO_READER:
                 raise NoReaderError from None
