@@ -35,7 +35,7 @@ CODEC = $(TYPES) $(TYPES:.pxd=.py)
 MACHINES ?= i386 s390x
 WINDOWS = build/windows
 # Those that say something of the platform, and are quick.
-WINDOWS_TESTS ?= tests/transports tests/connection tests/client tests/server tests/endpoint \
+WINDOWS_TESTS ?= tests/command tests/transports tests/connection tests/client tests/server tests/endpoint \
 	tests/contract/test_other_systems.py tests/contract/test_loss_on_sockets.py \
 	tests/testing tests/test_testing.py tests/test_examples.py
 

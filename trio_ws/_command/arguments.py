@@ -135,7 +135,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help=f"{DEFAULT_PORT} by default, 0: one that is free")
     add("--host", default="127.0.0.1",
         help="the address to listen at; 127.0.0.1 by default, which only this machine "
-        "reaches, 0.0.0.0 or ::: all")
+        "reaches; 0.0.0.0 and :: stand for all")
     add("--broadcast", action="store_true",
         help="send each message to all others that are connected, not back")
     add("--directory", metavar="FOLDER",

@@ -208,7 +208,7 @@ class Screen(Sink):
         try:
             assert self._out is not None
             columns = os.get_terminal_size(self._out.fileno()).columns
-        except OSError:
+        except (OSError, ValueError):  # Windows knows its own three alone
             columns = 0
         return columns or 80
 
