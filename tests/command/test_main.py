@@ -76,6 +76,15 @@ async def test_wrong_usage() -> None:
     assert "secret" not in err
 
 
+async def test_nothing_imports_it() -> None:
+    code = "import sys, trio_ws; print([m for m in sys.modules if '_command' in m])"
+    with trio.fail_after(60):
+        result = await trio.run_process(
+            [sys.executable, "-c", code], env=ENVIRONMENT, capture_stdout=True
+        )
+    assert result.stdout.split() == [b"[]"]
+
+
 async def test_help() -> None:
     code, out, err = await ended("--help")
     assert (code, err) == (0, "")

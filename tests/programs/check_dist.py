@@ -36,6 +36,8 @@ def main() -> None:
     frame = encode(1, b"hi", True, True)
     assert isinstance(frame, bytes)
     assert Decoder(masked=True, max_size=None).feed(frame) == ["hi"]
+    scripts = importlib.metadata.entry_points(group="console_scripts")
+    assert callable(scripts["trio-ws"].load())
     print("trio_ws", trio_ws.__version__, "imported from", name, kind)
 
 

@@ -82,7 +82,7 @@ class Conversation:
             await self._sink.show([message, *self._waiting()])
         # A deadline that has passed leaves what came.
         if messages := self._waiting():
-            await self._sink.show(messages)
+            await self._sink.show(messages[:1] if self._manner.one else messages)
 
     def _waiting(self) -> list[Message]:
         """Take the messages that have come: a thread for each would be slow."""
