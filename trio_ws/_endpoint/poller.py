@@ -98,10 +98,8 @@ class Poller:
         Where there is no epoll, or none to be had, they do so from the beginning.
         """
         try:
-            if sys.platform == "linux":
-                self._events = select.EPOLLIN
-                with suppress(OSError):  # there may be too many descriptors
-                    self._epoll = select.epoll()
+            with suppress(OSError):  # there may be too many descriptors
+                self._open()
             task_status.started()
             # Where start() was cancelled it waits for this, and nobody calls stop().
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -112,6 +110,11 @@ class Poller:
             self._close()
             for reader in list(self._readers.values()):
                 reader.wake()
+
+    def _open(self) -> None:
+        if sys.platform == "linux":
+            self._events = select.EPOLLIN
+            self._epoll = select.epoll()
 
     def _close(self) -> None:
         epoll, self._epoll = self._epoll, None
@@ -141,7 +144,7 @@ class Poller:
     def _begin_anew(self) -> None:
         """Make another epoll, of what is read for and nothing else."""
         self._close()
-        self._epoll = select.epoll()
+        self._open()
         for fd, reader in list(self._readers.items()):
             try:
                 self._epoll.register(fd, self._events)
