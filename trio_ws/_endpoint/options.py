@@ -249,14 +249,14 @@ def checked_host(name: str, value: object) -> str | None:
     try:
         return parse_host(value)
     except ValueError as exc:
-        hint = ""
+        said = str(exc)
         if "://" in value:
-            hint = "; a host is no URI: it has no scheme, port or path"
+            said = "expected a host, without scheme, port and path"
         elif re.fullmatch(r"(?:[^:\[\]]*|\[.*\]):[0-9]*", value):
-            hint = "; a host has no port"
+            said = "expected a host, without a port"
             if name == "host":
-                hint += f", which is an argument of its own: {value.rpartition(':')[2]}"
-        raise ValueError(f"{name}: {exc}{hint}; got {value!r}") from None
+                said += f", which is a keyword: port={value.rpartition(':')[2]}"
+        raise ValueError(f"{name}: {said}; got {value!r}") from None
 
 
 def check_function(name: str, value: object, what: str, *, sync: bool = False) -> None:
