@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 
 import trio
@@ -23,17 +22,15 @@ async def open_unix(path: str, stage: Stage) -> socket.socket:
     stage.name = f"connecting to {path!r}"
     pause = _FIRST_PAUSE
     while True:
+        await trio.lowlevel.checkpoint()
         sock = socket.socket(unix_family("path"), socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await trio.lowlevel.checkpoint()
             sock.connect(path)
-        except OSError as exc:
-            sock.close()
+        except BlockingIOError:
             # Linux connects at once or not at all: a backlog that is full has room
             # later, and nothing tells when (connect(2)).
-            if exc.errno != errno.EAGAIN:
-                raise
+            sock.close()
         except BaseException:
             sock.close()
             raise
