@@ -86,6 +86,24 @@ async def test_settings_of_a_system(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threading.current_thread() not in asked
 
 
+async def test_settings_of_a_system_that_except_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def bypass(host: str) -> int:
+        asked.append(host)
+        return 1
+
+    monkeypatch.setattr("trio_ws._client.proxy_choice._SYSTEM_SETTINGS", True)
+    settings = {"http": "http://nobody.test"}
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: settings)
+    monkeypatch.setattr(urllib.request, "proxy_bypass", bypass)
+    choice = ProxyChoice(True, None)
+    assert await choice.proxy_for("::1", 80, secure=False) is None
+    assert asked == ["[::1]:80"]
+
+
 async def test_an_environment_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "user:secret@x:1")
     with pytest.raises(InvalidProxy) as caught:
