@@ -25,6 +25,7 @@ from trio_ws import (
     open_server,
 )
 from trio_ws._server.admission import Admission
+from trio_ws.testing import MemoryNetwork
 
 LOCAL = "127.0.0.1"
 
@@ -145,6 +146,18 @@ async def test_those_without_an_address_are_not_counted_by_it() -> None:
             for _ in range(3):
                 stream = listener.connect()
                 await stack.enter_async_context(connect("ws://testing/", stream=stream))
+
+
+async def test_those_of_a_memory_network_may_have_names() -> None:
+    with MemoryNetwork():
+        async with open_server(wait, 8765, max_connections_per_ip=1) as server:
+            uri = "ws://localhost:8765/"
+            async with connect(uri, local_address="alice"):
+                with pytest.raises(InvalidStatus, match="429"):
+                    async with connect(uri, local_address="alice"):
+                        raise AssertionError("unreachable")
+                async with connect(uri, local_address="bob"):
+                    assert server.statistics().connections == 2
 
 
 async def test_handshakes_wait_for_others(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import pytest
@@ -207,6 +208,35 @@ async def test_refusals_for_want_of_room() -> None:
                     async with client():
                         raise AssertionError("unreachable")
         assert running.statistics().refused == {"HTTP 503": 2}
+
+
+async def test_openings_that_end_otherwise_are_refused(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "rejected" not in record.msg:
+                raise KeyError
+
+    logger = logging.getLogger("failing")
+    monkeypatch.setattr(logger, "handlers", [Failing()])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener], logger=logger) as server:
+        for _ in range(2):
+            assert (await ask(listener)).status == 500
+        await trio.sleep(2)
+        assert server.statistics().refused == {"KeyError": 2}
+    listener = MemoryListener()
+    with trio.CancelScope() as scope:
+        async with open_server(wait, listeners=[listener]) as server:
+            listener.connect()
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    statistics = server.statistics()
+    assert (statistics.accepted, statistics.handshakes) == (1, 0)
+    assert statistics.refused == {"Cancelled": 1}
 
 
 async def test_in_another_thread() -> None:

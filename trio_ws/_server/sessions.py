@@ -219,6 +219,7 @@ class Sessions:
         assert reading is not None  # until the end of this
         logger: AnyLogger = self._logger
         opening: Opening | None = None
+        refused: str | None = "Cancelled"  # why, unless something else happens
         try:
             with session.scope:
                 if self.closing:
@@ -229,31 +230,30 @@ class Sessions:
                 )
                 session.identity, logger = identity, identity.log
                 opening = Opening(transport, self._options, identity, session)
-                return await opening.run(reading)
+                opened = await opening.run(reading)
+                refused = None
+                return opened
         except (InvalidHandshake, OSError) as exc:
+            refused = type(exc).__name__
             if opening is not None and opening.is_of_a_stranger(exc):
                 logger = identity.log.child("strangers")
             if isinstance(exc, InvalidStatus):
-                self._log_answer(logger, exc)
-                return None
-            self._tally.refused[type(exc).__name__] += 1
-            text = shortened(f"{type(exc).__name__}: {exc}")
-            logger.info("opening handshake failed: %s", text)
+                status = exc.response.status_code
+                refused = None if status < 400 else f"HTTP {status}"
+                self._tally.answered += refused is None
+                _log_answer(logger, exc)
+            else:
+                text = shortened(f"{type(exc).__name__}: {exc}")
+                logger.info("opening handshake failed: %s", text)
+        except Exception as exc:
+            refused = type(exc).__name__
+            raise
         finally:
+            if refused is not None:
+                self._tally.refused[refused] += 1
             session.reading = None
             session.ticket.opened()
         return None
-
-    def _log_answer(self, logger: AnyLogger, exc: InvalidStatus) -> None:
-        """Log an answer of a hook's, or of the server itself."""
-        status = exc.response.status_code
-        if status < 400:
-            self._tally.answered += 1
-            logger.info("HTTP response sent: %d", status)
-            return
-        self._tally.refused[f"HTTP {status}"] += 1
-        if exc.__cause__ is None:  # what a hook has raised is logged already
-            logger.info("connection rejected: HTTP %d", status)
 
     # -- All of them ---------------------------------------------------------
 
@@ -307,3 +307,12 @@ async def _close_quietly(connection: ServerConnection, code: int, reason: str) -
         await connection.aclose(code, reason)
     except Exception as exc:  # noqa: BLE001 - logged
         log_or_print(connection.logger, logging.INFO, "closing failed", exc_info=exc)
+
+
+def _log_answer(logger: AnyLogger, exc: InvalidStatus) -> None:
+    """Log an answer of a hook's, or of the server itself."""
+    status = exc.response.status_code
+    if status < 400:
+        logger.info("HTTP response sent: %d", status)
+    elif exc.__cause__ is None:  # what a hook has raised is logged already
+        logger.info("connection rejected: HTTP %d", status)

@@ -32,8 +32,10 @@ class ServerStatistics:
     * ``accepted``: by the listeners, ``opened``: as WebSockets, since the start.
     * ``answered``: plain HTTP requests by ``process_request``, with a status below 400.
     * ``refused``: those that weren't opened, by why: ``"HTTP 401"`` for what a hook or
-      a limit answered, else the name of the exception, such as ``"InvalidOrigin"``,
-      ``"OpenTimeoutError"`` or ``"SSLError"``.
+      a limit answered, ``"Cancelled"`` for what the end of the server cut off, else the
+      name of the exception, such as ``"InvalidOrigin"``, ``"OpenTimeoutError"`` or
+      ``"SSLError"``. What was accepted is in one of these four: under way, opened,
+      answered, refused.
     * ``closed``: those that ended with a close frame, by who sent the first, and its
       code: ``("received", 1001)``, ``("sent", 1000)``. ``lost``: those that broke, by
       the name of the cause, such as ``"ConnectionResetError"``. A connection can be in
