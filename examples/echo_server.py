@@ -1,8 +1,8 @@
-"""Send every message back."""
+"""Send every message back, until Ctrl+C or SIGTERM."""
 
 import trio
 
-from trio_ws import ServerConnection, serve
+from trio_ws import ServerConnection, open_server
 
 
 async def echo(ws: ServerConnection) -> None:
@@ -10,4 +10,9 @@ async def echo(ws: ServerConnection) -> None:
         await ws.send(message)
 
 
-trio.run(serve, echo, 8765)
+async def main() -> None:
+    async with open_server(echo, 8765) as server:
+        await server.aclose_on_signal()
+
+
+trio.run(main)

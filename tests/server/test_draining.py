@@ -310,6 +310,47 @@ async def test_clients_that_read_nothing(
         assert trio.current_time() <= 1 + min(limits)
 
 
+async def test_handshakes_under_way_may_have_time(autojump_clock: MockClock) -> None:
+    async with crowd(wait, 1) as made:
+        opens, silent = RawPeer(client=True), RawPeer(client=True)
+        for peer in opens, silent:
+            made.listener.add(peer.theirs)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as clients:
+            close = functools.partial(made.server.aclose, open_grace=3)
+            clients.start_soon(close)
+            await trio.sleep(1)
+            await opens.ask()
+            answer = await opens.skip_response()
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            clients.start_soon(made.polite, opens)
+            clients.start_soon(made.polite, made.peers[0])
+            answer = await silent.skip_response()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert trio.current_time() == 3
+            await silent.stream.aclose()
+    assert made.said_at == [3, 3]
+
+
+async def test_time_that_no_handshake_needs_is_not_waited(
+    autojump_clock: MockClock,
+) -> None:
+    async with crowd(wait, 1) as made:
+        opens = RawPeer(client=True)
+        made.listener.add(opens.theirs)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as clients:
+            close = functools.partial(made.server.aclose, open_grace=30)
+            clients.start_soon(close)
+            clients.start_soon(made.polite, made.peers[0])
+            await trio.sleep(2)
+            assert made.said_at == []
+            await opens.ask()
+            await opens.skip_response()
+            clients.start_soon(made.polite, opens)
+    assert made.said_at == [2, 2]
+
+
 # What becomes of messages
 
 

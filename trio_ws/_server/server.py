@@ -26,7 +26,11 @@ from .acceptor import Acceptor, close_listeners
 from .listening import ListenSpec
 from .options import Handler, ServerOptions
 from .sessions import Sessions
+from .signals import STOP_SIGNALS, stop_on_signal
 from .statistics import ServerStatistics
+
+# A code, a reason, and over how many seconds connections get them.
+Goodbye = tuple[int, str, float]
 
 
 class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
@@ -84,10 +88,12 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         *,
         timeout: float | None = 10,
         spread: float = 0,
+        open_grace: float = 0,
     ) -> None:
         """Stop serving, in good order; serve() returns.
 
-        The listeners close, opening handshakes are answered with HTTP 503.
+        The listeners close. Opening handshakes under way have ``open_grace`` seconds to
+        end, before anything else; then they are answered with HTTP 503.
         Unless ``close_connections`` is False, each connection gets a close
         frame with ``code`` and ``reason``, one after the other over ``spread``
         seconds, so that clients do not all come back at once; messages that its
@@ -102,23 +108,59 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         **Cancellation**: the listeners are closed and the handlers cancelled,
         which makes each connection say 1001 without waiting.
         """
-        if not isinstance(close_connections, bool):
-            raise TypeError(
-                f"close_connections: expected a bool; got {close_connections!r}; "
-                f"a code is a keyword: code={close_connections!r}"
-            )
-        close_payload(code, reason)  # raises for wrong arguments
+        goodbye = _goodbye(close_connections, code, reason, spread)
         check_seconds("timeout", timeout, zero=True)
-        check_seconds("spread", spread, zero=True)
-        if spread in (None, inf):
-            raise ValueError(f"spread: expected a finite number; got {spread}")
+        _check_finite("open_grace", open_grace)
         check_run(self._budget, "aclose", "server")
-        self._sessions.refuse_new()
+        await self._aclose(goodbye, timeout, open_grace)
+
+    async def aclose_on_signal(
+        self,
+        *signals: int,
+        close_connections: bool = True,
+        code: int = 1001,
+        reason: str = "",
+        timeout: float | None = 10,
+        spread: float = 0,
+        open_grace: float = 0,
+    ) -> None:
+        """Wait for a signal, then stop serving in good order; serve() returns.
+
+        ``signals`` are SIGINT and SIGTERM unless you give others, on Windows SIGINT and
+        SIGBREAK. A second one stops at once, as cancelling aclose() does. Also the
+        first process of a container, for which the system does nothing on SIGTERM by
+        itself, stops so. The arguments are those of aclose(). Returns when all handlers
+        have ended, whatever has closed the server.
+
+        Raises ValueError or TypeError for wrong arguments; RuntimeError in another
+        thread than Python's main one, before anything is done.
+
+        **Cancellation**: before a signal, the server goes on; then, as of
+        Server.aclose().
+        """
+        goodbye = _goodbye(close_connections, code, reason, spread)
+        check_seconds("timeout", timeout, zero=True)
+        _check_finite("open_grace", open_grace)
+        check_run(self._budget, "aclose_on_signal", "server")
+        stop = partial(self._aclose, goodbye, timeout, open_grace)
+        await stop_on_signal(signals or STOP_SIGNALS, stop, self._done, self.logger)
+
+    async def _aclose(
+        self,
+        goodbye: Goodbye | None,
+        timeout: float | None,
+        open_grace: float,
+    ) -> None:
+        if not open_grace:
+            self._sessions.refuse_new()
         self._acceptor.stop()
         try:
             # One that has just been accepted gets its session and its answer.
             await self._acceptor.stopped.wait()
-            goodbye = (code, reason, spread) if close_connections else None
+            if open_grace:
+                with trio.move_on_after(open_grace):
+                    await self._sessions.admission.wait_for_none()
+                self._sessions.refuse_new()
             await run_in_nursery(partial(self._end_sessions, goodbye, timeout))
             await self._done.wait()
         except BaseException:
@@ -127,7 +169,7 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
 
     async def _end_sessions(
         self,
-        goodbye: tuple[int, str, float] | None,
+        goodbye: Goodbye | None,
         timeout: float | None,
         nursery: trio.Nursery,
     ) -> None:
@@ -141,6 +183,26 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
             await idle.wait()
         self._sessions.cancel_all()
         await idle.wait()
+
+
+def _goodbye(
+    close_connections: object, code: int, reason: str, spread: float
+) -> Goodbye | None:
+    """Return the arguments of aclose() about close frames, if they are right."""
+    if not isinstance(close_connections, bool):
+        raise TypeError(
+            f"close_connections: expected a bool; got {close_connections!r}; "
+            f"a code is a keyword: code={close_connections!r}"
+        )
+    close_payload(code, reason)  # raises for wrong arguments
+    _check_finite("spread", spread)
+    return (code, reason, spread) if close_connections else None
+
+
+def _check_finite(name: str, seconds: float) -> None:
+    check_seconds(name, seconds, zero=True)
+    if seconds in (None, inf):
+        raise ValueError(f"{name}: expected a finite number; got {seconds}")
 
 
 def check_server(
