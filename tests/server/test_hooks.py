@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ws
 from tests import logs
@@ -27,7 +28,14 @@ from tests.server.serving import (
     returns,
     serving,
 )
-from trio_ws import Headers, Request, Response, ServerConnection
+from trio_ws import (
+    ConnectionClosedError,
+    Headers,
+    Request,
+    Response,
+    ServerConnection,
+    State,
+)
 from trio_ws.extensions import ServerExtensionFactory
 
 HTML = b"<!doctype html><title>hello</title><p>Gr\xc3\xbc\xc3\x9fe\n"
@@ -598,6 +606,36 @@ async def test_a_hook_that_waits_is_cut_at_open_timeout(
     )
     assert messages == [expected + "process_request", expected + "process_response"]
     assert records(caplog, logging.ERROR) == []
+
+
+@pytest.mark.parametrize("status", [101, 403])
+async def test_what_hooks_let_wait_for_the_end_sees_that_of_one_never_open(
+    status: int, autojump_clock: MockClock
+) -> None:
+    ended: list[object] = []
+
+    async def wait_for(ws: ServerConnection) -> None:
+        await ws.wait_closed()
+        ended.append((ws.state, ws.close_code, ws.statistics().age))
+        with pytest.raises(ConnectionClosedError):
+            await ws.recv()
+
+    async def hook(
+        ws: ServerConnection, request: Request, response: Response
+    ) -> Response | None:
+        nursery.start_soon(wait_for, ws)
+        await wait_all_tasks_blocked()
+        assert ended == []
+        if status == 101:  # which comes too late
+            await trio.sleep(100)
+        return ws.respond(status, "")
+
+    async with trio.open_nursery() as nursery:
+        async with serving(echo, process_response=hook) as listener:
+            answer = await ask(listener)
+            assert answer.status == (503 if status == 101 else 403)
+            await trio.sleep(2)
+            assert ended == [(State.CLOSED, 1006, 0)]
 
 
 async def test_a_hook_that_waits_keeps_no_other_waiting(

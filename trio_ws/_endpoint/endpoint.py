@@ -209,7 +209,7 @@ class Endpoint:
                 try:
                     await self.transport.aclose()
                 finally:
-                    self._release()
+                    self.release()
         bug, self.engine.bug = self.engine.bug, None
         if bug is not None and not isinstance(bug, MemoryError):
             try:
@@ -217,7 +217,10 @@ class Endpoint:
             finally:
                 del bug  # no cycle with its traceback
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Be closed, once the transport is; that may not have been open."""
+        if self.engine.phase is CONNECTING:
+            self.engine.phase = FAILED
         self.state = CLOSED
         self.closed_at = trio.current_time()
         self.reader.host = self.writer.host = self.sender.host = NO_HOST

@@ -103,6 +103,7 @@ class Opening:
         self._stage = Stage()
         self._deadline = trio.current_time() + options.open_seconds
         self._first = b""  # of the request, as much as tells what it is
+        self._endpoint: Endpoint | None = None
 
     async def run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
         """Do the handshake; answer a request that is wrong.
@@ -117,7 +118,11 @@ class Opening:
         try:
             return await self._run(reading)
         except BaseException:
-            await transport.aclose()
+            try:
+                await transport.aclose()
+            finally:
+                if self._endpoint is not None:
+                    self._endpoint.release()  # a hook may have it waited for
             raise
 
     def is_of_a_stranger(self, exc: Exception) -> bool:
@@ -144,7 +149,7 @@ class Opening:
         request = await self._receive(reading)
         try:
             log_request(logger, "<", request)
-            endpoint = Endpoint(
+            endpoint = self._endpoint = Endpoint(
                 transport, request, self._options, self._identity, client=False
             )
             connection = make_connection(endpoint, ServerConnection)
