@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import signal
@@ -156,6 +157,40 @@ def test_health_check() -> None:
         "HTTP/1.1 505 HTTP Version Not Supported",
         "Hello!",
     ]
+
+
+def test_metrics() -> None:
+    lines = run_example("metrics.py")
+    open_then, ended = lines[: lines.index("trio_ws_opened_total 1.0") + 1], lines[-10:]
+    assert "trio_ws_connections 1.0" in open_then
+    assert "trio_ws_messages_received_total 1.0" in ended
+    assert "trio_ws_bytes_sent_total 12.0" in ended
+    assert "trio_ws_answered_total 1.0" in ended  # the first GET /metrics
+    assert 'trio_ws_closed_total{code="1000",frame="received"} 1.0' in ended
+    assert "trio_ws_connections 1.0" not in ended
+
+
+def test_access_log() -> None:
+    opened, refused = [json.loads(line) for line in run_example("access_log.py")]
+    for line in opened, refused:
+        assert re.fullmatch(r"[0-9]{4}-[0-9-]{5}T[0-9:]{8}Z", line.pop("time"))
+    duration = opened.pop("duration")
+    assert 0 < duration < 100
+    assert opened == {
+        "address": "127.0.0.1",
+        "path": "/chat",
+        "code": 1000,
+        "bytes_received": 6 + 6 + 6 + 2,
+        "bytes_sent": 2 + 6 + 2 + 2,
+    }
+    assert refused.pop("bytes_sent") > 0
+    assert refused == {
+        "address": "127.0.0.1",
+        "path": "/chat?x=1",
+        "code": 403,
+        "duration": 0,
+        "bytes_received": 0,
+    }
 
 
 def test_embedding_h11() -> None:
@@ -330,7 +365,9 @@ async def test_graceful_stop(number: signal.Signals) -> None:
 def test_every_example_is_in_these_tests() -> None:
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
     assert names == {
+        "access_log.py",
         "basic_auth.py",
+        "metrics.py",
         "routing.py",
         "chat_room.py",
         "custom_connection.py",

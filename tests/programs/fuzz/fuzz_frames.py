@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["trio_ws._protocol"]):
     from trio_ws._protocol.closing import CLOSE_DONE, CLOSE_SENT, FAILED, FINAL, OPEN
     from trio_ws._protocol.engine import Engine
     from trio_ws._protocol.errors import ProtocolError
-    from trio_ws._protocol.frames.decoder import Decoder
+    from trio_ws._protocol.frames.decoder import TRACED, Decoder
 
 MAX_SIZE = 300
 
@@ -35,7 +35,10 @@ def decode(pieces: list[bytes], masked: bool) -> tuple[list[Any], Seen, str]:
     """Return what came out, the frames that were seen, and where it stands."""
     seen: Seen = []
     decoder = Decoder(
-        masked=masked, max_size=MAX_SIZE, trace=lambda *frame: seen.append(frame)
+        masked=masked,
+        max_size=MAX_SIZE,
+        # Of a frame that comes in pieces no more of the beginning is seen.
+        trace=lambda opcode, start, *rest: seen.append((opcode, start[:TRACED], *rest)),
     )
     items: list[Any] = []
     for piece in pieces:
