@@ -383,6 +383,7 @@ def test_every_example_is_in_these_tests() -> None:
         "timeouts.py",
         "tls.py",
         "unix_socket.py",
+        "workers.py",  # which tests/server/test_restarting.py runs
     }
 
 

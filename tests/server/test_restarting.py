@@ -1,0 +1,161 @@
+"""A server is replaced while clients connect, and none of them is refused."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.platforms import needs_posix
+from trio_ws import ConnectionClosedOK, connect
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+# As systemd starts it, which passes on descriptors from 3 on.
+BY_SYSTEMD = """
+import os
+import sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+import trio
+from trio_ws import open_server, open_systemd_listeners
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(f"{os.getpid()} says {message}")
+
+async def main():
+    async with open_server(echo, listeners=open_systemd_listeners()) as server:
+        print("ready", flush=True)
+        await server.aclose_on_signal(open_grace=2, timeout=5)
+
+trio.run(main)
+"""
+
+
+class Crowd:
+    """Clients that connect all the time."""
+
+    def __init__(self, port: int) -> None:
+        self._uri = f"ws://127.0.0.1:{port}/"
+        self._changed = trio.Event()
+        self.by: set[str] = set()  # the numbers of the processes that served them
+
+    async def hammer(self) -> None:
+        while True:
+            async with connect(self._uri, close_timeout=60) as ws:
+                try:
+                    await ws.send("hello")
+                    who, _, said = str(await ws.recv()).partition(" says ")
+                except ConnectionClosedOK:
+                    assert ws.close_code == 1001  # opened, and then told to go
+                    continue
+            assert said == "hello"
+            if who not in self.by:
+                self.by.add(who)
+                self._changed.set()
+                self._changed = trio.Event()
+
+    async def stay(self) -> None:
+        async with connect(self._uri) as ws:
+            await ws.wait_closed()
+            assert ws.close_code == 1001
+
+    async def served_by(self, count: int) -> None:
+        """Wait until so many processes have served them."""
+        while len(self.by) < count:
+            await self._changed.wait()
+
+
+@asynccontextmanager
+async def hammered(port: int) -> AsyncIterator[Crowd]:
+    """Let clients connect while a block runs; see that each of them is served.
+
+    As many stay connected, which the end of all processes that there are first ends.
+    """
+    crowd = Crowd(port)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as clients:
+            async with trio.open_nursery() as staying:
+                for _ in range(4):
+                    staying.start_soon(crowd.stay)
+                    clients.start_soon(crowd.hammer)
+                yield crowd
+            clients.cancel_scope.cancel()
+
+
+async def running(nursery: trio.Nursery, *arguments: object, fd: int) -> trio.Process:
+    """Run Python until the test ends; return what runs."""
+    run = functools.partial(
+        trio.run_process,
+        [sys.executable, "-W", "error", *map(str, arguments)],
+        env=ENVIRONMENT,
+        pass_fds=[fd],
+        stdout=subprocess.PIPE,
+    )
+    process: trio.Process = await nursery.start(run)
+    return process
+
+
+async def line(process: trio.Process) -> str:
+    assert process.stdout is not None
+    said = b""
+    while not said.endswith(b"\n"):
+        said += await process.stdout.receive_some(1) or b" (end of stream)\n"
+    return said.decode()
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=1.5)
+async def test_workers_that_share_a_socket(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    code = (ROOT / "examples/workers.py").read_text(encoding="utf-8")
+    script = tmp_path / "workers.py"
+    script.write_text(code.replace("8765", str(port)), encoding="utf-8")
+    async with trio.open_nursery() as nursery:
+        process = await running(nursery, script, fd=2)
+        assert await line(process) == "serving\n"
+        async with hammered(port) as crowd:
+            await crowd.served_by(2)
+            process.send_signal(signal.SIGHUP)
+            await crowd.served_by(4)
+        assert len(crowd.by) == 4
+        script.write_text("raise SystemExit(1)", encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            assert await line(process) == "a new one fails, the old one goes on\n"
+        async with connect(f"ws://127.0.0.1:{port}/") as ws:
+            await ws.send("hello")
+            assert str(await ws.recv()).partition(" ")[0] in crowd.by
+        process.terminate()
+        assert await line(process) == "stopped\n"
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=1)
+async def test_a_socket_that_systemd_keeps() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as sock:
+        port, fd = sock.getsockname()[1], sock.fileno()
+        async with trio.open_nursery() as nursery:
+            old = await running(nursery, "-c", BY_SYSTEMD, fd, fd=fd)
+            assert await line(old) == "ready\n"
+            async with hammered(port) as crowd:
+                await crowd.served_by(1)
+                old.terminate()
+                await old.wait()  # meanwhile they wait in the backlog
+                new = await running(nursery, "-c", BY_SYSTEMD, fd, fd=fd)
+                assert await line(new) == "ready\n"
+                await crowd.served_by(2)
+            assert crowd.by == {str(old.pid), str(new.pid)}
+            new.terminate()
