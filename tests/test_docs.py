@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -307,6 +308,19 @@ def test_the_deadlines_are_those_of_the_code() -> None:
             "close_grace",
         )
     }
+
+
+def test_the_limits_against_peers_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^     - ``((?:Limits\.)?\w+)``\n     - (\w+)$", TEXT["security.rst"], re.M
+    )
+    table = {name: ast.literal_eval(value) for name, value in rows}
+    options, limits = trio_ws.ServerOptions(), dataclasses.asdict(trio_ws.Limits())
+    known = {f"Limits.{name}": value for name, value in limits.items()}
+    assert table == known | {
+        name: getattr(options, name) for name in table if name not in known
+    }
+    assert {"max_size", "max_queue", "write_limit", "max_connections"} < table.keys()
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ class Poller:
 
     def _begin_anew(self) -> None:
         """Make another epoll, of what is read for and nothing else."""
+        assert sys.platform == "linux"  # which has had the one before
         self._close()
         self._open()
         for fd, reader in list(self._readers.items()):
