@@ -213,7 +213,7 @@ $(READY): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV),-e '.[dev]')
 
 $(READY_FUZZ): pyproject.toml setup.py $(CODEC)
-	$(call make_venv,$(VENV_FUZZ),-e . atheris websockets)
+	$(call make_venv,$(VENV_FUZZ),-e '.[speed]' atheris websockets)
 
 $(READY_BENCH): pyproject.toml setup.py $(CODEC)
 	$(call make_venv,$(VENV_BENCH),-e '.[speed]' aiohttp picows trio-websocket trustme \

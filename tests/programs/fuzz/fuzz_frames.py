@@ -24,9 +24,10 @@ with atheris.instrument_imports(include=["trio_ws._protocol"]):
     from trio_ws._protocol.closing import CLOSE_DONE, CLOSE_SENT, FAILED, FINAL, OPEN
     from trio_ws._protocol.engine import Engine
     from trio_ws._protocol.errors import ProtocolError
-    from trio_ws._protocol.frames.decoder import TRACED, Decoder
+    from trio_ws._protocol.frames.decoder import Decoder
 
 MAX_SIZE = 300
+TRACED = 100  # so much of a frame that comes in pieces is seen
 
 Seen = list[tuple[int, bytes, int, bool]]
 
@@ -37,7 +38,6 @@ def decode(pieces: list[bytes], masked: bool) -> tuple[list[Any], Seen, str]:
     decoder = Decoder(
         masked=masked,
         max_size=MAX_SIZE,
-        # Of a frame that comes in pieces no more of the beginning is seen.
         trace=lambda opcode, start, *rest: seen.append((opcode, start[:TRACED], *rest)),
     )
     items: list[Any] = []

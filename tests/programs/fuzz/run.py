@@ -2,8 +2,9 @@
 
     python tests/programs/fuzz/run.py [--seconds 60] [TARGET ...]
 
-What libFuzzer says is in build/fuzz/TARGET/log; the corpus, and any input that
-fails, are beside it. Exits with 1 if a target failed, whose last words are shown.
+What libFuzzer says is in build/fuzz/TARGET/log; the corpus, which goes on growing from
+run to run, and any input that fails, are beside it. It begins with what seeds.py has.
+Exits with 1 if a target failed, whose last words are shown.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 # A script's path starts at its own folder, and a checkout may not be installed.
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from tests.programs.fuzz.seeds import SEEDS
 from tests.programs.progress import Progress
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +37,8 @@ def run(name: str, seconds: int, progress: Progress) -> int:
     """Run one target; return its exit code."""
     folder = ROOT / "build" / "fuzz" / name
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[name]):
+        (folder / "corpus" / f"seed{number}").write_bytes(seed)
     log = folder / "log"
     before, start = progress.done, time.monotonic()
     with log.open("wb") as output:
