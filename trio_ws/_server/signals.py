@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from .._connection.groups import run_in_nursery
+from .._endpoint.identity import AnyLogger
 
 if sys.platform == "win32":  # which has no SIGTERM that a program can catch
     STOP_SIGNALS = signal.SIGINT, signal.SIGBREAK
@@ -21,7 +21,7 @@ async def stop_on_signal(
     signals: Sequence[int],
     stop: Callable[[], Awaitable[None]],
     done: trio.Event,
-    logger: logging.Logger,
+    logger: AnyLogger,
 ) -> None:
     """Call ``stop`` on the first signal, cancel it on the second; wait for ``done``.
 
