@@ -6,12 +6,14 @@ from types import ModuleType
 
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
+from werkzeug.routing import Map
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.programs.benchmarks
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import trio_ws
 import trio_ws.extensions
+from trio_ws._server import routing
 
 project = "trio_ws"
 author = "trio_ws contributors"
@@ -31,13 +33,18 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"trio_ws\._.*"),
     (r"py:.*", r"(trio|_?ssl|logging|socket|collections|uuid|enum)\..*"),
-    (r"py:.*", r"(typing|functools|types|os)\..*"),
+    (r"py:.*", r"(typing|functools|types|os|werkzeug)\..*"),
 ]
 
 html_theme = "furo"
 html_title = f"trio_ws {version}"
 html_copy_source = False
 html_show_copyright = False
+
+
+# What annotations name that is imported for type checkers alone; without it, none of a
+# function's annotations can be looked up.
+routing.__dict__["Map"] = Map
 
 
 def find_definitions(module: ModuleType) -> None:
