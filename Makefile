@@ -159,7 +159,7 @@ bench-compression: $(READY_BENCH) ## what compression parameters and codecs cost
 	$(VENV_BENCH)/bin/python tests/programs/benchmarks/deflate.py
 
 rivals: $(READY_BENCH) ## what other libraries do in the same situations
-	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py
+	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py $(ARGS)
 
 # A wheel for machines like this one, and one for those that none is made for.
 dist: export TRIO_WS_REQUIRE = all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -24,26 +24,46 @@ class Bar(NamedTuple):
     ours: bool
 
 
-def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
-    """Draw a bar for each row, the longest over the whole width."""
-    longest = max((row.value for row in rows), default=1.0)
-    values = max(
-        VALUES, int(CHARACTER * max((len(row.text) for row in rows), default=0))
-    )
-    height = ROW * len(rows) + 34
+class Chart(NamedTuple):
+    title: str
+    rows: Sequence[Bar]
+
+
+def bars(*charts: Chart, standalone: bool = False) -> str:
+    """Draw charts, one below the other: a bar for each row, the longest all over."""
+    body: list[str] = []
+    height = 0
+    for chart in charts:
+        body += _chart(chart, height)
+        height += ROW * len(chart.rows) + 34
+    title = escape("; ".join(chart.title for chart in charts))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
         f' role="img" style="max-width: {WIDTH}px; width: 100%"'
         ' font-family="sans-serif" font-size="13" fill="currentColor">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{title}</title>",
         _STANDALONE if standalone else "",
-        f'<text x="{LABELS}" y="16" font-weight="bold">{escape(title)}</text>',
+        *body,
+        "</svg>",
     ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _chart(chart: Chart, offset: int) -> Iterator[str]:
+    title, rows = chart
+    longest = max((row.value for row in rows), default=1.0)
+    values = max(
+        VALUES, int(CHARACTER * max((len(row.text) for row in rows), default=0))
+    )
+    yield (
+        f'<text x="{LABELS}" y="{offset + 16}" font-weight="bold">'
+        f"{escape(title)}</text>"
+    )
     for number, row in enumerate(rows):
-        top = 28 + ROW * number
+        top = offset + 28 + ROW * number
         length = max(1.0, (WIDTH - LABELS - values) * row.value / longest)
         weight = ' font-weight="bold"' if row.ours else ""
-        parts.append(
+        yield (
             f'<text x="{LABELS - 8}" y="{top + 14}" text-anchor="end"{weight}>'
             f"{escape(row.label)}</text>"
             f'<rect x="{LABELS}" y="{top + 1}" width="{length:.1f}" height="{ROW - 6}"'
@@ -51,5 +71,3 @@ def bars(title: str, rows: Sequence[Bar], *, standalone: bool = False) -> str:
             f'<text x="{LABELS + length + 6:.1f}" y="{top + 14}"{weight}>'
             f"{escape(row.text)}</text>"
         )
-    parts.append("</svg>")
-    return "\n".join(part for part in parts if part) + "\n"

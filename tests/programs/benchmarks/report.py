@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +15,34 @@ from typing import Any
 
 from . import charts
 from .open_loop import PERCENTILES, carries
-from .peers import TRIO_WS
+from .peers import (
+    AIOHTTP,
+    PICOWS,
+    PURE,
+    RAW_TRIO,
+    TRIO_WEBSOCKET,
+    TRIO_WS,
+    UVLOOP,
+    WEBSOCKETS,
+    WEBSOCKETS_TRIO,
+)
 from .targets import Results, targets
 from .workloads import FAIRNESS, LATENCY, MEMORY, PROFILES
 
 EXTRA = (MEMORY, FAIRNESS, PROFILES)
+
+# What the README shows, and of whom: each library as fast as it gets.
+SUMMARY = (("round trip", "32 B"), ("saturated server", "32 connections, 64 B"))
+SUMMARY_PEERS = (
+    RAW_TRIO,
+    TRIO_WS,
+    PURE,
+    WEBSOCKETS_TRIO,
+    TRIO_WEBSOCKET,
+    WEBSOCKETS + UVLOOP,
+    AIOHTTP + UVLOOP,
+    PICOWS + UVLOOP,
+)
 
 
 def about(peers: dict[str, dict[str, str]], rounds: int) -> dict[str, Any]:
@@ -215,6 +238,20 @@ def picture(
     results: Results, group: str, case: str, *, standalone: bool = False
 ) -> str:
     """Draw one column of a table, the best on top."""
+    return charts.bars(chart(results, group, case), standalone=standalone)
+
+
+def summary(results: Results) -> str:
+    """Draw what the README shows."""
+    return charts.bars(
+        *(chart(results, group, case, SUMMARY_PEERS) for group, case in SUMMARY),
+        standalone=True,
+    )
+
+
+def chart(
+    results: Results, group: str, case: str, only: Collection[str] = ()
+) -> charts.Chart:
     if group == MEMORY:
         values = results[MEMORY][case]
         unit = "KiB an idle connection"
@@ -240,8 +277,9 @@ def picture(
     rows = [
         charts.Bar(name, values[name], text(name), ours=name.startswith(TRIO_WS))
         for name in sorted(values, key=lambda name: values[name])
+        if not only or name in only
     ]
-    return charts.bars(f"{group}, {case}: {unit}", rows, standalone=standalone)
+    return charts.Chart(f"{group}, {case}: {unit}", rows)
 
 
 def pictures(results: Results) -> Iterator[tuple[str, str]]:

@@ -331,6 +331,7 @@ def arguments() -> argparse.Namespace:
     )
     add("--report", type=Path, help="measure nothing, report such a file instead")
     add("--pictures", type=Path, help="draw pictures into this folder")
+    add("--summary", type=Path, help="draw the README's picture into this file")
     add("--profile", action="store_true", help="only tell whose code the CPU is in")
     return parser.parse_args()
 
@@ -393,6 +394,8 @@ def main() -> int:
         given.pictures.mkdir(parents=True, exist_ok=True)
         for name, svg in report.pictures(results):
             (given.pictures / f"{name}.svg").write_text(svg)
+    if given.summary:
+        given.summary.write_text(report.summary(results), encoding="utf-8")
     print(report.markdown(results))
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)

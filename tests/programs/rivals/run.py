@@ -1,10 +1,10 @@
 """Run the same scenarios against trio_ws, websockets and trio-websocket.
 
-    python tests/programs/rivals/run.py [--only trio_ws] [--scenario a,c]
+    python tests/programs/rivals/run.py [--only trio_ws] [--scenario a,c] [--page FILE]
 
-Prints a Markdown table. Each scenario has a process of its own, killed at the
-limit. The exit code is 1 if trio_ws fails a scenario; what the others do is a
-report, not a test.
+Prints a Markdown table, and writes it for docs/rivals.rst. Each scenario has a process
+of its own, killed at the limit. The exit code is 1 if trio_ws fails a scenario; what
+the others do is a report, not a test.
 """
 
 from __future__ import annotations
@@ -80,16 +80,35 @@ def installed(name: str) -> Library | None:
 
 
 def cell(ok: bool, text: str) -> str:
-    text = text.replace("|", "\\|")
     if not ok:
         return f"**{text}**"
     return f"ok ({text})" if text else "ok"
+
+
+def markdown(about: str, rows: list[list[str]], notes: list[str]) -> str:
+    lines = [
+        f"| {' | '.join(text.replace('|', '/') for text in row)} |" for row in rows
+    ]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join([about, "", *lines, "", *notes])
+
+
+def restructured(about: str, rows: list[list[str]], notes: list[str]) -> str:
+    """Return the same as docs/rivals.rst includes it."""
+    lines = [about, "", ".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [
+            f"   {' ' if number else '*'} - {text}".rstrip()
+            for number, text in enumerate(row)
+        ]
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="names of libraries, with commas between")
     parser.add_argument("--scenario", help="letters, with commas between: a,c or i2")
+    parser.add_argument("--page", type=Path, help="write the table for Sphinx here")
     parser.add_argument("--run-one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run_one:
@@ -111,19 +130,20 @@ def main() -> int:
         f"{name} {library.version if library else 'not installed'}"
         for name, library in libraries.items()
     ]
-    print(
+    about = (
         f"{datetime.date.today()}: {', '.join(versions)}, trio {version('trio')}, "
-        f"Python {platform.python_version()}, {platform.system()}\n"
+        f"Python {platform.python_version()}, {platform.system()}."
     )
-    print(f"| | Scenario | {' | '.join(present)} |")
-    print("|---|---|" + "---|" * len(present))
+    rows = [["", "Scenario", *present]]
     for key in keys:
         cells = [cell(*answers[name, key]) for name in present]
-        print(f"| {key} | {SCENARIOS[key].title} | {' | '.join(cells)} |")
-    print()
-    for library in libraries.values():
-        if library and library.note:
-            print(f"{library.name} {library.note}.")
+        rows.append([key, SCENARIOS[key].title, *cells])
+    notes = [
+        f"{one.name} {one.note}." for one in libraries.values() if one and one.note
+    ]
+    print(markdown(about, rows, notes))
+    if arguments.page:
+        arguments.page.write_text(restructured(about, rows, notes), encoding="utf-8")
 
     failed = [
         key for (name, key), (ok, _) in answers.items() if name == "trio_ws" and not ok
