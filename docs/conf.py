@@ -26,6 +26,8 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# A name that only type checkers import; with it, the signature's others are found, too.
+autodoc_type_aliases = {"Map": "werkzeug.routing.Map"}
 
 # Every reference must have its target; names of other packages have none here,
 # and private ones (types of keywords) have none at all.

@@ -101,7 +101,7 @@ def test_each_snippet_is_in_a_page() -> None:
 def test_no_code_but_what_is_run(page: str) -> None:
     text = TEXT[page]
     for included in re.findall(r"literalinclude:: (\S+\.py)", text):
-        assert included.startswith("../examples/")  # which test_examples.py runs
+        assert included.startswith("../examples/")  # which tests run as they stand
         assert (DOCS / included).is_file()
     assert set(re.findall(r"code-block:: (\S+)", text)) <= {"sh"}
     assert ">>>" not in text
