@@ -298,6 +298,30 @@ def keywords() -> set[str]:
     }
 
 
+# What else these take, the types of options have.
+ENTRANCES = (
+    *(trio_ws.connect, trio_ws.unix_connect, trio_ws.reconnect, trio_ws.accept),
+    *(trio_ws.serve, trio_ws.unix_serve, trio_ws.open_server),
+    *(trio_ws.route, trio_ws.unix_route),
+)
+OPTIONS = (
+    *(trio_ws.Options, trio_ws.ClientOptions, trio_ws.ServerOptions, trio_ws.Limits),
+    *(trio_ws.ConnectionStatistics, trio_ws.ServerStatistics),
+)
+
+
+def test_each_keyword_and_option_is_described() -> None:
+    given = {
+        name
+        for one in ENTRANCES
+        for name, parameter in inspect.signature(one).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    } - {"task_status"}  # as of all that nursery.start() calls
+    given |= {field.name for one in OPTIONS for field in dataclasses.fields(one)}
+    said = "".join(inspect.getdoc(one) or "" for one in (*ENTRANCES, *OPTIONS))
+    assert {name for name in given if f"``{name}``" not in said} == set()
+
+
 def test_the_keywords_exist() -> None:
     named = set(re.findall(r"``[^`\n]*?\b([a-z]\w*)=", "".join(TEXT.values())))
     assert named

@@ -25,6 +25,8 @@ async def main() -> None:
         await follow(f"ws://127.0.0.1:{server.port}/")
 
 
+# Python does so itself, unless a shell has started it with &.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     trio.run(main)
 except KeyboardInterrupt:

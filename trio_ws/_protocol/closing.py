@@ -146,7 +146,7 @@ def is_sendable(code: int) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Close:
-    """The code and the reason of a close frame."""
+    """The ``code`` and the ``reason`` of a close frame."""
 
     code: int
     reason: str = ""

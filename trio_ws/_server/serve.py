@@ -84,7 +84,8 @@ async def serve(
     machine doesn't have is passed over where there is another. With
     ``reuse_port`` several processes can listen on one port (SO_REUSEPORT, which
     Windows lacks). ``listeners`` are trio listeners, or listening sockets, to use
-    instead; they are closed in the end. ``ssl`` is the context for TLS.
+    instead; they are closed in the end. ``backlog`` is how many clients may wait to
+    be accepted, by default trio's. ``ssl`` is the context for TLS.
     ``handler_nursery`` is where handlers run, by default a nursery of serve()
     itself. ``options`` are those of :class:`trio_ws.ServerOptions`.
 

@@ -18,7 +18,12 @@ from ..errors import PayloadTooBig, ProtocolError
 
 @dataclasses.dataclass(slots=True)
 class Frame:
-    """A frame as extensions see it: not masked, its payload complete."""
+    """A frame as extensions see it: not masked, its payload complete.
+
+    ``opcode`` is a number of RFC 6455 (section 5.2), ``data`` the payload, ``fin`` is
+    True in the last frame of a message. ``rsv1``, ``rsv2`` and ``rsv3`` are for
+    extensions.
+    """
 
     opcode: int
     data: bytes

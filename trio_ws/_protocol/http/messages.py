@@ -73,8 +73,8 @@ def plain_response(
 class Request:
     """An HTTP request. ``path`` is its request-target, query included.
 
-    ``method`` and ``protocol`` are spelt as on the wire, as in "GET" and "HTTP/1.1".
-    One that opens a WebSocket has no ``body``.
+    ``method`` and ``protocol`` are spelt as on the wire, as in "GET" and "HTTP/1.1";
+    ``headers`` are Headers. One that opens a WebSocket has no ``body``.
     """
 
     path: str
@@ -103,7 +103,11 @@ class Request:
 
 @dataclasses.dataclass
 class Response:
-    """An HTTP response."""
+    """An HTTP response.
+
+    Of its status line, ``status_code`` is an int and ``reason_phrase`` a str.
+    ``headers`` are Headers, ``body`` is bytes.
+    """
 
     status_code: int
     reason_phrase: str
