@@ -247,6 +247,17 @@ new Promise(resolve => {
 })
 """
 
+# Until the page has opened its connection.
+OPENED = """
+new Promise(resolve => {
+    const look = () => {
+        const open = typeof ws !== "undefined" && ws.readyState === 1;
+        open ? resolve(ws.readyState) : setTimeout(look, 10);
+    };
+    look();
+})
+"""
+
 # What a user does who writes a line and presses the return key.
 WRITE = """
 document.querySelector("input").value = %r;
@@ -279,6 +290,28 @@ async def test_the_page_of_the_chat_room(tmp_path: Path) -> None:
                     assert (await page.evaluate(SHOWN % 5))[4].startswith(
                         "closed: 1009 "
                     )
+
+
+@pytest.mark.realtime(seconds=0.3)
+async def test_the_page_of_the_tutorial(tmp_path: Path) -> None:
+    chat = (ROOT / "examples/tutorial/chat.py").read_text(encoding="utf-8")
+    with chromium_peer.chromium(required("chromium"), tmp_path) as browser:
+        async with running(chat.replace("8000", PORT)) as port:
+            async with chromium_peer.page(browser) as page:
+                await page.command("Page.navigate", url=f"http://localhost:{port}/")
+                assert await page.evaluate(OPENED) == 1
+                assert await page.evaluate(WRITE % "token of alice") == ""
+                assert await page.evaluate(SHOWN % 1) == ["alice comes in"]
+                async with connect(f"ws://localhost:{port}/rooms/tea") as bob:
+                    await bob.send("token of bob")
+                    assert await bob.recv() == "bob comes in"
+                    assert await page.evaluate(WRITE % "<b>hello</b>") == ""
+                    assert await bob.recv() == "alice: <b>hello</b>"
+            async with chromium_peer.page(browser) as page:
+                await page.command("Page.navigate", url=f"http://localhost:{port}/")
+                assert await page.evaluate(OPENED) == 1
+                await page.evaluate(WRITE % "my guess")
+                assert await page.evaluate(SHOWN % 1) == ["closed: 4401 log in first"]
 
 
 def test_tls(tmp_path: Path) -> None:

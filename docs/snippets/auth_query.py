@@ -11,8 +11,11 @@ tickets: dict[str, tuple[str, float]] = {}
 
 def new_ticket(user: str) -> str:
     """Return what the page gets from your website, over HTTPS."""
+    now = trio.current_time()
+    for old in [one for one, (_, expires) in tickets.items() if expires < now]:
+        del tickets[old]
     ticket = secrets.token_urlsafe()
-    tickets[ticket] = user, trio.current_time() + 30
+    tickets[ticket] = user, now + 30
     return ticket
 
 
@@ -23,7 +26,7 @@ class UserConnection(ServerConnection):
 def log_in(ws: UserConnection, request: Request) -> Response | None:
     (ticket, *_) = parse_qs(urlsplit(request.path).query).get("ticket", [""])
     user, expires = tickets.pop(ticket, ("", 0))  # each is good for once
-    if trio.current_time() > expires:
+    if not user or trio.current_time() > expires:
         return ws.respond(401, "Ask for a new ticket.\n")
     ws.user = user
     return None
