@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -127,6 +128,14 @@ async def test_limits(step: str, autojump_clock: MockClock) -> None:
                 await alice.send(str(number))
                 await alice.recv()
             assert trio.current_time() - started == pytest.approx(1)
+
+
+async def test_an_end_in_good_order(autojump_clock: MockClock) -> None:
+    async with running("chat"), connect(TEA) as alice:
+        await log_in(alice, "alice")
+        signal.raise_signal(signal.SIGINT)
+        assert [line async for line in alice] == []
+        assert (alice.close_code, alice.close_reason) == (1001, "be back soon")
 
 
 def run(typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,5 @@
 """A chat: rooms, a login, a page, limits, and an end in good order."""
 
-import signal
-import sys
 from collections import defaultdict
 
 import trio
@@ -16,11 +14,6 @@ from trio_ws import (
     broadcast,
     serve,
 )
-
-if sys.platform == "win32":  # which has no SIGTERM that a program can catch
-    SIGNALS = signal.SIGINT, signal.SIGBREAK
-else:
-    SIGNALS = signal.SIGINT, signal.SIGTERM
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -127,12 +120,9 @@ async def serve_chat(
 
 
 async def main() -> None:
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve_chat, 8000)
-            async for _ in signals:
-                break
-            await server.aclose(reason="be back soon", timeout=5)
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve_chat, 8000)
+        await server.aclose_on_signal(reason="be back soon", timeout=5)
 
 
 if __name__ == "__main__":
