@@ -7,7 +7,9 @@ warning, which fails it.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +28,8 @@ MODULES = (trio_ws, trio_ws.exceptions, trio_ws.extensions, trio_ws.testing)
 
 # Public by their names alone: other parts of the package use them.
 INTERNAL = {
+    "trio_ws.Attempt.lasted",
+    "trio_ws.Attempt.why",
     "trio_ws.Headers.from_valid",
     "trio_ws.Options.close_seconds",
     "trio_ws.Options.max_messages",
@@ -60,20 +64,35 @@ def public() -> Iterator[str]:
 
 def own_members(cls: type[Any]) -> Iterator[str]:
     """Yield the public attributes and methods that a class itself defines."""
-    names = dict.fromkeys([*vars(cls), *inspect.get_annotations(cls)])
-    for name in names:
+    names = [*vars(cls), *inspect.get_annotations(cls), *set_by_init(cls)]
+    for name in dict.fromkeys(names):
         # What other libraries call otherwise is there only to say so.
         hint = type(vars(cls).get(name)).__module__.endswith(".elsewhere")
         if not name.startswith("_") and not hint and not overrides(cls, name):
             yield name
 
 
+def set_by_init(cls: type[Any]) -> Iterator[str]:
+    """Yield the attributes that the class's own __init__ sets."""
+    init = vars(cls).get("__init__")
+    if not inspect.isfunction(init):
+        return
+    try:
+        source = inspect.getsource(init)
+    except OSError:  # what dataclasses make has none, and its fields are known
+        return
+    for node in ast.walk(ast.parse(textwrap.dedent(source))):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id == "self":
+                yield node.attr
+
+
 def overrides(cls: type[Any], name: str) -> bool:
-    """Tell whether a class of this package above it has that member."""
+    """Tell whether a class of this package above it, or any exception, has it."""
     return any(
-        name in vars(base) or name in inspect.get_annotations(base)
+        name in {*vars(base), *inspect.get_annotations(base), *set_by_init(base)}
         for base in cls.__mro__[1:]
-        if base.__module__.startswith("trio_ws")
+        if base.__module__.startswith("trio_ws") or base is BaseException
     )
 
 

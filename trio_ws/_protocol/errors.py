@@ -16,7 +16,10 @@ class WebSocketException(Exception):
 
 
 class InvalidURI(WebSocketException):
-    """The URI is not a valid WebSocket URI (RFC 6455, section 3)."""
+    """The URI is not a valid WebSocket URI (RFC 6455, section 3).
+
+    ``msg`` says what is wrong with ``uri``.
+    """
 
     def __init__(self, uri: str, msg: str) -> None:
         self.uri = uri
@@ -28,7 +31,10 @@ class InvalidURI(WebSocketException):
 
 
 class InvalidProxy(WebSocketException):
-    """The URL of a proxy isn't one, or not of a kind that trio_ws knows."""
+    """The URL of a proxy isn't one, or not of a kind that trio_ws knows.
+
+    ``msg`` says what is wrong with ``proxy``.
+    """
 
     def __init__(self, proxy: str, msg: str) -> None:
         self.proxy = proxy
@@ -94,7 +100,7 @@ class InvalidMessage(InvalidHandshake):
 
 
 class InvalidMethod(InvalidHandshake):
-    """A request that no hook answered uses a method other than GET."""
+    """A request that no hook answered uses a ``method`` other than GET."""
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -105,7 +111,10 @@ class InvalidMethod(InvalidHandshake):
 
 
 class InvalidProtocol(InvalidHandshake):
-    """A handshake message uses a version of HTTP other than 1.1."""
+    """A handshake message uses a version of HTTP other than 1.1.
+
+    ``protocol`` is what it uses, such as "HTTP/1.0".
+    """
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
@@ -138,7 +147,10 @@ class InvalidStatus(InvalidHandshake):
 
 
 class InvalidHeader(InvalidHandshake):
-    """A header of the handshake is missing or doesn't say what it should."""
+    """A header of the handshake is missing or doesn't say what it should.
+
+    ``name`` is the header's, ``value`` what it says, None if it is missing.
+    """
 
     def __init__(self, name: str, value: str | None = None) -> None:
         self.name = name

@@ -34,7 +34,10 @@ Goodbye = tuple[int, str, float]
 
 
 class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
-    """A server that runs; made by serve() and open_server()."""
+    """A server that runs; made by serve() and open_server().
+
+    ``logger`` is what it logs to.
+    """
 
     def __init__(
         self,
