@@ -69,19 +69,22 @@ class Wire:
         self.buffer = bytearray()
         self.writing = trio.Lock()
 
-    async def shake_hands(self) -> None:
+    async def shake_hands(self) -> bytes:
+        """Return what came: the answer, or a client's request."""
         if self.client:
             await self.stream.send_all(REQUEST.encode())
-            answer = await self.head()
-            assert answer.startswith(b"HTTP/1.1 101 "), answer
+            head = await self.head()
+            assert head.startswith(b"HTTP/1.1 101 "), head
         else:
-            found = re.search(rb"(?i)\r\nsec-websocket-key: *(\S+)", await self.head())
+            head = await self.head()
+            found = re.search(rb"(?i)\r\nsec-websocket-key: *(\S+)", head)
             assert found is not None
             accept = base64.b64encode(hashlib.sha1(found[1] + GUID).digest())
             await self.stream.send_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                 b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
             )
+        return head
 
     async def head(self) -> bytes:
         """The head of an HTTP message, blank line included."""

@@ -1,0 +1,98 @@
+"""Control-C at random moments of a busy server and its clients, in one process.
+
+python tests/programs/faults/interrupts.py LIBRARY COUNT
+
+Prints the figures of row 16, in JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import trio
+
+# A script's path starts at its own folder, and a checkout may not be installed.
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.programs.rivals.adapters import LIBRARIES, Connection, Library, Options
+
+
+async def exchange(library: Library) -> None:
+    """Serve, and have three clients ask without end."""
+
+    async def echo(ws: Connection) -> None:
+        while True:
+            message = await ws.recv()
+            assert isinstance(message, bytes)
+            await ws.send(message)
+
+    async def ask(port: int) -> None:
+        async with library.connect(port, Options()) as ws:
+            while True:
+                await ws.send(random.randbytes(random.choice((10, 70_000))))
+                await ws.recv()
+
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(library.serve, echo, Options())
+        for _ in range(3):
+            nursery.start_soon(ask, port)
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves_of(each)]
+    return [error]
+
+
+def interrupted(library: Library, delay: float) -> tuple[float, bool]:
+    """Return how long a run goes on after SIGINT, and whether that alone ended it."""
+    sent = 0.0
+
+    def interrupt() -> None:
+        nonlocal sent
+        sent = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(delay, interrupt)
+    timer.start()
+    try:
+        trio.run(exchange, library)
+    except BaseException as error:  # noqa: BLE001 - it is what is asked for
+        took = time.perf_counter() - sent
+        kinds = {type(leaf) for leaf in leaves_of(error)}
+        return took, kinds == {KeyboardInterrupt}
+    raise AssertionError("it ended without being told to")
+
+
+def main(library: Library, count: int) -> None:
+    taken: list[float] = []
+    others = 0
+    complaints: list[object] = []
+    sys.unraisablehook = complaints.append
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(count):
+            took, clean = interrupted(library, random.uniform(0.001, 0.06))
+            taken.append(took)
+            others += not clean
+            gc.collect()
+    taken.sort()
+    figures = {
+        "Control-C: the longest way out": taken[-1],
+        "Control-C: other exceptions": others,
+        "Control-C: warnings": len(warned) + len(complaints),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(LIBRARIES[sys.argv[1]](), int(sys.argv[2]))
