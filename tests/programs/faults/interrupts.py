@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from tests.programs.rivals.adapters import LIBRARIES, Connection, Library, Options
 
 
-async def exchange(library: Library) -> None:
+async def exchange(library: Library, start: Callable[[], None]) -> None:
     """Serve, and have three clients ask without end."""
 
     async def echo(ws: Connection) -> None:
@@ -41,6 +42,7 @@ async def exchange(library: Library) -> None:
                 await ws.send(random.randbytes(random.choice((10, 70_000))))
                 await ws.recv()
 
+    start()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(library.serve, echo, Options())
         for _ in range(3):
@@ -63,9 +65,8 @@ def interrupted(library: Library, delay: float) -> tuple[float, bool]:
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(delay, interrupt)
-    timer.start()
     try:
-        trio.run(exchange, library)
+        trio.run(exchange, library, timer.start)
     except BaseException as error:  # noqa: BLE001 - it is what is asked for
         took = time.perf_counter() - sent
         kinds = {type(leaf) for leaf in leaves_of(error)}

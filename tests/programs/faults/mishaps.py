@@ -130,8 +130,8 @@ async def healthy(library: str, count: int, how: str, seconds: float) -> float:
 @rows.add(
     "16",
     "Control-C at 500 random moments of a busy server and its clients; a clock that "
-    "jumps an hour, twice; a server that was stopped for 10 s (60 at full length), with a "
-    "keepalive of 1 s",
+    "jumps an hour, twice; a server that was stopped for 10 s (60 at full length), "
+    "with a keepalive of 1 s",
     Bound("Control-C: the longest way out", 0.1, "s", timed=True),
     Bound("Control-C: other exceptions", 0),
     Bound("Control-C: warnings", 0),

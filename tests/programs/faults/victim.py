@@ -206,6 +206,8 @@ async def serve_bare(
         request = b""
         with trio.move_on_after(options.get("open_timeout", 10)):
             request = await wire.shake_hands()
+        if not request:
+            return
         async for data in stream:
             if request.startswith(b"GET /echo"):
                 await stream.send_all(data)
