@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,10 @@ def interrupted(library: Library, delay: float) -> tuple[float, bool]:
     except BaseException as error:  # noqa: BLE001 - it is what is asked for
         took = time.perf_counter() - sent
         kinds = {type(leaf) for leaf in leaves_of(error)}
-        return took, kinds == {KeyboardInterrupt}
+        clean = kinds == {KeyboardInterrupt}
+        if not clean:
+            traceback.print_exception(error)
+        return took, clean
     raise AssertionError("it ended without being told to")
 
 
@@ -86,6 +90,7 @@ def main(library: Library, count: int) -> None:
             taken.append(took)
             others += not clean
             gc.collect()
+    print(*(str(warning.message) for warning in warned), *complaints, file=sys.stderr)
     taken.sort()
     figures = {
         "Control-C: the longest way out": taken[-1],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -316,12 +318,12 @@ def clients_of(port: int) -> set[int]:
     """Return the descriptors that are connected to a port."""
     found = set()
     for number in map(int, os.listdir("/dev/fd")):
-        try:
+        with contextlib.suppress(OSError):  # it is closed by now, or no connection
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
             with socket.socket(fileno=os.dup(number)) as one:
-                if one.getpeername()[1] == port:
+                if one.family is socket.AF_INET and one.getpeername()[1] == port:
                     found.add(number)
-        except OSError:
-            continue
     return found
 
 

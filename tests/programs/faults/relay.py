@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -45,7 +46,8 @@ class Link:
         """Let both ends have a reset."""
         for end in self.ends:
             linger = struct.pack("ii", 1, 0)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            with contextlib.suppress(OSError):  # closed already
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             end.socket.close()
 
     async def half_close(self) -> None:
@@ -91,8 +93,11 @@ class Link:
 class Relay:
     """Listens before a port, and keeps the links."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(
+        self, port: int, on_link: Callable[[Link], Awaitable[None]] | None = None
+    ) -> None:
         self._port = port
+        self._on_link = on_link
         self.links: list[Link] = []
 
     async def run(
@@ -104,10 +109,18 @@ class Relay:
         await trio.serve_listeners(self._relay, listeners)
 
     async def _relay(self, here: trio.SocketStream) -> None:
-        there = await trio.open_tcp_stream(HOST, self._port)
+        try:
+            there = await trio.open_tcp_stream(HOST, self._port)
+        except OSError:
+            await here.aclose()
+            return
         # What a link that is frozen takes is little.
         for end in here, there:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HALF)
         link = Link(here, there)
         self.links.append(link)
-        await link.run()
+        async with trio.open_nursery() as nursery:
+            if self._on_link is not None:
+                nursery.start_soon(self._on_link, link)
+            await link.run()
+            nursery.cancel_scope.cancel()

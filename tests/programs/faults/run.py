@@ -27,7 +27,7 @@ import trio
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import trio_ws
-from tests.programs.faults import crowds, floods, losses, memory, mishaps
+from tests.programs.faults import crowds, floods, losses, memory, mishaps, storm
 from tests.programs.faults.harness import OURS, Figures, Row, Size, Skipped
 from tests.programs.faults.report import markdown
 from tests.programs.progress import Progress
@@ -38,6 +38,7 @@ ROWS: dict[str, Row] = {
     **crowds.rows,
     **mishaps.rows,
     **losses.rows,
+    **storm.rows,
 }
 
 
