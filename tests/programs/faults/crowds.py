@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ import trio
 
 from tests.programs.faults.harness import (
     KIB,
+    MIB,
     Bound,
     Figures,
     Rows,
@@ -198,6 +200,91 @@ async def broadcast_to_stuck(library: str, size: Size) -> Figures:
         "of the messages, the healthy get": min(f["came"] for f in found[STUCK]),
         "of those for the stuck, skipped are": min(f["skipped"] for f in found[STUCK]),
         "p99 of the healthy, of what it is without": with_them / without,
+    }
+
+
+# 11 ----------------------------------------------------------------------------
+
+IDLE = {Size.QUICK: (100, 2), Size.NORMAL: (2000, 20), Size.LONG: (10_000, 600)}
+COMING = {Size.QUICK: 200, Size.NORMAL: 4000, Size.LONG: 200_000}
+AT_ONCE = 20
+
+
+async def come_and_go(port: int, count: int) -> None:
+    """Connect and close, many times; three of ten are aborted at any byte."""
+    chance = random.Random(1)
+    goodbye = frame(CLOSE, (1000).to_bytes(2), client=True)
+    whole = REQUEST.replace("GET /", "GET /read").encode() + goodbye
+    left = iter(range(count))
+
+    async def client() -> None:
+        for _ in left:
+            stream = await trio.open_tcp_stream(HOST, port)
+            async with stream:
+                if chance.random() < 0.3:
+                    await stream.send_all(whole[: chance.randrange(len(whole))])
+                    linger = struct.pack("ii", 1, 0)
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                else:
+                    await stream.send_all(whole)
+                    async for _ in stream:
+                        pass
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(AT_ONCE):
+            nursery.start_soon(client)
+
+
+@rows.add(
+    "11",
+    "2,000 idle connections for 20 s with a ping every second, then 4,000 that come "
+    "and go, three of ten aborted at any byte (at full length: 10,000 for ten minutes with "
+    "pings every 20 s, and 200,000)",
+    Bound("CPU of the idle, of a core and 500 pings a second", 10, "%", timed=True),
+    Bound("memory that drifts while idle", 1, "%"),
+    Bound("descriptors left", 0),
+    Bound("tasks left", 0),
+    Bound("memory left, of a thousand that came", 0.2, "MiB"),
+    seconds=120,
+)
+async def idle_and_gone(library: str, size: Size) -> Figures:
+    count, seconds = IDLE[size]
+    interval = 20 if size is Size.LONG else 1
+    options = {"ping_interval": interval, "ping_timeout": 20, "watch": False}
+    async with victim(library, **options) as server:
+        await come_and_go(server.port, COMING[size] // 4)  # what is made once is there
+        await trio.sleep(1)
+        await server.ask("reset")
+        base = await server.ask("reset")
+        many = Many(server.port, lambda number, opcode, payload: None)
+        try:
+            await many.come("/read", count)
+            await look_until(many, lambda: False, 3 * interval)
+            await server.ask("reset")
+            start = await server.ask()
+            await look_until(many, lambda: False, seconds)
+            end = await server.ask()
+            await server.ask("reset")
+            drifted = await server.ask()
+        finally:
+            many.close()
+        await come_and_go(server.port, COMING[size])
+        with trio.move_on_after(15):  # loss_grace, and a little
+            await server.until("tasks", most=base["tasks"])
+        await server.ask("reset")
+        left = await server.ask("reset")
+    pings = count / interval / 500
+    drift = drifted["resident"] - start["resident"]
+    return {
+        "CPU of the idle, of a core and 500 pings a second": (
+            (end["cpu"] - start["cpu"]) / seconds / pings * 100
+        ),
+        "memory that drifts while idle": abs(drift) / start["resident"] * 100,
+        "descriptors left": left["descriptors"] - base["descriptors"],
+        "tasks left": left["tasks"] - base["tasks"],
+        "memory left, of a thousand that came": (
+            max(left["resident"] - base["resident"], 0) / MIB / COMING[size] * 1000
+        ),
     }
 
 

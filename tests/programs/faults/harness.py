@@ -117,13 +117,12 @@ class Victim:
         answer: dict[str, Any] = json.loads(await self._lines.read())
         return answer
 
-    async def until(self, fact: str, count: float) -> dict[str, Any]:
-        """Wait until a fact has reached a number."""
-        while True:
+    async def until(self, fact: str, most: float) -> None:
+        """Wait until a fact has gone down to a number."""
+        facts = await self.ask()
+        while facts[fact] > most:
+            await trio.sleep(0.2)
             facts = await self.ask()
-            if facts.get(fact, 0) >= count:
-                return facts
-            await trio.sleep(0.05)
 
 
 class _Lines:
