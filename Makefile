@@ -50,7 +50,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
-	format docs conformance interop fuzz soak bench bench-quick bench-compare \
+	format docs conformance interop fuzz soak faults bench bench-quick bench-compare \
 	bench-compression rivals dist clean
 
 help: ## list the targets
@@ -145,6 +145,9 @@ fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 
 soak: $(READY) ## two ends that send and are cancelled at random, for SECONDS seconds
 	$(VENV)/bin/python tests/programs/soak.py --seconds $(SECONDS) $(ARGS)
+
+faults: $(READY) ## the table of faults, in ten minutes; LONG=1: rows in full length
+	$(VENV)/bin/python tests/programs/faults/run.py $(if $(LONG),--long) $(ARGS)
 
 bench: $(READY_BENCH) ## the benchmark, beside other libraries, in twenty minutes
 	$(VENV_BENCH)/bin/python tests/programs/benchmarks/run.py $(ARGS)

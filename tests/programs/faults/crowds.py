@@ -238,8 +238,8 @@ async def come_and_go(port: int, count: int) -> None:
 @rows.add(
     "11",
     "2,000 idle connections for 20 s with a ping every second, then 4,000 that come "
-    "and go, three of ten aborted at any byte (at full length: 10,000 for ten minutes with "
-    "pings every 20 s, and 200,000)",
+    "and go, three of ten aborted at any byte (at full length: 10,000 for ten minutes, "
+    "with pings every 20 s, and 200,000)",
     Bound("CPU of the idle, of a core and 500 pings a second", 10, "%", timed=True),
     Bound("memory that drifts while idle", 1, "%"),
     Bound("descriptors left", 0),

@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.programs.rivals.adapters import LIBRARIES, Connection, Library, Options
 
+AGAIN = 2.0  # seconds, after which the first was in vain
+
 
 async def exchange(library: Library, start: Callable[[], None]) -> None:
     """Serve, and have three clients ask without end."""
@@ -58,18 +60,23 @@ def leaves_of(error: BaseException) -> list[BaseException]:
 
 def interrupted(library: Library, delay: float) -> tuple[float, bool]:
     """Return how long a run goes on after SIGINT, and whether that alone ended it."""
+    over = threading.Event()
     sent = 0.0
 
     def interrupt() -> None:
         nonlocal sent
+        time.sleep(delay)
         sent = time.perf_counter()
         os.kill(os.getpid(), signal.SIGINT)
+        while not over.wait(AGAIN):
+            os.kill(os.getpid(), signal.SIGINT)
 
-    timer = threading.Timer(delay, interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     try:
-        trio.run(exchange, library, timer.start)
+        trio.run(exchange, library, thread.start)
     except BaseException as error:  # noqa: BLE001 - it is what is asked for
         took = time.perf_counter() - sent
+        over.set()
         kinds = {type(leaf) for leaf in leaves_of(error)}
         clean = kinds == {KeyboardInterrupt}
         if not clean:
@@ -82,7 +89,7 @@ def main(library: Library, count: int) -> None:
     taken: list[float] = []
     others = 0
     complaints: list[object] = []
-    sys.unraisablehook = complaints.append
+    sys.unraisablehook = lambda what: complaints.append(f"{what.object}: {what!r}")
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for _ in range(count):
