@@ -51,7 +51,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 .DELETE_ON_ERROR:
 .PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
 	format docs conformance interop fuzz soak faults bench bench-quick bench-compare \
-	bench-compression rivals dist clean
+	bench-compression rivals cluster dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile
@@ -163,6 +163,10 @@ bench-compression: $(READY_BENCH) ## what compression parameters and codecs cost
 
 rivals: $(READY_BENCH) ## what other libraries do in the same situations
 	$(VENV_BENCH)/bin/python tests/programs/rivals/run.py $(ARGS)
+
+cluster: $(READY) ## examples/cluster while parts of it are killed, and what it costs
+	$(VENV)/bin/python -m tests.programs.cluster.run
+	$(VENV)/bin/python -m tests.programs.cluster.figures $(ARGS)
 
 # A wheel for machines like this one, and one for those that none is made for.
 dist: export TRIO_WS_REQUIRE = all

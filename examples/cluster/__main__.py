@@ -52,6 +52,13 @@ async def keep(command: list[str]) -> None:
 
 
 async def run(processes: int, port: int, redis: str) -> None:
+    from .redis_link import FAILED, open_client  # once it is known to be importable
+
+    try:
+        async with open_client(redis):
+            pass
+    except* FAILED:
+        sys.exit(f"no Redis answers at {redis}: is it running there?")
     command = [sys.executable, "-m", "examples.cluster.server", redis, str(port)]
 
     async def stop() -> None:

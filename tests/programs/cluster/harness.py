@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from binascii import crc_hqx
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import trio
 
 from examples.cluster.__main__ import free_port, redis_command
-from trio_ws import ClientConnection, reconnect
+from trio_ws import ClientConnection, ConnectionClosed, reconnect
 
 ROOT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
@@ -53,6 +54,20 @@ class Redis:
             else:
                 return await stream.aclose()
 
+    async def in_cluster(self) -> None:
+        """Wait until it takes what it is asked; after a restart that takes it 2 s."""
+        command = ["redis-cli", "-p", str(self.port), "cluster", "info"]
+        while True:
+            info = await trio.run_process(command, capture_stdout=True)
+            if b"cluster_state:ok" in info.stdout:
+                return
+            await trio.sleep(0.05)
+
+
+def node_of(room: str) -> int:
+    """Return which of three nodes has a room, as redis-cli deals them out."""
+    return crc_hqx(room.encode(), 0) % 16384 * 3 // 16384
+
 
 @contextmanager
 def redis(folder: Path) -> Iterator[Redis]:
@@ -75,11 +90,7 @@ async def redis_cluster(folder: Path) -> AsyncGenerator[list[Redis]]:
         create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
         await trio.run_process(create, capture_stdout=True)
         for node in nodes:
-            info = ["redis-cli", "-p", str(node.port), "cluster", "info"]
-            while b"cluster_state:ok" not in (
-                await trio.run_process(info, capture_stdout=True)
-            ).stdout:
-                await trio.sleep(0.1)
+            await node.in_cluster()
         yield nodes
     finally:
         for node in nodes:
@@ -154,6 +165,16 @@ class Client:
     async def say(self, text: str) -> None:
         assert self.ws is not None
         await self.ws.send(text)
+
+    async def answers(self) -> bool:
+        """Whether the other end is there."""
+        if self.ws is None:
+            return False
+        try:
+            await self.ws.ping()
+        except ConnectionClosed:
+            return False
+        return True
 
     async def connected(self, times: int = 1) -> None:
         while self.connections < times:
