@@ -120,6 +120,8 @@ class Subscriptions:
                     logger.warning("%s is lost: %s", place, group.exceptions[0])
                     lost = trio.current_time()
             self._links[place] = None
+            for channel in [c for c, at in self._places.items() if at == place]:
+                self.subscribe(channel)  # another node may have it now
             await trio.sleep(RETRY)
 
     async def _open(self, place: TCPLocation, nursery: trio.Nursery) -> BaseConnection:

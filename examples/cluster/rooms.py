@@ -21,7 +21,7 @@ from trio_ws import Connection, broadcast
 from .redis_link import Id, Subscriptions, insist, open_client, parse_id
 
 Slow = Literal["skip", "close"]
-BEAT, KEPT = 5, 3600  # seconds: between signs of life; what nobody uses
+BEAT, KEPT = 20, 3600  # seconds: between signs of life; what nobody uses
 logger = logging.getLogger(__name__)
 
 PUBLISH = """
