@@ -178,9 +178,9 @@ class Rooms:
     def _deliver(self, room: Room, id_: str, count: str, text: str) -> None:
         """Broadcast to the members here; count and log what can't be had any more."""
         if room.count is not None and int(count) != room.count + 1:
-            lost = max(int(count) - room.count - 1, 0)  # 0: Redis has forgotten it all
-            self.lost += lost
-            logger.error("%s: %d lost before message %s", room.key, lost, count)
+            self.lost += (lost := max(int(count) - room.count - 1, 0))
+            where = room.key, lost, room.count, count
+            logger.error("%s: %d lost between messages %d and %s", *where)
         room.count, room.last = int(count), parse_id(id_)
         room.log.append((room.last, frame := f"{id_} {text}"))
         self.slow_clients += len(broadcast(room.members, frame, slow=self.slow))
