@@ -23,6 +23,8 @@ Proxies: none of the environment, whose variables tests don't see.
 
 The codec: compiled or not, whichever is imported. Compiled from sources that have
 changed since, it isn't tested at all.
+
+examples/cluster: only on CPython and with trio 0.32 or later.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 import trio_ws
@@ -43,6 +46,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 REALTIME_BUDGET = 30.0
+
+# coredis stands on an anyio that needs trio 0.32, which trio_ws doesn't.
+WITH_COREDIS = sys.implementation.name == "cpython" and (
+    tuple(map(int, trio.__version__.split(".")[:2])) >= (0, 32)
+)
+collect_ignore = [] if WITH_COREDIS else ["test_cluster.py"]
 
 REQUIRE = "TRIO_WS_REQUIRE"
 
