@@ -20,7 +20,7 @@ author = "trio_ws contributors"
 version = release = trio_ws.__version__
 
 extensions = ["sphinx.ext.autodoc", "complete", "measured", "run"]
-exclude_patterns = ["_ext", "snippets"]
+exclude_patterns = ["_ext", "snippets", "rivals_table.rst"]  # the last is included
 default_role = "code"
 
 autodoc_member_order = "bysource"

@@ -35,7 +35,7 @@ from tests.programs.rivals import endings, load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RIVALS = (ROOT / "docs/rivals.txt").read_text(encoding="utf-8")
+RIVALS = (ROOT / "docs/rivals_table.rst").read_text(encoding="utf-8")
 MEASURED = json.loads((ROOT / "docs/performance.json").read_text(encoding="utf-8"))
 
 
