@@ -85,10 +85,10 @@ async def test_history_and_presence(server: Redis) -> None:
                 assert str(await client.recv()).endswith(f" {i}")
             last = room.log[-2][0]
             async with open_pair() as (other, their_ws):
-                async with rooms.join(their_ws, "}t/e a{", "bob"):
+                async with rooms.join(their_ws, "}t/e a{", "bob b."):
                     got = [str(await other.recv()).split(" ")[1] for _ in range(3)]
                     assert got == ["2", "3", "4"]
-                    while await rooms.here(room) != {"alice", "bob"}:
+                    while await rooms.here(room) != {"alice", "bob b."}:
                         await trio.lowlevel.checkpoint()
             async with open_pair() as (again, their_ws):
                 async with rooms.join(their_ws, "}t/e a{", "bob", last):

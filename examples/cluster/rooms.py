@@ -113,7 +113,7 @@ class Rooms:
         """Return who is in a room, on any process; who was killed, for 3 BEATs more."""
         key, now = f"{room.key}:here", time.time()
         names = await self.client.zrange(key, now, "+inf", sortby=PureToken.BYSCORE)
-        return {name.decode() for name in names}
+        return {name.decode().rpartition(" ")[0] for name in names}
 
     async def _publish(self, room: Room) -> None:
         """Publish once, though an answer may be lost: the script had their numbers."""
@@ -134,7 +134,7 @@ class Rooms:
             room.changed = trio.Event()
             if room.users:
                 self.subscriptions.subscribe(room.key)  # a cluster may have moved it
-            names = set(room.members.values())
+            names = {f"{who} {room.origin}" for who in room.members.values()}
             if gone := shown - names:
                 await insist(self.client.zrem, key, gone)
             if new := dict.fromkeys(names - shown or names, time.time() + 3 * BEAT):
