@@ -126,10 +126,11 @@ interop: $(READY) ## tests with peers in other languages and more proxies
 		tests/interop/test_smuggling.py $(ARGS)
 
 INTEROP = build/interop
-FOREIGN = node_modules gorilla nhooyr beast
+FOREIGN = $(addprefix node_modules/,ws undici bun) gorilla nhooyr beast
 
-$(INTEROP)/node_modules:
-	npm install --silent --prefix $(INTEROP) ws undici
+# Each keeps those that are there.
+$(INTEROP)/node_modules/%:
+	npm install --silent --prefix $(INTEROP) $*
 
 # Of Debian's packages.
 $(INTEROP)/%: tests/interop/peers/%.go

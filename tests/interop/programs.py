@@ -38,6 +38,11 @@ MORE = {
         _node("undici"),
         {"can_ping": False, "can_fragment": False},
     ),
+    "bun": Program(
+        [BUILT / "node_modules/.bin/bun", FOLDER / "bun.js"],
+        [[BUILT / "node_modules/.bin/bun"]],
+        {"can_fragment": False},
+    ),
     "gorilla": Program(
         [BUILT / "gorilla"], [[BUILT / "gorilla"]], {"can_fragment": False}
     ),
