@@ -126,7 +126,7 @@ interop: $(READY) ## tests with peers in other languages and more proxies
 		tests/interop/test_smuggling.py $(ARGS)
 
 INTEROP = build/interop
-FOREIGN = $(addprefix node_modules/,ws undici bun) gorilla nhooyr beast
+FOREIGN = $(addprefix node_modules/,ws undici bun) gorilla nhooyr beast libwebsockets
 
 # Each keeps those that are there.
 $(INTEROP)/node_modules/%:
@@ -140,6 +140,10 @@ $(INTEROP)/%: tests/interop/peers/%.go
 $(INTEROP)/%: tests/interop/peers/%.cpp
 	mkdir -p $(INTEROP)
 	g++ -O1 -Wall -DBOOST_BIND_GLOBAL_PLACEHOLDERS -o $@ $< -pthread
+
+$(INTEROP)/%: tests/interop/peers/%.c
+	mkdir -p $(INTEROP)
+	gcc -O1 -Wall -Wextra -Wno-unused-parameter -o $@ $< -lwebsockets
 
 fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 	$(VENV_FUZZ)/bin/python tests/programs/fuzz/run.py --seconds $(SECONDS) $(ARGS)

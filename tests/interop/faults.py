@@ -14,6 +14,12 @@ _FAULTS = [
     ),
     ("tornado", r"each_message_alone", "it drops parameters without a value"),
     ("mojolicious", r"each_message_alone", "it reads no parameters"),
+    (
+        "libwebsockets",
+        r"not_compressed.*server",
+        "its client loops on it where compression was agreed",
+    ),
+    ("libwebsockets", r"test_compression\[", "it can't send the empty one compressed"),
     ("apache2", r"behind.*HTTP/1.0", "it begins the tunnel without the 101"),
     # RFC 9112, section 6.1, lets it; that it sees them is test_behind's.
     ("apache2", r"in_the_body.*length and chunked", "it goes by the chunks alone"),

@@ -55,4 +55,16 @@ MORE = {
         {"can_fragment": False},
     ),
     "beast": Program([BUILT / "beast"], [[BUILT / "beast"]]),
+    "libwebsockets": Program(
+        [BUILT / "libwebsockets", "plain"],
+        [[BUILT / "libwebsockets"]],
+        {"sees_the_answer": False},
+    ),
+}
+
+#: Those of MORE that offer and accept compression in its tests alone.
+DEFLATING = {
+    "libwebsockets": Program(
+        [BUILT / "libwebsockets", "deflate"], [[BUILT / "libwebsockets"]]
+    ),
 }

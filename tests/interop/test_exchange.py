@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import trio
@@ -12,7 +12,8 @@ import trio
 import trio_ws
 from tests.interop.pairs import Role, agreed_extensions, pair
 from tests.interop.peer import HOST, TLS, Library
-from tests.interop.programs import MORE, PROGRAMS
+from tests.interop.process_peer import Program
+from tests.interop.programs import DEFLATING, MORE, PROGRAMS
 from tests.interop.relay import Relay
 from trio_ws.extensions import (
     ClientPerMessageDeflateFactory,
@@ -27,11 +28,12 @@ LOST = r"^no close frame received or sent$"
 foreign = [pytest.param(name, marks=pytest.mark.interop) for name in MORE]
 
 LIBRARIES = ["aiohttp", "trio_websocket", "websockets", "wsproto", *PROGRAMS, *foreign]
+ALL = {**PROGRAMS, **MORE}
 COMPRESSING = [name for name in LIBRARIES if name != "trio_websocket"]
 
 
-def load(name: str) -> Library:
-    program = {**PROGRAMS, **MORE}.get(name)
+def load(name: str, programs: Mapping[str, Program] = ALL) -> Library:
+    program = programs.get(name)
     if program is not None:
         if lacking := program.lacks():
             pytest.skip(f"{name}: {lacking} is not there")
@@ -40,6 +42,10 @@ def load(name: str) -> Library:
     library = importlib.import_module(f"tests.interop.{name}_peer").LIBRARY
     assert isinstance(library, Library)
     return library
+
+
+def deflating(name: str) -> Library:
+    return load(name, {**ALL, **DEFLATING})
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -154,7 +160,7 @@ async def test_no_subprotocol(library: Library, role: Role) -> None:
 
 @pytest.mark.parametrize("name", COMPRESSING)
 async def test_compression(name: str, role: Role) -> None:
-    async with pair(load(name), role, compression="deflate") as (ours, theirs, _):
+    async with pair(deflating(name), role, compression="deflate") as (ours, theirs, _):
         assert agreed_extensions(ours).startswith("permessage-deflate")
         # The second of two that are alike refers to the first.
         for message in (
@@ -179,6 +185,17 @@ async def test_compression(name: str, role: Role) -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESSING)
+async def test_a_message_that_is_not_compressed(name: str, role: Role) -> None:
+    async with pair(deflating(name), role, compression="deflate") as (ours, theirs, _):
+        assert agreed_extensions(ours).startswith("permessage-deflate")
+        for message in "too short for it", "x" * 1000, "too short for it":
+            await ours.send(message)
+            assert await theirs.recv() == message
+            await theirs.send(message)
+            assert await ours.recv() == message
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
 async def test_compression_of_each_message_alone(name: str, role: Role) -> None:
     deflate = (
         ClientPerMessageDeflateFactory
@@ -186,7 +203,7 @@ async def test_compression_of_each_message_alone(name: str, role: Role) -> None:
         else ServerPerMessageDeflateFactory
     )
     factory = deflate(server_no_context_takeover=True, client_no_context_takeover=True)
-    async with pair(load(name), role, extensions=[factory]) as (ours, theirs, _):
+    async with pair(deflating(name), role, extensions=[factory]) as (ours, theirs, _):
         assert "server_no_context_takeover" in agreed_extensions(ours)
         for message in "Grüße" * 1000, "Grüße" * 1000, "", "Grüße" * 1000:
             await ours.send(message)
@@ -198,7 +215,7 @@ async def test_compression_of_each_message_alone(name: str, role: Role) -> None:
 
 @pytest.mark.parametrize("name", COMPRESSING)
 async def test_compression_is_declined(name: str) -> None:
-    async with pair(load(name), "server", compression=None) as (ours, theirs, _):
+    async with pair(deflating(name), "server", compression=None) as (ours, theirs, _):
         assert "permessage-deflate" in ours.request.headers["Sec-WebSocket-Extensions"]
         assert agreed_extensions(ours) == ""
         for message in "x" * 1000, bytes(MIB):
@@ -210,7 +227,7 @@ async def test_compression_is_declined(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPRESSING)
 async def test_a_message_too_large_once_inflated(name: str, role: Role) -> None:
-    async with pair(load(name), role, compression="deflate", max_size=MIB) as (
+    async with pair(deflating(name), role, compression="deflate", max_size=MIB) as (
         ours,
         theirs,
         _,
