@@ -126,7 +126,7 @@ interop: $(READY) ## tests with peers in other languages and more proxies
 		tests/interop/test_smuggling.py $(ARGS)
 
 INTEROP = build/interop
-FOREIGN = $(addprefix node_modules/,ws undici bun) gorilla nhooyr beast libwebsockets
+FOREIGN = $(addprefix node_modules/,ws undici bun) gorilla nhooyr beast libwebsockets netty
 
 # Each keeps those that are there.
 $(INTEROP)/node_modules/%:
@@ -144,6 +144,11 @@ $(INTEROP)/%: tests/interop/peers/%.cpp
 $(INTEROP)/%: tests/interop/peers/%.c
 	mkdir -p $(INTEROP)
 	gcc -O1 -Wall -Wextra -Wno-unused-parameter -o $@ $< -lwebsockets
+
+$(INTEROP)/netty: tests/interop/peers/Netty.java
+	mkdir -p $@
+	javac -d $@ -cp "/usr/share/java/*" $<
+	@touch $@
 
 fuzz: $(READY_FUZZ) ## each target in tests/programs/fuzz for SECONDS seconds
 	$(VENV_FUZZ)/bin/python tests/programs/fuzz/run.py --seconds $(SECONDS) $(ARGS)

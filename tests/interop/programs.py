@@ -19,6 +19,12 @@ def _node(package: str) -> list[list[Path]]:
     return [[_program("node")], [folder / package for folder in folders]]
 
 
+# A JVM that starts quickly.
+_JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]
+_JARS = "jctools-core jzlib netty-buffer netty-codec netty-codec-http netty-common"
+_JARS += " netty-handler netty-resolver netty-transport"
+_CLASSES = [f"/usr/share/java/{name}.jar" for name in _JARS.split()]
+
 _SITE = Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))
 
 #: Where `make test` can have them.
@@ -59,6 +65,10 @@ MORE = {
         [BUILT / "libwebsockets", "plain"],
         [[BUILT / "libwebsockets"]],
         {"sees_the_answer": False},
+    ),
+    "netty": Program(
+        [*_JAVA, ":".join([str(BUILT / "netty"), *_CLASSES]), "Netty"],
+        [[BUILT / "netty"], [_program("java")]],
     ),
 }
 
