@@ -1,14 +1,15 @@
-"""A browser's page as the client, and its DevTools server as the server."""
+"""A browser's page as the client; what drives the browser as the server."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Generator
 
 import pytest
 import trio
 
 import trio_ws
-from tests.interop import chromium_peer
+from tests.interop import chromium_peer, firefox_peer
 from tests.interop.pairs import Handler, agreed_extensions, pair
 from tests.interop.peer import HOST, LIMIT, Library
 from tests.interop.proxy import required
@@ -20,15 +21,24 @@ LOST = r"^no close frame received or sent$"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
     folder = tmp_path_factory.mktemp("chromium")
     with chromium_peer.chromium(required("chromium"), folder) as uri:
         yield uri
 
 
-@pytest.fixture
-def page(browser: str) -> Library:
-    return chromium_peer.ChromiumLibrary(browser)
+@pytest.fixture(scope="module")
+def firefox(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    folder = tmp_path_factory.mktemp("firefox")
+    with firefox_peer.firefox(required("firefox-esr"), folder) as uri:
+        yield uri
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def page(request: pytest.FixtureRequest) -> Library:
+    uri = request.getfixturevalue(request.param)
+    peer = {"chromium": chromium_peer, "firefox": firefox_peer}[request.param]
+    return chromium_peer.PageLibrary(functools.partial(peer.page, uri))
 
 
 async def test_echo(page: Library) -> None:
@@ -154,10 +164,10 @@ async def test_abrupt_loss(page: Library, reset: bool) -> None:
 # -- DevTools -----------------------------------------------------------------
 
 
-async def test_devtools_server(browser: str) -> None:
+async def test_devtools_server(chromium: str) -> None:
     text = "x" * MIB
     with trio.fail_after(LIMIT):
-        async with chromium_peer.page(browser) as tools:
+        async with chromium_peer.page(chromium) as tools:
             assert await tools.evaluate("'Grüße'") == "Grüße"
             # Each way; an expression is a message of ours.
             assert await tools.evaluate(f"'{text}'.length") == MIB
@@ -172,13 +182,13 @@ async def receive_all(ws: trio_ws.Connection, messages: list[str | bytes]) -> No
         messages.append(message)
 
 
-async def test_devtools_server_drops_the_connection(browser: str) -> None:
+async def test_devtools_server_drops_the_connection(chromium: str) -> None:
     """Chromium's server has no closing handshake: its last message is delivered."""
     messages: list[str | bytes] = []
     with trio.fail_after(LIMIT):
-        async with chromium_peer.devtools(browser) as tools:
+        async with chromium_peer.devtools(chromium) as tools:
             target = await tools.command("Target.createTarget", url="about:blank")
-            uri = chromium_peer.uri_of(browser, target["targetId"])
+            uri = chromium_peer.uri_of(chromium, target["targetId"])
             async with trio_ws.connect(uri) as ws:
                 await tools.command("Target.closeTarget", **target)
                 with pytest.raises(trio_ws.ConnectionClosedError, match=LOST) as info:
@@ -186,3 +196,20 @@ async def test_devtools_server_drops_the_connection(browser: str) -> None:
             assert isinstance(info.value.__cause__, EOFError)
             assert ws.close_code == 1006
     assert "Inspector.detached" in str(messages[-1])
+
+
+# -- WebDriver BiDi -----------------------------------------------------------
+
+
+async def test_bidi_server(firefox: str) -> None:
+    text = "x" * MIB
+    with trio.fail_after(LIMIT):
+        async with firefox_peer.page(firefox) as tools:
+            assert await tools.evaluate("'Grüße'") == "Grüße"
+            assert await tools.evaluate(f"'{text}'.length") == MIB
+            assert await tools.evaluate(f"'x'.repeat({MIB})") == text
+            assert await tools.ws.ping() > 0
+        # Which ends it is the server.
+        with pytest.raises(trio_ws.ConnectionClosedOK) as info:
+            await tools.ws.recv()
+        assert info.value.rcvd_then_sent is True
