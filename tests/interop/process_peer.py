@@ -132,12 +132,14 @@ class Program(Library):
     #: What has to be there: of each line of alternatives, one.
     needs: Sequence[Sequence[Path]] = ()
     traits: dict[str, bool] = field(default_factory=dict)
+    #: What to install for it.
+    packages: str = ""
 
     def lacks(self) -> str | None:
-        """Return what isn't there."""
+        """Return what isn't there, and what it takes."""
         for paths in self.needs:
             if not any(path.exists() for path in paths):
-                return str(paths[0])
+                return f"{paths[0]} is not there: install {self.packages}"
         return None
 
     @asynccontextmanager

@@ -33,8 +33,13 @@ PROGRAMS = {
         [sys.executable, FOLDER / "tornado_peer.py"],
         [[site / "tornado" for site in _SITE]],
         {"can_fragment": False},
+        packages="Tornado by pip",
     ),
-    "ws": Program(["node", FOLDER / "ws.js"], _node("ws")),
+    "ws": Program(
+        ["node", FOLDER / "ws.js"],
+        _node("ws"),
+        packages="npm, or Debian's node-ws",
+    ),
 }
 
 #: For `make interop`.
@@ -43,38 +48,55 @@ MORE = {
         ["node", FOLDER / "undici.js"],
         _node("undici"),
         {"can_ping": False, "can_fragment": False},
+        packages="npm; make interop does the rest",
     ),
     "bun": Program(
         [BUILT / "node_modules/.bin/bun", FOLDER / "bun.js"],
         [[BUILT / "node_modules/.bin/bun"]],
         {"can_fragment": False},
+        packages="npm; make interop does the rest",
     ),
     "gorilla": Program(
-        [BUILT / "gorilla"], [[BUILT / "gorilla"]], {"can_fragment": False}
+        [BUILT / "gorilla"],
+        [[BUILT / "gorilla"]],
+        {"can_fragment": False},
+        packages="golang-go and golang-github-gorilla-websocket-dev",
     ),
     "nhooyr": Program(
-        [BUILT / "nhooyr"], [[BUILT / "nhooyr"]], {"can_fragment": False}
+        [BUILT / "nhooyr"],
+        [[BUILT / "nhooyr"]],
+        {"can_fragment": False},
+        packages="golang-go and golang-nhooyr-websocket-dev",
     ),
     "mojolicious": Program(
         ["perl", FOLDER / "mojolicious.pl"],
         [[Path("/usr/share/perl5/Mojolicious.pm")]],
         {"can_fragment": False},
+        packages="libmojolicious-perl",
     ),
-    "beast": Program([BUILT / "beast"], [[BUILT / "beast"]]),
+    "beast": Program(
+        [BUILT / "beast"],
+        [[BUILT / "beast"]],
+        packages="g++ and libboost-dev",
+    ),
     "libwebsockets": Program(
         [BUILT / "libwebsockets", "plain"],
         [[BUILT / "libwebsockets"]],
         {"sees_the_answer": False},
+        packages="gcc and libwebsockets-dev",
     ),
     "netty": Program(
         [*_JAVA, ":".join([str(BUILT / "netty"), *_CLASSES]), "Netty"],
         [[BUILT / "netty"], [_program("java")]],
+        packages="openjdk-17-jdk-headless, libnetty-java and libjzlib-java",
     ),
 }
 
 #: Those of MORE that offer and accept compression in its tests alone.
 DEFLATING = {
     "libwebsockets": Program(
-        [BUILT / "libwebsockets", "deflate"], [[BUILT / "libwebsockets"]]
+        [BUILT / "libwebsockets", "deflate"],
+        [[BUILT / "libwebsockets"]],
+        packages="gcc and libwebsockets-dev",
     ),
 }

@@ -36,7 +36,7 @@ def load(name: str, programs: Mapping[str, Program] = ALL) -> Library:
     program = programs.get(name)
     if program is not None:
         if lacking := program.lacks():
-            pytest.skip(f"{name}: {lacking} is not there")
+            pytest.skip(f"{name}: {lacking}")
         return program
     pytest.importorskip(name, reason=f"{name} is not installed")
     library = importlib.import_module(f"tests.interop.{name}_peer").LIBRARY
