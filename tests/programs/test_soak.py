@@ -9,7 +9,7 @@ import pytest
 from tests.programs import soak
 
 
-@pytest.mark.realtime(seconds=2)
+@pytest.mark.realtime(seconds=1)
 @pytest.mark.parametrize("secured", [False, True])
 async def test_one_connection(secured: bool) -> None:
     messages, _ = await soak.one_round(random.Random(1), secured)
