@@ -138,7 +138,7 @@ async def messages_that_wait(
     # Python makes it four bytes a character first.
     Bound("one connection takes meanwhile", 2.1 + 4 + 1.5, "MiB"),
     Bound("the loop is held by one connection", 10, "ms of CPU", timed=True),
-    Bound("the loop is held by 20 connections", 30, "ms of CPU", timed=True),
+    Bound("the loop is held by 20 connections", 10, "ms of CPU", timed=True),
     seconds=120,
     quick=True,
 )

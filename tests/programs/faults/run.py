@@ -27,19 +27,26 @@ import trio
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import trio_ws
-from tests.programs.faults import crowds, floods, losses, memory, mishaps, storm
+from tests.programs.faults import (
+    crowds,
+    floods,
+    handshakes,
+    losses,
+    memory,
+    mishaps,
+    storm,
+)
 from tests.programs.faults.harness import OURS, Figures, Row, Size, Skipped
 from tests.programs.faults.report import markdown
 from tests.programs.progress import Progress
 
-ROWS: dict[str, Row] = {
-    **memory.rows,
-    **floods.rows,
-    **crowds.rows,
-    **mishaps.rows,
-    **losses.rows,
-    **storm.rows,
-}
+MODULES = crowds, floods, handshakes, losses, memory, mishaps, storm
+ROWS: dict[str, Row] = dict(
+    sorted(
+        (pair for module in MODULES for pair in module.rows.items()),
+        key=lambda pair: int(pair[0]),
+    )
+)
 
 
 def run_here(key: str, library: str, size: Size) -> None:
