@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 #: What stands in the columns.
@@ -12,6 +13,8 @@ NAMES = {"websockets": "websockets.trio", "bare": "trio's streams alone"}
 
 def number(value: float, unit: str) -> str:
     """Write a figure as short as it may be."""
+    if value == inf:
+        return "never"
     text = (
         f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.2g}"
     )

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -158,16 +159,13 @@ def about(size: Size) -> dict[str, Any]:
     }
 
 
-def table(keys: list[str], size: Size) -> dict[str, Any]:
+def rows_of(keys: list[str], size: Size) -> Iterator[dict[str, Any]]:
     """Measure rows, one library after the other."""
-    pairs = [(key, name) for key in keys for name in (OURS, *ROWS[key].others)]
-    answers: dict[str, dict[str, Any]] = {}
-    facts = about(size)
-    rows = []
-    with Progress(len(pairs), "runs") as progress:
+    total = sum(1 + len(ROWS[key].others) for key in keys)
+    with Progress(total, "runs") as progress:
         for key in keys:
             start = time.monotonic()
-            answers = {}
+            answers: dict[str, dict[str, Any]] = {}
             for name in (OURS, *ROWS[key].others):
                 progress.step(f"row {key}, {name}")
                 answers[name] = run_apart(key, name, size)
@@ -176,12 +174,11 @@ def table(keys: list[str], size: Size) -> dict[str, Any]:
                 progress.say(f"row {key}: again, since others may have disturbed")
                 best(ROWS[key], answers[OURS], run_apart(key, OURS, size))
                 row = measured(ROWS[key], answers)
-            row["seconds"] = time.monotonic() - start
-            rows.append(row)
+            row["seconds"] = round(time.monotonic() - start)
             for check in row["checks"]:
                 if not check["holds"]:
                     progress.say(f"row {key}: {check['name']}: {check['figure']:.3g}")
-    return {"about": facts, "rows": rows}
+            yield row
 
 
 def merged(path: Path, found: dict[str, Any]) -> dict[str, Any]:
@@ -211,12 +208,14 @@ def main() -> int:
     keys = given.only.split(",") if given.only else list(ROWS)
     if unknown := set(keys) - set(ROWS):
         parser.error(f"no row {unknown}; there are {', '.join(ROWS)}")
-    found = table(keys, size)
+    found: dict[str, Any] = {"about": about(size), "rows": []}
+    for row in rows_of(keys, size):
+        found["rows"].append(row)
+        if given.json:  # after each: what has been measured isn't lost
+            whole = merged(given.json, found)
+            text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+            given.json.write_text(text, encoding="utf-8")
     print(markdown(found))
-    if given.json:
-        whole = merged(given.json, found)
-        text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-        given.json.write_text(text, encoding="utf-8")
     return 0 if all(row["holds"] for row in found["rows"]) else 1
 
 
