@@ -19,7 +19,7 @@ project = "trio_ws"
 author = "trio_ws contributors"
 version = release = trio_ws.__version__
 
-extensions = ["sphinx.ext.autodoc", "complete", "measured", "run"]
+extensions = ["sphinx.ext.autodoc", "complete", "measured", "faults", "run"]
 exclude_patterns = ["_ext", "snippets", "rivals_table.rst"]  # the last is included
 default_role = "code"
 
