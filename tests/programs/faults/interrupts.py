@@ -79,6 +79,7 @@ def interrupted(library: Library, delay: float) -> tuple[float, bool]:
         over.set()
         leaves = leaves_of(error)
         # Where it goes to a handler, clients may be told before they are cancelled.
+        expected: tuple[type[BaseException], ...]
         expected = (KeyboardInterrupt, *library.closed)
         clean = all(isinstance(leaf, expected) for leaf in leaves) and any(
             isinstance(leaf, KeyboardInterrupt) for leaf in leaves
