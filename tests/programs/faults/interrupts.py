@@ -91,6 +91,8 @@ def interrupted(library: Library, delay: float) -> tuple[float, bool]:
 
 
 def main(library: Library, count: int) -> None:
+    # A shell has background jobs ignore it, and so would trio.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     taken: list[float] = []
     others = 0
     complaints: list[object] = []
