@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
@@ -31,9 +32,8 @@ async def answer(port: int, data: bytes) -> int:
                     came += part
             except trio.BrokenResourceError:
                 pass
-    if not came.startswith(b"HTTP/1.1 ") or came.count(b"HTTP/1.1 ") != 1:
-        return 0
-    return int(came.split()[1])
+    answers = re.findall(rb"(?m)^HTTP/1\.1 (\d{3}) ", came)  # a text may say HTTP/1.1
+    return int(answers[0]) if len(answers) == 1 else 0
 
 
 async def behind_proxies() -> Figures:
