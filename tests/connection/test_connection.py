@@ -289,11 +289,18 @@ async def test_a_connection_class_of_the_users() -> None:
         assert isinstance(server, Theirs)
 
 
-@pytest.mark.parametrize("create", [Theirs, lambda _: None, ServerConnection])
-async def test_a_connection_of_a_wrong_class(
-    create: Any, nursery: trio.Nursery
-) -> None:
+@pytest.mark.parametrize("create", [Theirs, ServerConnection])
+def test_a_connection_class_of_the_other_side(create: Any) -> None:
+    with pytest.raises(TypeError, match="expected a subclass of ClientConnection"):
+        connect("ws://testing/", create_connection=create)
+
+
+async def test_a_connection_of_a_wrong_class(nursery: trio.Nursery) -> None:
     peer = RawPeer(client=False)
+
+    def create(_: object) -> Any:
+        return None
+
     with pytest.raises(TypeError, match="return a ClientConnection; got"):
         async with connected(nursery, peer, create_connection=create):
             raise AssertionError("entered")
