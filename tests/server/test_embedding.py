@@ -16,7 +16,7 @@ import trio.testing
 import trio_ws
 from tests.peers import raw_http
 from tests.peers.in_memory import CONT, TEXT, RawPeer, frame
-from tests.server.serving import EXAMPLE, raises, records, tls_contexts
+from tests.server.serving import EXAMPLE, raises, records, returns, tls_contexts
 from trio_ws import Headers, InvalidHandshake, Limits, Request, accept
 
 HANDSHAKE = [
@@ -145,6 +145,21 @@ async def test_a_body(size: int) -> None:
     assert (await raw_http.read_answer(client)).rest == body
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Transfer-Encoding", "chunked")],
+        [("Content-Length", "x")],
+        [("Content-Length", "9" * 19)],
+    ],
+)
+async def test_a_body_whose_length_is_unclear(headers: list[tuple[str, str]]) -> None:
+    parsed = request(*headers, body=b"a")
+    for hook in None, returns(None):
+        answer, _ = await refusal(parsed, process_request=hook)
+        assert answer.status == 400
+
+
 async def test_a_hook_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     answer, _ = await refusal(request(), process_request=raises)
     assert answer.status == 500
@@ -167,8 +182,31 @@ async def test_a_hook_that_fails(caplog: pytest.LogCaptureFixture) -> None:
             "request: method: expected a token; got 'GET /'",
         ),
         ({"request": request(protocol="1.1")}, ValueError, "request: protocol: exp"),
-        ({"request": request(path=b"/")}, TypeError, "request: "),
-        ({"request": request(body="x")}, TypeError, "request: "),
+        (
+            {"request": request(path=b"/")},
+            TypeError,
+            "request: expected a str as its path; got b'/'",
+        ),
+        (
+            {"request": request(method=None)},
+            TypeError,
+            "request: expected a str as its method; got None",
+        ),
+        (
+            {"request": request(body="x")},
+            TypeError,
+            "request: expected bytes as its body; got 'x'",
+        ),
+        (
+            {"request": request(body=MESSAGES)},
+            ValueError,
+            f"request: expected at most 0 bytes of body, .*; got {len(MESSAGES)}",
+        ),
+        (
+            {"request": request(("Content-Length", "2"), body=b"abc")},
+            ValueError,
+            "request: expected at most 2 bytes of body, by its Content-Length; got 3",
+        ),
         ({"leftover": b"x"}, ValueError, "leftover: expected a request with it"),
         (
             {"request": request(), "leftover": "x"},

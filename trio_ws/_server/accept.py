@@ -58,10 +58,34 @@ def _bytes_of(
         )
     if ssl is not None:
         raise ValueError("ssl: expected none with a request, which came in TLS or not")
+    for name in ("path", "method", "protocol"):
+        value = getattr(request, name)
+        if not isinstance(value, str):
+            raise TypeError(f"request: expected a str as its {name}; got {value!r}")
+    _check_body(request)
     try:
         return request.serialize() + leftover
     except (TypeError, ValueError) as exc:
         raise type(exc)(f"request: {exc}") from None
+
+
+def _check_body(request: Request) -> None:
+    """Check that the headers account for the body: the rest would be read as frames.
+
+    A part of it may still be to come. Raises TypeError, ValueError.
+    """
+    body, headers = request.body, request.headers
+    if not isinstance(body, bytes):
+        raise TypeError(f"request: expected bytes as its body; got {body!r}")
+    lengths = headers.get_all("Content-Length")
+    if "Transfer-Encoding" in headers or any(not one.isdecimal() for one in lengths):
+        return  # it is refused for that, before any of its body is read
+    said = int(lengths[0]) if lengths else 0
+    if len(body) > said:
+        raise ValueError(
+            f"request: expected at most {said} bytes of body, by its Content-Length; "
+            f"got {len(body)}"
+        )
 
 
 class accept(Opener[ServerT]):  # noqa: N801 - reads as the function that it is to its users
