@@ -82,6 +82,78 @@ async def test_those_that_are_not_open_yet_count() -> None:
             await connected(stack, server.port)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_connections": 1},
+        {"max_connections_per_ip": 1},
+        {"max_connections": 1, "max_connections_per_ip": 1},
+    ],
+)
+async def test_who_is_refused_and_says_nothing_is_soon_closed(
+    limits: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    listener = MemoryListener()
+    async with open_server(
+        wait, listeners=[listener], proxy_protocol=True, max_handshakes=2, **limits
+    ) as server:
+        first, *silent = [listener.connect() for _ in range(6)]
+        await first.send_all(header("192.0.2.1") + raw_http.request())
+        await raw_http.read_switch(first)
+        for stream in silent:  # which take no place of a handshake, either
+            await stream.send_all(header("192.0.2.1"))
+        await wait_all_tasks_blocked()
+        assert admission(server).handshakes == 0
+        assert server.statistics().handshakes == 5
+        last = listener.connect()
+        await last.send_all(header("192.0.2.1") + raw_http.request())
+        answer = await raw_http.read_answer(last)
+        assert answer.status in (429, 503)
+        await last.aclose()
+        assert trio.current_time() == 0
+        for stream in silent:
+            assert (await raw_http.read_answer(stream)).status == answer.status
+        assert trio.current_time() == 1
+        await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        counts = admission(server)
+        assert (counts.under_way, counts.connections) == (0, 1)
+        await first.aclose()
+
+
+async def test_who_is_refused_has_a_moment_to_ask(autojump_clock: MockClock) -> None:
+    async with serving(wait, max_connections=1) as listener:
+        async with connect("ws://testing/", stream=listener.connect()):
+            stream = listener.connect()
+            await trio.sleep(0.9)
+            await stream.send_all(raw_http.request())
+            assert (await raw_http.read_answer(stream)).status == 503
+            assert trio.current_time() == 0.9
+
+
+async def test_of_a_crowd_that_is_refused_some_get_an_answer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ws._server.admission._MAX_REFUSED", 3)
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener], max_connections=1) as server:
+        async with connect("ws://testing/", stream=listener.connect()):
+            heard = []
+            for _ in range(3):
+                heard.append(listener.connect())
+                await wait_all_tasks_blocked()
+            for _ in range(10):
+                assert await listener.connect().receive_some() == b""
+            assert trio.current_time() == 0
+            for stream in heard:
+                await stream.send_all(raw_http.request())
+                assert (await raw_http.read_answer(stream)).status == 503
+                await stream.aclose()
+            await wait_all_tasks_blocked()
+            assert (await ask(listener)).status == 503
+            assert server.statistics().refused == {"HTTP 503": 13}
+
+
 async def test_who_asks_and_resets_leaves_nothing_counted() -> None:
     async with open_server(
         wait, 0, host=LOCAL, max_connections=40, max_connections_per_ip=40

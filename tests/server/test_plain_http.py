@@ -13,10 +13,11 @@ import trio.testing
 
 import trio_ws
 from tests import logs
+from tests.handlers import echo
 from tests.peers import raw_http
 from tests.peers.in_memory import TEXT, MemoryListener, frame
 from tests.server.serving import serving
-from trio_ws import Request, Response, ServerConnection
+from trio_ws import Request, Response, ServerConnection, open_server
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -402,3 +403,66 @@ async def test_the_log_tells_method_and_version(
     lines = [logs.plain(record) for record in logs.told(caplog)]
     assert "< OPTIONS /healthz HTTP/1.0" in lines
     assert "HTTP response sent: 200" in lines
+
+
+async def test_an_answer_that_is_taken_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    page = bytes(300_000)
+    listener = MemoryListener()
+    async with open_server(
+        echo,
+        listeners=[listener],
+        process_request=lambda ws, request: ws.respond(200, page),
+        open_timeout=5,
+    ) as server:
+        stream, theirs = trio.testing.lockstep_stream_pair()
+        listener.add(theirs)
+        await stream.send_all(plain(b"GET / HTTP/1.1", b"Host: a"))
+        received = b""
+        while part := await stream.receive_some(50_000):
+            received += part
+            await trio.sleep(1)
+        assert received.endswith(b"\r\n\r\n" + page)
+        assert trio.current_time() > 15
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().answered == 1
+        assert server.statistics().refused == {}
+
+
+@pytest.mark.parametrize("taken", [0, 100_000])
+@pytest.mark.parametrize("goes", [False, True])
+async def test_an_answer_that_is_not_taken(
+    taken: int,
+    goes: bool,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    listener = MemoryListener()
+    async with open_server(
+        echo,
+        listeners=[listener],
+        process_request=lambda ws, request: ws.respond(200, bytes(300_000)),
+        open_timeout=5,
+    ) as server:
+        stream, theirs = trio.testing.lockstep_stream_pair()
+        listener.add(theirs)
+        await stream.send_all(plain(b"GET / HTTP/1.1", b"Host: a"))
+        while taken > 0:
+            taken -= len(await stream.receive_some(taken))
+        if goes:
+            await stream.aclose()
+        await trio.sleep(5)
+        await trio.testing.wait_all_tasks_blocked()
+        counts = server.statistics()
+        assert (counts.answered, counts.handshakes) == (0, 0)
+        assert list(counts.refused.values()) == [1]
+        (record,) = logs.told(caplog)
+        (reason,) = counts.refused
+        assert f"opening handshake failed: {reason}: " in record.getMessage()
+        assert (reason == "OpenTimeoutError") is not goes
+        if not goes:
+            assert record.getMessage().endswith("after 5 s (open_timeout): response")
+        await stream.aclose()

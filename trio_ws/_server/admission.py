@@ -10,6 +10,10 @@ import trio
 from .._protocol.http.messages import Response, plain_response
 from .options import ServerOptions
 
+# So many of those who are refused are heard and answered at a time: that takes a
+# descriptor for some seconds.
+_MAX_REFUSED = 256
+
 # What who was refused is told to wait, in seconds (RFC 9110, section 10.2.3).
 _RETRY_AFTER = 10
 
@@ -23,6 +27,7 @@ class Admission:
         self.max_handshakes = options.max_handshakes
         self.connections = 0
         self.handshakes = 0
+        self.refused = 0  # that are not closed yet
         self.by_source: dict[object, int] = {}
         self._end: trio.Event | None = None  # of any handshake
 
@@ -30,6 +35,11 @@ class Admission:
     def has_room(self) -> bool:
         """Whether another handshake may begin."""
         return self.max_handshakes is None or self.handshakes < self.max_handshakes
+
+    @property
+    def under_way(self) -> int:
+        """How many there are that will open, be answered or be refused."""
+        return self.handshakes + self.refused
 
     async def wait_for_room(self) -> None:
         """Wait until another may begin. **Cancellation**: changes nothing."""
@@ -63,13 +73,12 @@ class Ticket:
         self._admission = admission
         self._refusal: tuple[int, str] | None = None
         self._source: object = None  # in whose count it is
-        most = admission.max_connections
-        self._counts = most is None or admission.connections < most
-        if not self._counts:
-            self._refusal = 503, "Too many connections.\n"
-        admission.connections += self._counts
+        self._counts = self._in_handshake = True
+        admission.connections += 1
         admission.handshakes += 1
-        self._in_handshake = True
+        most = admission.max_connections
+        if most is not None and admission.connections > most:
+            self._refuse(503, "Too many connections.\n")
 
     def arrived(self, address: Any) -> None:
         """Count it for where it comes from, once that is known."""
@@ -82,8 +91,20 @@ class Ticket:
             admission.by_source[source] = count + 1
             self._source = source
         else:
-            self._refusal = 429, "Too many connections from your address.\n"
-            self._leave()  # whoever asks too often takes no other's place
+            self._refuse(429, "Too many connections from your address.\n")
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Take it out of the counts: who is refused takes no other's place."""
+        if self._refusal is None:
+            self._admission.refused += 1
+        self._refusal = status, text
+        self._leave()
+        self.opened()
+
+    @property
+    def is_one_of_a_crowd(self) -> bool:
+        """Whether it is refused, with more others than are answered at a time."""
+        return self._refusal is not None and self._admission.refused > _MAX_REFUSED
 
     def refusal(self) -> Response | None:
         """Return the answer to it, if it can't become a connection."""
@@ -103,6 +124,9 @@ class Ticket:
         """Say that it is over."""
         self.opened()
         self._leave()
+        if self._refusal is not None:
+            self._refusal = None
+            self._admission.refused -= 1
         if self._source is not None:
             by_source = self._admission.by_source
             by_source[self._source] -= 1

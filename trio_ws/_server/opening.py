@@ -31,6 +31,9 @@ from .options import ServerOptions, server_handshake
 # before a reset.
 _LINGER = 1.0
 
+# So much of an answer has open_timeout to be taken.
+_PORTION = 2**16
+
 _PROXY_HEADER = "header of the PROXY protocol"  # a stage
 
 # RFC 9110, section 15.2.1
@@ -76,6 +79,11 @@ class Guest:
     def refuse(self) -> Response | None:
         """Answer otherwise than a request asks for, if need be."""
         return None
+
+    @property
+    def is_one_of_a_crowd(self) -> bool:
+        """Whether it is refused with so many others that it gets no answer."""
+        return False
 
 
 class Opening:
@@ -167,16 +175,15 @@ class Opening:
             await self._respond(self._plain(500, FAILED))
             raise
         if response.status_code != 101:
+            loss: OSError | None = None
             try:
-                await self._respond(response)
+                loss = await self._respond(response)
+                if response.status_code < 400 and loss is not None:
+                    raise loss
                 raise problem or InvalidStatus(response)
             finally:
-                del problem  # no cycle with its traceback
-        self._stage.name = "response"
-        with self._time_to_write() as sending:
-            await write_all(transport, response.serialize())
-        if sending.cancelled_caught:
-            raise self._timed_out()
+                del problem, loss  # no cycle with its traceback
+        await self._write(response.serialize())
         endpoint.opened(response, self._handshake)
         pack(request.headers)
         pack(response.headers)
@@ -191,10 +198,32 @@ class Opening:
         response = self._guest.refuse()
         return response and self._handshake.complete(response)
 
-    def _time_to_write(self) -> trio.CancelScope:
-        """Make the scope of writing an answer: one that is late has a moment, too."""
-        least = trio.current_time() + _LINGER
-        return trio.CancelScope(deadline=max(self._deadline, least))
+    def _refuse_at_once(self, reading: trio.CancelScope) -> None:
+        """Leave who is refused already a moment to ask, so that it gets an answer.
+
+        Raises InvalidStatus if there is no answer for it.
+        """
+        response = self._refused()
+        if response is None:
+            return
+        if self._guest.is_one_of_a_crowd:
+            raise InvalidStatus(response)
+        self._deadline = min(self._deadline, trio.current_time() + _LINGER)
+        reading.deadline = self._deadline
+
+    async def _write(self, data: bytes) -> None:
+        """Write an answer, as long as the peer goes on taking it. Raises OSError.
+
+        One that is late has a moment, too.
+        """
+        deadline = max(self._deadline, trio.current_time() + _LINGER)
+        for start in range(0, len(data), _PORTION):
+            with trio.CancelScope(deadline=deadline) as scope:
+                await write_all(self._transport, data[start : start + _PORTION])
+            if scope.cancelled_caught:
+                raise self._options.open_timed_out("response")
+            more = max(self._options.open_seconds, _LINGER)
+            deadline = trio.current_time() + more
 
     def _timed_out(self) -> OpenTimeoutError:
         return self._options.open_timed_out(self._stage.name)
@@ -205,10 +234,12 @@ class Opening:
         reading.deadline = self._deadline
         try:
             with reading:
+                self._refuse_at_once(reading)
                 if self._options.proxy_protocol:
                     self._stage.name = _PROXY_HEADER
                     await self._receive_proxy_header()
                 self._guest.arrived(self._identity.remote_address)
+                self._refuse_at_once(reading)
                 self._stage.name = "TLS handshake"
                 if isinstance(self._transport, TLSTransport):
                     await self._transport.do_handshake()
@@ -296,22 +327,29 @@ class Opening:
         finally:
             del problem  # no cycle with its traceback
 
-    async def _respond(self, response: Response) -> None:
+    async def _respond(self, response: Response) -> OSError | None:
         """Write the answer to a request that isn't accepted, and see that it arrives.
 
-        Closing with bytes unread would send a reset, which can destroy the answer
-        on its way: what the peer still sends is discarded for a while.
+        Return why the peer hasn't taken all of it: one that is gone doesn't hide why
+        it is refused. Closing with bytes unread would send a reset, which can destroy
+        the answer on its way: what the peer still sends is discarded for a while.
         """
         transport = self._transport
         try:
             log_response(self._logger, ">", response)
         finally:  # a handler of the log that raises keeps no answer back
-            # A peer that is gone doesn't hide why it is refused.
+            loss = None
+            try:
+                await self._write(self._handshake.serialize(response))
+            except OSError as exc:
+                loss = exc
             with suppress(OSError):
-                with self._time_to_write() as writing:
-                    await write_all(transport, self._handshake.serialize(response))
-                if not writing.cancelled_caught and transport.shutdown():
+                if loss is None and transport.shutdown():
                     with trio.move_on_after(_LINGER):
                         while await read_some(transport):
                             # One that floods would keep even the deadline from passing.
                             await trio.lowlevel.checkpoint()
+        try:
+            return loss
+        finally:
+            del loss  # no cycle with its traceback

@@ -73,6 +73,11 @@ class Session(Guest):
         return self.ticket.refusal()
 
     @property
+    def is_one_of_a_crowd(self) -> bool:
+        """Whether it is refused with so many others that it gets no answer."""
+        return self.ticket.is_one_of_a_crowd
+
+    @property
     def is_open(self) -> bool:
         """Whether the connection is."""
         return self.endpoint is not None and self.endpoint.engine.phase is OPEN
@@ -123,7 +128,7 @@ class Sessions:
     def statistics(self) -> ServerStatistics:
         """Add up what all have done."""
         endpoints = (s.endpoint for s in self._sessions if s.endpoint is not None)
-        return self._tally.statistics(self.admission.handshakes, endpoints)
+        return self._tally.statistics(self.admission.under_way, endpoints)
 
     @property
     def connections(self) -> Set[ServerConnection]:

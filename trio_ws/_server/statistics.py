@@ -30,7 +30,8 @@ class ServerStatistics:
 
     * ``connections``: that are open now; ``handshakes``: that are under way now.
     * ``accepted``: by the listeners, ``opened``: as WebSockets, since the start.
-    * ``answered``: plain HTTP requests by ``process_request``, with a status below 400.
+    * ``answered``: plain HTTP requests by ``process_request``, with a status below 400
+      and to the end.
     * ``refused``: those that weren't opened, by why: ``"HTTP 401"`` for what a hook or
       a limit answered, ``"Cancelled"`` for what the end of the server cut off, else the
       name of the exception, such as ``"InvalidOrigin"``, ``"OpenTimeoutError"`` or
