@@ -40,7 +40,7 @@ def test_a_body_is_as_long_as_it_says(body: bytes, leftover: bytes) -> None:
     assert every_way(Plain, data[: -len(leftover) - 1]) == (None, b"")
 
 
-@pytest.mark.parametrize("lengths", [[], ["0"], ["0", "0"], ["00"]])
+@pytest.mark.parametrize("lengths", [[], ["0"], ["00"]])
 def test_no_body(lengths: list[str]) -> None:
     data = request(*POST, *(f"Content-Length: {length}" for length in lengths))
     parsed, left = every_way(Plain, data + b"more")
@@ -66,6 +66,7 @@ def refused(*lines: str, line: str = POST[0]) -> tuple[type[Exception], str]:
         ["5", "5"],
         ["5", "6"],
         ["0", "5"],
+        ["0", "0"],
         ["5, 5"],
         ["+5"],
         ["-5"],

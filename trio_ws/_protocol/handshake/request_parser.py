@@ -214,12 +214,12 @@ def check_no_body(headers: Headers) -> None:
     """
     if "Transfer-Encoding" in headers:
         raise InvalidMessage("expected a request without a body; got Transfer-Encoding")
-    for value in headers.get_all("Content-Length"):
-        if value != "0":
-            raise InvalidMessage(
-                f"expected a request without a body; got Content-Length: "
-                f"{escape(value)}"
-            )
+    lengths = headers.get_all("Content-Length")
+    if lengths not in ([], ["0"]):
+        raise InvalidMessage(
+            f"expected a request without a body; got Content-Length: "
+            f"{escape(', '.join(lengths))}"
+        )
 
 
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
@@ -239,7 +239,7 @@ def _body_length(headers: Headers, protocol: str, most: int) -> int:
         # understand SHOULD respond with 501" (section 6.1).
         codings = ", ".join(headers.get_all("Transfer-Encoding"))
         raise InvalidHeaderValue("Transfer-Encoding", escape(codings))
-    if all(length == "0" for length in lengths):
+    if not lengths:
         return 0
     if len(lengths) > 1 or _is_length(lengths[0]) is None:
         shown = excerpt(", ".join(lengths))
