@@ -71,6 +71,11 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1".encode()
 
 
+def changes(line: bytes) -> dict[str, bytes]:
+    """For a request whose Host is another one."""
+    return {"line": line, "without": b"Host"}
+
+
 async def said(listener: MemoryListener, path: str, host: str = "testing") -> Any:
     uri = f"ws://{host}{path}"
     async with connect(uri, stream=listener.connect()) as ws:
@@ -123,6 +128,53 @@ async def test_an_answer(
 ) -> None:
     answer = await ask(listener, line=get(path))
     assert (answer.status, answer.header("Location")) == (status, location)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "testing",
+        "testing:80",
+        "TESTING:",
+        "testing:8000",
+        "[::1]",
+        "[::1]:8000",
+        "127.0.0.1",
+        None,
+    ],
+)
+async def test_a_location_is_relative(
+    listener: MemoryListener, host: str | None
+) -> None:
+    said = () if host is None else (b"Host: " + host.encode(),)
+    for path in "/chat/a", "/chat//a/", "/old":
+        answer = await ask(listener, *said, **changes(get(path)))
+        assert answer.status == 308
+        assert (answer.header("Location") or "").startswith("/chat/")
+
+
+@pytest.mark.parametrize(
+    "host", ["[::::]", "[v1.x]", "x:999999", "x:0", "a,b", "a..b", "x" * 64, "(x)"]
+)
+@pytest.mark.parametrize("path", ["/", "/chat/a", "/old"])
+async def test_a_host_that_is_none(
+    listener: MemoryListener, host: str, path: str
+) -> None:
+    answer = await ask(listener, b"Host: " + host.encode(), **changes(get(path)))
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    "host", ["example.org", "myexample.com", "example.com.org", "example.com:81", "x"]
+)
+async def test_another_servers_host(nursery: trio.Nursery, host: str) -> None:
+    """No warning, either, which would be an error here."""
+    listener = MemoryListener()
+    start = partial(route, urls(), server_name="Example.com", listeners=[listener])
+    await nursery.start(start)
+    assert await said(listener, "/", "example.com:80") == "home"
+    answer = await ask(listener, b"Host: " + host.encode(), **changes(get("/old")))
+    assert answer.status == 404
 
 
 async def test_no_request_for_a_websocket(listener: MemoryListener) -> None:
@@ -205,19 +257,26 @@ async def test_a_hook_comes_first(nursery: trio.Nursery) -> None:
 
 
 async def test_a_router_of_ones_own() -> None:
-    router, listener = Router(urls()), MemoryListener()
+    seen = []
+
+    async def seen_chat(ws: ServerConnection, room: str) -> None:
+        seen.append(ws)
+        await chat(ws, room)
+
+    rules = [Rule("/", endpoint=home), Rule("/chat/<room>/", endpoint=seen_chat)]
+    router, listener = Router(Map(rules)), MemoryListener()
     async with open_server(
         router.handler, listeners=[listener], process_request=router.route_request
     ) as server:
         assert await said(listener, "/") == "home"
         stream = listener.connect()
         async with connect("ws://testing/chat/x/", stream=stream) as ws:
-            (connection,) = server.connections
+            await ws.recv()
+            (connection,) = seen
             assert connection.server is server
             assert connection.route is not None
-            assert connection.route.endpoint is chat
+            assert connection.route.endpoint is seen_chat
             assert "adapter" not in repr(connection.route)
-            await ws.recv()
 
 
 async def test_a_router_that_was_not_asked(caplog: pytest.LogCaptureFixture) -> None:
@@ -258,6 +317,8 @@ async def test_a_wrong_map(url_map: Any, error: type[Exception], text: str) -> N
 async def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match='url_scheme: expected "ws" or "wss"'):
         Router(urls(), url_scheme="https")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="server_name: expected a host"):
+        Router(urls(), "a b")
     with pytest.raises(TypeError, match="process_request: expected a function"):
         await route(urls(), 0, process_request="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'pings'"):

@@ -7,21 +7,23 @@ import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import trio
 
 from .._connection.route import Route
 from .._connection.sides import ServerConnection
 from .._endpoint.options import check_function
+from .._protocol.errors import InvalidURI
 from .._protocol.http.messages import Request, Response
+from .._protocol.uri import build_host, parse_uri
 from .acceptor import AnyListener
 from .options import ServeOptionsDict
 from .serve import serve, unix_serve
 from .server import Server
 
 if TYPE_CHECKING:
-    from werkzeug.routing import Map
+    from werkzeug.routing import Map, MapAdapter
 
 Scheme = Literal["ws", "wss"]
 
@@ -32,11 +34,13 @@ class Router:
     For servers that route() doesn't make: ``route_request`` is their
     ``process_request``, or a part of it, ``handler`` their handler. ``url_map`` is a
     werkzeug.routing.Map whose endpoints are handlers, async functions of the connection
-    and, by name, of what the path has for them. Each of its rules is taken to have
-    ``websocket=True``. ``server_name`` is that of the server as clients know it, which
-    subdomains need; ``url_scheme`` is "wss" where they use TLS.
+    and, by name, of what the path has for them. Each rule that it has is taken to have
+    ``websocket=True``; those that you add later have to say so. ``server_name`` is that
+    of the server as clients know it, which subdomains need; ``url_scheme`` is "wss"
+    where they use TLS.
 
-    Raises TypeError or ValueError for a rule whose endpoint is no function.
+    Raises TypeError or ValueError for a rule whose endpoint is no function, and for a
+    ``server_name`` that is no host.
     """
 
     def __init__(
@@ -51,6 +55,12 @@ class Router:
         self.url_map = url_map
         self.server_name = server_name
         self.url_scheme = url_scheme
+        try:
+            self._name = _authority(server_name or "localhost", url_scheme)
+        except InvalidURI:
+            raise ValueError(
+                f"server_name: expected a host, or host:port; got {server_name!r}"
+            ) from None
         for rule in url_map.iter_rules():
             rule.websocket = True
 
@@ -59,38 +69,54 @@ class Router:
     ) -> Response | None:
         """Find the handler of a request; answer one that has none with HTTP 404.
 
-        And one whose rule says so with a redirect.
+        As one for another server than ``server_name``; one whose Host is none with
+        400, and one whose rule says so with a redirect.
         """
         from werkzeug.exceptions import HTTPException
         from werkzeug.routing import RequestRedirect
 
-        path, _, query = request.path.partition("?")
-        host = request.headers.get("Host", "")
         try:
-            adapter = self.url_map.bind_to_environ(
-                {
-                    "wsgi.url_scheme": "https" if self.url_scheme == "wss" else "http",
-                    "HTTP_HOST": host,
-                    "HTTP_CONNECTION": "Upgrade",
-                    "HTTP_UPGRADE": "websocket",
-                    "SERVER_NAME": self.server_name or "localhost",
-                    "SERVER_PORT": "443" if self.url_scheme == "wss" else "80",
-                    "REQUEST_METHOD": "GET",
-                    "SCRIPT_NAME": "",
-                    "PATH_INFO": unquote_to_bytes(path).decode("iso-8859-1"),
-                    "QUERY_STRING": query,
-                },
-                self.server_name,
-            )
+            adapter = self._bind(request)
             endpoint, arguments = adapter.match()
         except RequestRedirect as exc:
+            own = f"{adapter.url_scheme}://{adapter.get_host(None)}/"
             response = connection.respond(exc.code, f"See {exc.new_url}\n")
-            response.headers["Location"] = _relative(exc.new_url, host)
+            response.headers["Location"] = _relative(exc.new_url, own)
             return response
         except HTTPException as exc:
             return connection.respond(exc.code or 500, f"{exc.name}\n")
         connection.route = Route(endpoint, arguments, adapter)
         return None
+
+    def _bind(self, request: Request) -> MapAdapter:
+        """Bind the map to a request, as Map.bind_to_environ() does, which warns.
+
+        Of each Host that isn't the server's, with the client's words. Raises
+        BadRequest for a Host that is none, NotFound for another server's.
+        """
+        from werkzeug.exceptions import BadRequest, NotFound
+
+        host = self._name
+        if given := request.headers.get("Host"):
+            try:
+                host = _authority(given, self.url_scheme)
+            except InvalidURI:
+                raise BadRequest from None
+        name, subdomain = host, ""
+        if self.server_name is not None and not self.url_map.host_matching:
+            name = self._name
+            if not f".{host}".endswith(f".{name}"):
+                raise NotFound
+            subdomain = host[: -len(name) - 1]
+        path, _, query = request.path.partition("?")
+        return self.url_map.bind(
+            name,
+            "",
+            None if self.url_map.host_matching else subdomain,
+            self.url_scheme,
+            path_info=unquote_to_bytes(path).decode(errors="replace"),
+            query_args=query,
+        )
 
     async def handler(self, connection: ServerConnection) -> None:
         """Call the handler that was found. **Cancellation**: as of the handler."""
@@ -103,13 +129,18 @@ class Router:
         await route.endpoint(connection, **route.arguments)
 
 
-def _relative(url: str, host: str) -> str:
+def _relative(url: str, own: str) -> str:
     """Leave out what the client knows, and maybe better, before a proxy with TLS."""
-    parts = urlsplit(url)
-    if parts.netloc.lower() != host.lower():
+    if not url.startswith(own):
         return url
-    path = f"/{parts.path.lstrip('/')}"  # with two slashes it would begin with a host
-    return f"{path}?{parts.query}" if parts.query else path
+    path = url.removeprefix(own).lstrip("/")
+    return f"/{path}"  # with two slashes it would begin with a host
+
+
+def _authority(host: str, scheme: Scheme) -> str:
+    """Return a host, with its port unless that is the scheme's. Raises InvalidURI."""
+    uri = parse_uri(f"{scheme}://{host}/")
+    return build_host(uri.host, uri.port, secure=uri.secure)
 
 
 def _check_map(url_map: object) -> None:
