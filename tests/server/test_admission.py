@@ -20,11 +20,12 @@ from trio_ws import (
     InvalidStatus,
     Server,
     ServerConnection,
+    ServerOptions,
     accept,
     connect,
     open_server,
 )
-from trio_ws._server.admission import Admission
+from trio_ws._server.admission import Admission, Ticket
 from trio_ws.testing import MemoryNetwork
 
 LOCAL = "127.0.0.1"
@@ -218,6 +219,19 @@ async def test_those_without_an_address_are_not_counted_by_it() -> None:
             for _ in range(3):
                 stream = listener.connect()
                 await stack.enter_async_context(connect("ws://testing/", stream=stream))
+
+
+@pytest.mark.parametrize("address", [(2, 1024), (b"\0\1", 5)])
+async def test_those_whose_address_is_no_host_are_not_counted_by_it(
+    address: tuple[object, ...],
+) -> None:
+    """Of AF_VSOCK and the like: a number of a machine, say."""
+    counts = Admission(ServerOptions(max_connections_per_ip=1))
+    for _ in range(3):
+        ticket = Ticket(counts)
+        ticket.arrived(address)
+        assert ticket.refusal() is None
+    assert counts.by_source == {}
 
 
 async def test_those_of_a_memory_network_may_have_names() -> None:

@@ -85,6 +85,8 @@ class Ticket:
         admission = self._admission
         if admission.max_per_ip is None or not isinstance(address, tuple):
             return  # of a Unix socket, or of none
+        if not isinstance(address[0], str):
+            return  # of a virtual machine (AF_VSOCK), say
         source = _source_of(address[0])
         count = admission.by_source.get(source, 0)
         if count < admission.max_per_ip:
