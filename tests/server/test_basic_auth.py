@@ -83,6 +83,9 @@ async def test_by_the_uri() -> None:
         ([header("nobody:x")], b"Invalid"),
         ([header("alice")], b"Missing"),
         ([header(b"alice:\xff")], b"Missing"),
+        ([header("alice\0:secret")], b"Missing"),
+        ([header("\nalice:secret")], b"Missing"),
+        ([header("alice:secret\x7f")], b"Missing"),
         ([b"Authorization: Basic !!!"], b"Missing"),
         ([b"Authorization: Basic"], b"Missing"),
         ([header("alice:secret", "Bearer")], b"Missing"),
@@ -97,6 +100,24 @@ async def test_who_is_not(lines: list[bytes], text: bytes) -> None:
     expected = 'Basic realm="the \\"realm\\\\", charset="UTF-8"'
     assert answer.header("WWW-Authenticate") == expected
     assert answer.rest.startswith(text)
+
+
+@pytest.mark.parametrize("given", ["alice:wrong", "nobody:x", "nobody:", "alice:"])
+async def test_what_is_compared_has_one_length(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that time tells neither whether a name is known, nor how long its word is."""
+    compared: list[int] = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.extend((len(a), len(b)))
+        return a == b
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    hook = basic_auth(credentials=("alice", "secret" * 1000))
+    async with serving(tell, process_request=hook) as listener:
+        assert (await ask(listener, header(given))).status == 401
+    assert compared == [32, 32]
 
 
 @pytest.mark.parametrize("result", [None, 1, "yes"])
@@ -128,6 +149,12 @@ async def test_what_the_check_returns(
         ({"credentials": [("alice", "secret", 1)]}, TypeError, "got tuple"),
         ({"credentials": 1}, TypeError, "got int"),
         ({"credentials": ("a:b", "secret")}, ValueError, "no colon in a user name"),
+        ({"credentials": ("a\n", "secret")}, ValueError, "no control characters in"),
+        (
+            {"credentials": [("a", "secret"), ALICE, ("a", "secret2")]},
+            ValueError,
+            "expected each user name once; got 'a' again",
+        ),
         ({"check_credentials": True}, TypeError, "check_credentials: expected"),
         ({"realm": 1, "credentials": ALICE}, TypeError, "realm: expected a str"),
         ({"realm": "a\nb", "credentials": ALICE}, ValueError, "realm: expected ASCII"),

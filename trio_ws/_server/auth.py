@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ Credentials = tuple[str, str]
 CheckCredentials = Callable[[str, str], Awaitable[bool] | bool]
 
 # What a quoted-string can carry (RFC 9110, section 5.6.4), quoted where need be.
+_find_control = re.compile(r"[\x00-\x1f\x7f]").search  # CTL (RFC 5234, appendix B.1)
 _is_realm = re.compile(r"[\t\x20-\x7e]*").fullmatch
 
 
@@ -91,7 +93,8 @@ def _checker(credentials: object) -> Callable[[str, str], bool]:
     if isinstance(credentials, str | Mapping) or not isinstance(credentials, Iterable):
         _refuse(credentials)
     pairs: Iterable[Any] = [credentials] if _is_pair(credentials) else credentials
-    table: dict[str, bytes] = {}
+    table: dict[str, bytes] = {}  # digests
+    nobodys = _digest("")
     for pair in pairs:
         if not _is_pair(pair):
             _refuse(pair)
@@ -101,16 +104,28 @@ def _checker(credentials: object) -> Callable[[str, str], bool]:
                 "credentials: expected no colon in a user name (RFC 7617, section 2); "
                 f"got {username!r}"
             )
-        table[username] = password.encode()
+        if _find_control(username):
+            raise ValueError(
+                "credentials: expected no control characters in a user name (RFC "
+                f"7617, section 2); got {username!r}"
+            )
+        if username in table:
+            raise ValueError(
+                f"credentials: expected each user name once; got {username!r} again"
+            )
+        table[username] = _digest(password)
 
     def check(username: str, password: str) -> bool:
-        expected = table.get(username)
-        given = password.encode()
-        # A name that isn't known takes as long as a wrong password.
-        same = hmac.compare_digest(given, given[:0] if expected is None else expected)
-        return same and expected is not None
+        # A name that isn't known takes as long as a wrong password, whatever its
+        # length.
+        same = hmac.compare_digest(_digest(password), table.get(username, nobodys))
+        return same and username in table
 
     return check
+
+
+def _digest(password: str) -> bytes:
+    return hashlib.sha256(password.encode()).digest()
 
 
 def _is_pair(value: object) -> bool:
@@ -140,6 +155,10 @@ def _credentials_of(request: Request) -> Credentials | None:
     try:
         decoded = base64.b64decode(encoded.strip(" "), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
+        return None
+    # "The user-id and password MUST NOT contain any control characters" (RFC 7617,
+    # section 2).
+    if _find_control(decoded):
         return None
     username, colon, password = decoded.partition(":")
     return (username, password) if colon else None
