@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import http
 import logging
 import urllib.error
 import urllib.request
@@ -31,10 +32,12 @@ from tests.server.serving import (
 from trio_ws import (
     ConnectionClosedError,
     Headers,
+    InvalidStatus,
     Request,
     Response,
     ServerConnection,
     State,
+    connect,
 )
 from trio_ws.extensions import ServerExtensionFactory
 
@@ -345,18 +348,102 @@ async def test_respond_makes_a_plain_text_that_can_be_changed() -> None:
         )
 
 
-@pytest.mark.parametrize("status", [99, 299, 600, -1])
-async def test_respond_refuses_a_status_that_http_does_not_know(status: int) -> None:
-    caught: list[ValueError] = []
+@pytest.mark.parametrize(
+    ("status", "error", "text"),
+    [
+        (-1, ValueError, "status: expected 200 to 999; got -1"),
+        (101, ValueError, "got 101"),
+        (199, ValueError, "got 199"),
+        (1000, ValueError, "got 1000"),
+        ("200", TypeError, "status: expected an int; got '200'"),
+        (True, TypeError, "status: expected an int; got True"),
+        (None, TypeError, "got None"),
+    ],
+)
+async def test_respond_refuses_what_is_no_status(
+    status: Any, error: type[Exception], text: str
+) -> None:
+    caught: list[Exception] = []
 
     def answer(ws: ServerConnection, request: Request) -> None:
-        with pytest.raises(ValueError, match=str(status)) as info:
+        with pytest.raises(error, match=text) as info:
             ws.respond(status, "")
         caught.append(info.value)
 
     async with serving(process_request=answer) as listener:
         assert (await ask(listener, without=b"Upgrade")).status == 426
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(200, "OK"), (http.HTTPStatus.GONE, "Gone"), (299, ""), (520, ""), (999, "")],
+)
+async def test_respond_takes_a_status_that_http_does_not_know(
+    status: int, phrase: str
+) -> None:
+    def answer(ws: ServerConnection, request: Request) -> Response:
+        return ws.respond(status, "x")
+
+    async with serving(process_request=answer) as listener:
+        told = await ask(listener)
+        assert (told.status, told.phrase, told.rest) == (status, phrase, b"x")
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect("ws://testing/", stream=listener.connect()):
+                raise AssertionError("unreachable")
+        assert caught.value.response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("close", "close"),
+        ("Keep-Alive", "close"),
+        ("Upgrade", "close, Upgrade"),
+        ("keep-alive, Upgrade ,,close", "close, Upgrade"),
+    ],
+)
+async def test_a_hook_does_not_say_how_long_the_connection_lasts(
+    given: str, sent: str
+) -> None:
+    def respond(ws: ServerConnection, request: Request) -> Response:
+        return ws.respond(200, "x", headers={"Connection": given})
+
+    async def change(ws: ServerConnection, request: Request, made: Response) -> None:
+        made.headers["Connection"] = given
+
+    options: list[dict[str, Any]] = [
+        {"process_request": respond},
+        {
+            "process_request": lambda *_: response(
+                headers=Headers({"Connection": given})
+            )
+        },
+        {
+            "process_response": change,
+            "process_request": lambda ws, _: ws.respond(200, ""),
+        },
+    ]
+    for keywords in options:
+        async with serving(**keywords) as listener:
+            answer = await ask(listener)
+        assert (answer.status, answer.header("Connection")) == (200, sent)
+
+
+@pytest.mark.parametrize("name", ["process_request", "process_response"])
+async def test_a_hook_says_of_no_coding(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside Content-Length, or a body that isn't coded, two readers would differ."""
+
+    def hook(ws: ServerConnection, *_: object) -> Response:
+        return ws.respond(200, "x", headers={"Transfer-Encoding": "chunked"})
+
+    options: dict[str, Any] = {name: hook}
+    async with serving(**options) as listener:
+        answer = await ask(listener)
+    assert (answer.status, answer.header("Transfer-Encoding")) == (500, None)
+    assert "header Transfer-Encoding: expected none" in caplog.text
 
 
 # Subprotocols

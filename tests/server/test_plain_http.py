@@ -180,6 +180,13 @@ async def test_what_respond_makes(
         (TypeError, "body: expected str or bytes; got 1", [1], {}),
         (TypeError, "body: expected str or bytes; got None", [None], {}),
         (ValueError, "header X: ", [""], {"headers": {"X": "a\nb"}}),
+        (
+            TypeError,
+            "headers: expected a mapping or pairs of str; got 3",
+            [""],
+            {"headers": 3},
+        ),
+        (TypeError, "headers: expected .* got False", [""], {"headers": False}),
         (ValueError, "Content-Type", [""], {"content_type": "a\r\nb"}),
         (
             TypeError,

@@ -40,8 +40,11 @@ class ServerConnection(Connection):
         application/octet-stream for bytes. A str is sent in UTF-8. Headers and body
         can be changed later.
 
-        Raises ValueError for a status that HTTP doesn't know, and for headers that
-        can't be sent; TypeError.
+        ``status`` is one of 200 to 999, of which those that HTTP doesn't know go
+        without a phrase.
+
+        Raises ValueError for another status, and for headers that can't be sent;
+        TypeError.
         """
         return plain_response(status, body, content_type, headers)
 

@@ -19,6 +19,9 @@ from .options import SelectSubprotocol, ServerOptions
 # RFC 9110, sections 15.3.5 and 15.4.5
 _WITHOUT_BODY = (204, 304)
 
+# How long the connection lasts is not a hook's to say: it closes.
+_PERSISTENCE = ("", "close", "keep-alive")
+
 
 # The bodies of answers where the server's own code failed, or something took too long.
 FAILED = "Failed to open a WebSocket connection: see the server's log.\n"
@@ -93,6 +96,17 @@ def _check_response(response: Response, method: str, accepted: bool) -> None:
     AttributeError.
     """
     response.serialize()
+    if "Transfer-Encoding" in response.headers:
+        raise ValueError(
+            "header Transfer-Encoding: expected none, as the body is sent as it is; "
+            f"got {response.headers.get_all('Transfer-Encoding')}"
+        )
+    given = response.headers.get_all("Connection")
+    if response.status_code != 101 and given not in ([], ["close"]):
+        options = [one.strip() for one in ",".join(given).split(",")]
+        kept = [one for one in options if one.lower() not in _PERSISTENCE]
+        del response.headers["Connection"]
+        response.headers["Connection"] = ", ".join(["close", *kept])
     length = [str(len(response.body))]
     # "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in
     # a 2xx (Successful) response to CONNECT" (RFC 9110, section 9.3.6).

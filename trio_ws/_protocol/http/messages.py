@@ -26,6 +26,9 @@ _MONTHS = [
 ]
 
 
+_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+
+
 def http_date(seconds: float) -> str:
     """Make an IMF-fixdate (RFC 9110, section 5.6.7) of seconds since the epoch."""
     # Not by email.utils, which needs sockets, nor strftime(), which speaks the locale's
@@ -46,9 +49,12 @@ def plain_response(
     """Make an HTTP response, after which the connection closes.
 
     Text is sent in UTF-8, and a Content-Type of text says so. Raises ValueError for a
-    status that HTTP doesn't know, and for headers that can't be sent; TypeError.
+    status that ends no request, and for headers that can't be sent; TypeError.
     """
-    known = http.HTTPStatus(status)
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status: expected an int; got {status!r}")
+    if not 200 <= status <= 999:
+        raise ValueError(f"status: expected 200 to 999; got {status}")
     if not isinstance(content_type, str | None):
         raise TypeError(f"content_type: expected a str; got {content_type!r}")
     if isinstance(body, str):
@@ -65,8 +71,14 @@ def plain_response(
             "Content-Length": str(len(body)),
         }
     )
-    made.update(headers or ())
-    return Response(known.value, known.phrase, made, body)
+    if headers is not None:
+        try:
+            made.update(headers)
+        except AttributeError:
+            raise TypeError(
+                f"headers: expected a mapping or pairs of str; got {headers!r}"
+            ) from None
+    return Response(int(status), _PHRASES.get(status, ""), made, body)
 
 
 @dataclasses.dataclass
