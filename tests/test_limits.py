@@ -40,13 +40,14 @@ FIELDS = [field.name for field in dataclasses.fields(Limits)]
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_values(name: str) -> None:
-    for right in (0, 1, 2**31 - 1):
+    least = 1 if name in ("header_line", "headers", "head") else 0
+    for right in (least, 2, 2**31 - 1):
         assert getattr(Limits(**{name: right}), name) == right
     for wrong in ("1", 1.0, None, True):
         with pytest.raises(TypeError, match=f"limits: expected an int as {name}; got"):
             Limits(**{name: wrong})  # type: ignore[arg-type]
-    for number in (-1, 2**31):
-        with pytest.raises(ValueError, match=f"0 to 2147483647 as {name}; got"):
+    for number in (-1, least - 1, 2**31):
+        with pytest.raises(ValueError, match=f"{least} to 2147483647 as {name}; got"):
             Limits(**{name: number})
 
 
@@ -137,10 +138,10 @@ def parsers(limits: Limits) -> list[tuple[Any, str]]:
             "expected at most 101 headers; got more (limits=Limits(headers=...))",
         ),
         (
-            {"headers": 0},
-            [],
+            {"headers": 1},
             ["X:"],
-            "expected at most 0 headers; got more (limits=Limits(headers=...))",
+            ["X:", "Y:"],
+            "expected at most 1 headers; got more (limits=Limits(headers=...))",
         ),
         (
             {"head": 8},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import sys
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from trio_ws import ClientConnection, Options
 from trio_ws._client.options import ClientOptions, ClientOptionsDict
 from trio_ws._server.options import OF_A_SERVER, ServerOptions, ServerOptionsDict
+from trio_ws.testing import open_pair
 
 SECONDS = [
     "open_timeout",
@@ -101,6 +103,19 @@ def test_sizes_of_a_wrong_value(name: str, value: int, least: int) -> None:
     ):
         _options(name, value)
     assert getattr(_options(name, least), name) == least
+
+
+@pytest.mark.parametrize("name", SIZES)
+async def test_sizes_are_such_that_c_can_count(name: str) -> None:
+    most = sys.maxsize // 2
+    for value in (most + 1, 10**20):
+        with pytest.raises(ValueError, match=f"^{name}: expected at most {most}; got"):
+            _options(name, value)
+    options: Any = {name: most}
+    async with open_pair(options, options) as (client, server):
+        for message in "x" * 10_000, ["y"] * 3:
+            await client.send(message)
+            assert await server.recv() == "".join(message)
 
 
 def test_sizes_without_a_limit() -> None:

@@ -31,6 +31,9 @@ USER_AGENT = "Python/{}.{} trio_ws/{}".format(*sys.version_info[:2], __version__
 STALL_TIMEOUT = 40.0
 
 
+# As much as C counts, with room for sums.
+_MOST = sys.maxsize // 2
+
 # R10: how many bytes of messages may wait where messages may have any size.
 _MAX_WAITING = 2**20
 
@@ -283,6 +286,8 @@ def check_size(name: str, value: object, *, least: int, none: bool) -> None:
         raise TypeError(f"{name}: expected {kind}; got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}; got {value}")
+    if value > _MOST:
+        raise ValueError(f"{name}: expected at most {_MOST}; got {value}")
 
 
 _OptionsT = TypeVar("_OptionsT", bound=Options)

@@ -7,6 +7,9 @@ import dataclasses
 # As much as C counts.
 _MOST = 2**31 - 1
 
+# With less than one of these nothing can be said.
+_AT_LEAST_ONE = ("header_line", "headers", "head")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -27,8 +30,8 @@ class Limits:
     * ``short_fragments``: how many of a message's fragments may be shorter than 16
       bytes.
 
-    Raises TypeError for what isn't an int, ValueError for one that is negative or more
-    than 2,147,483,647.
+    Raises TypeError for what isn't an int, ValueError for one that is negative, more
+    than 2,147,483,647, or, of the first three, 0.
     """
 
     header_line: int = 8192
@@ -46,9 +49,10 @@ class Limits:
                 raise TypeError(
                     f"limits: expected an int as {field.name}; got {value!r}"
                 )
-            if not 0 <= value <= _MOST:
+            least = int(field.name in _AT_LEAST_ONE)
+            if not least <= value <= _MOST:
                 raise ValueError(
-                    f"limits: expected 0 to {_MOST} as {field.name}; got {value}"
+                    f"limits: expected {least} to {_MOST} as {field.name}; got {value}"
                 )
 
 
