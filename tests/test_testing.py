@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -203,6 +204,26 @@ async def test_the_switch_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError):
             with trio.testing.assert_checkpoints():
                 await client.pong()
+
+
+STREAM = trio.testing.memory_stream_pair()[0]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"streams": (STREAM,)}, r"streams: expected a tuple of two .*; got \(Stapled"),
+        ({"streams": STREAM}, "streams: expected a tuple of two"),
+        ({"streams": (STREAM, None)}, "streams: expected a tuple of two"),
+        ({"streams": ()}, r"streams: .*; got \(\)"),
+        ({"server_options": {"max_connections": 1}}, "max_connections: accept.. is"),
+        ({"server_options": {"max_handshakes": None}}, "max_handshakes: accept.. is"),
+        ({"client_options": {"origins": []}}, "unexpected keyword argument 'origins'"),
+    ],
+)
+def test_wrong_arguments(keywords: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        open_pair(**keywords)
 
 
 async def test_a_pair_is_entered_once() -> None:

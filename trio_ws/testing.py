@@ -32,7 +32,7 @@ from ._endpoint.endpoint import Endpoint
 from ._endpoint.options import make_options
 from ._names import publish
 from ._server.accept import open_on_stream
-from ._server.options import ServerOptions, ServerOptionsDict
+from ._server.options import ServerOptionsDict, accept_options
 from ._testing.leaving import LastTasks
 from ._testing.link import MemoryLink
 from ._testing.network import MemoryNetwork
@@ -64,15 +64,14 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
     ) -> None:
         if streams is None:
             streams = trio.testing.memory_stream_pair()
+        _check_streams(streams)
         self._dialer = Dialer(
             "ws://testing/",
             make_options(ClientOptions, "connect", client_options or {}),
             stream=streams[0],
         )
         self._server_stream = streams[1]
-        self._server_options = make_options(
-            ServerOptions, "accept", server_options or {}
-        )
+        self._server_options = accept_options(server_options or {})
         self._endpoints: list[Endpoint] = []
         self._server_ended = trio.Event()
         # The client's and the server's, which is the inner one.
@@ -185,6 +184,17 @@ class open_pair:  # noqa: N801 - reads as the function that it is to its users
             return await aexit(client_scope, outcome)
         finally:
             del outcome, exc  # as above
+
+
+def _check_streams(streams: object) -> None:
+    if (
+        not isinstance(streams, tuple)
+        or len(streams) != 2
+        or not all(isinstance(one, trio.abc.Stream) for one in streams)
+    ):
+        raise TypeError(
+            f"streams: expected a tuple of two trio.abc.Streams; got {streams!r}"
+        )
 
 
 @contextmanager

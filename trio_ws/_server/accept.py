@@ -12,12 +12,11 @@ import trio
 from .._connection.opener import Opened, Opener
 from .._connection.sides import ServerConnection, ServerT
 from .._endpoint.identity import Identity
-from .._endpoint.options import make_options
 from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request
 from .._transports.make import check_context
 from .opening import Opening, take_accepted
-from .options import OF_A_SERVER, AcceptOptionsDict, ServerOptions
+from .options import AcceptOptionsDict, ServerOptions, accept_options
 
 
 async def open_on_stream(
@@ -141,12 +140,9 @@ class accept(Opener[ServerT]):  # noqa: N801 - reads as the function that it is 
         check_context(ssl, server_side=True)
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"stream: expected a trio.abc.Stream; got {stream!r}")
-        for name in OF_A_SERVER:
-            if name in options:
-                raise TypeError(f"{name}: accept() is for one connection; see serve()")
         self._received = _bytes_of(request, leftover, ssl)
         keywords = {**options, "create_connection": create_connection}
-        self._options = make_options(ServerOptions, "accept", keywords)
+        self._options = accept_options(keywords)
         if request is not None and self._options.proxy_protocol:
             raise ValueError("proxy_protocol: expected none with a request")
         self._stream = stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Generic
 
@@ -17,6 +17,7 @@ from .._endpoint.options import (
     check_function,
     check_size,
     factories_of,
+    make_options,
 )
 from .._protocol.extensions.base import ServerExtensionFactory
 from .._protocol.extensions.deflate import (
@@ -70,6 +71,14 @@ class ServeOptionsDict(AcceptOptionsDict[ServerT], Generic[ServerT], total=False
 
 # What one connection doesn't have.
 OF_A_SERVER = ("max_connections", "max_connections_per_ip", "max_handshakes")
+
+
+def accept_options(keywords: Mapping[str, Any]) -> ServerOptions:
+    """Make the options of one connection; raise TypeError for those of a server."""
+    for name in OF_A_SERVER:
+        if name in keywords:
+            raise TypeError(f"{name}: accept() is for one connection; see serve()")
+    return make_options(ServerOptions, "accept", keywords)
 
 
 class ServerOptionsDict(AcceptOptionsDict[Any], total=False):
