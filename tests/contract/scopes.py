@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from werkzeug.routing import Map, Rule
 
 from tests.contract.moments import Moments
 from tests.contract.operations import LARGE, make_ends, tcp_pair
@@ -33,8 +35,10 @@ from trio_ws import (
     connect,
     open_server,
     reconnect,
+    route,
     serve,
     unix_connect,
+    unix_route,
     unix_serve,
 )
 from trio_ws.testing import open_pair
@@ -358,6 +362,9 @@ async def handler(ws: ServerConnection) -> None:
             await ws.send(LARGE)
 
 
+URLS = Map([Rule("/", endpoint=handler)])
+
+
 class Status(trio.TaskStatus[Server]):
     """Takes the Server that serve() starts."""
 
@@ -381,8 +388,19 @@ def _connector(sockets: bool) -> tuple[trio.abc.Listener[Any], Clients]:
     return listener, Clients(listener.connect)
 
 
-async def serve_block(moments: Moments, *, sockets: bool = False) -> None:
-    """Cancel serve() itself; else another task closes the server in the end."""
+Serving = Callable[..., Awaitable[None]]
+
+SERVE = functools.partial(serve, handler)
+UNIX_SERVE = functools.partial(unix_serve, handler)
+
+
+async def serve_block(
+    moments: Moments,
+    *,
+    serving: Serving = SERVE,
+    sockets: bool = False,
+) -> None:
+    """Cancel serve() itself, or route(); else another task closes the server."""
     listener, clients = _connector(sockets)
     status = Status()
 
@@ -397,7 +415,7 @@ async def serve_block(moments: Moments, *, sockets: bool = False) -> None:
             with moments.watch(scope.cancel):
                 async with trio.open_nursery() as inner:
                     inner.start_soon(close)
-                    await serve(handler, listeners=[listener], task_status=status)
+                    await serving(listeners=[listener], task_status=status)
         assert status.server is None or not status.server.connections
         await _is_closed(listener)
         await clients.ended()
@@ -429,6 +447,41 @@ async def server_aclose(moments: Moments, *, sockets: bool = False) -> None:
     clients.check()
 
 
+async def server_aclose_on_signal(moments: Moments) -> None:
+    """Cancel Server.aclose_on_signal(): the server goes on until the signal came."""
+    listener, clients = _connector(False)
+    # Of the signals that a cancellation leaves.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clients.run)
+            start = functools.partial(serve, handler, listeners=[listener])
+            server: Server = await nursery.start(start)
+            told = False
+
+            async def interrupt() -> None:
+                nonlocal told
+                await _settled()
+                told = not scope.cancel_called
+                signal.raise_signal(signal.SIGINT)
+
+            with trio.CancelScope() as scope:
+                nursery.start_soon(interrupt)
+                with moments.watch(scope.cancel):
+                    await server.aclose_on_signal(timeout=CLOSING_TIME, spread=0.01)
+            assert told or scope.cancelled_caught
+            if not told:
+                await _settled()
+                assert clients.idle.opened
+                assert clients.idle.close is None
+            await server.aclose(timeout=CLOSING_TIME)
+            await _is_closed(listener)
+            await clients.ended()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    clients.check()
+
+
 async def open_server_block(moments: Moments) -> None:
     """Cancel a block with a server, from its opening to its end."""
     listener, clients = _connector(False)
@@ -443,8 +496,8 @@ async def open_server_block(moments: Moments) -> None:
     clients.check()
 
 
-async def unix_serve_block(moments: Moments) -> None:
-    """Cancel unix_serve(): its file is removed as well."""
+async def unix_serve_block(moments: Moments, *, serving: Serving = UNIX_SERVE) -> None:
+    """Cancel unix_serve(), or unix_route(): its file is removed as well."""
     status = Status()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "socket")
@@ -470,7 +523,7 @@ async def unix_serve_block(moments: Moments) -> None:
             with trio.CancelScope() as scope:
                 helpers.start_soon(visit)
                 with moments.watch(scope.cancel):
-                    await unix_serve(handler, path, task_status=status)
+                    await serving(path=path, task_status=status)
             assert os.listdir(folder) == []
         for peer in peers:
             if peer.opened:
@@ -548,6 +601,15 @@ BLOCKS = [
         mock_clock=False,
         amortised=False,
     ),
+    Block(
+        name="unix_route",
+        covers=("unix_route", "Router.handler"),
+        run=functools.partial(
+            unix_serve_block, serving=functools.partial(unix_route, URLS)
+        ),
+        mock_clock=False,
+        amortised=False,
+    ),
     Block(name="reconnect", covers=RECONNECT, run=reconnect_block),
     Block(
         name="reconnect-tcp",
@@ -568,6 +630,16 @@ BLOCKS = [
         run=functools.partial(serve_block, sockets=True),
         mock_clock=False,
         amortised=False,
+    ),
+    Block(
+        name="route",
+        covers=("route", "Router.handler"),
+        run=functools.partial(serve_block, serving=functools.partial(route, URLS)),
+    ),
+    Block(
+        name="Server.aclose_on_signal",
+        covers=("Server.aclose_on_signal",),
+        run=server_aclose_on_signal,
     ),
     Block(name="Server.aclose", covers=("Server.aclose",), run=server_aclose),
     Block(
