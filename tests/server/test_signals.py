@@ -101,6 +101,43 @@ async def test_to_wait_no_longer_changes_nothing(autojump_clock: MockClock) -> N
         assert server.statistics().connections == 1
 
 
+async def test_two_at_once(autojump_clock: MockClock) -> None:
+    before = [signal.getsignal(number) for number in STOPS]
+    async with joined(wait) as (server, peer), joined(wait) as (other, another):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose_on_signal)
+            await wait_all_tasks_blocked()
+            for one in server, other:
+                with pytest.raises(RuntimeError, match=r"SIGINT.* aclose\(\) of each"):
+                    await one.aclose_on_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            await peer.read()
+            await peer.close(1001)
+        assert [signal.getsignal(number) for number in STOPS] == before
+        async with trio.open_nursery() as nursery:  # the first no longer waits
+            nursery.start_soon(other.aclose_on_signal)
+            await wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGINT)
+            assert await another.read() == close_frame(1001)
+            await another.close(1001)
+
+
+@needs_linux
+async def test_others_at_once(autojump_clock: MockClock) -> None:
+    numbers = [signal.SIGUSR1, signal.SIGUSR2]
+    before = [signal.getsignal(number) for number in numbers]
+    async with joined(wait) as (server, peer), joined(wait) as (other, another):
+        async with trio.open_nursery() as nursery:
+            for one, number in zip((server, other), numbers, strict=True):
+                nursery.start_soon(one.aclose_on_signal, number)
+                await wait_all_tasks_blocked()
+            for number, end in zip(numbers, (peer, another), strict=True):
+                signal.raise_signal(number)
+                assert await end.read() == close_frame(1001)
+                await end.close(1001)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @needs_linux
 async def test_signals_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
     number = signal.SIGRTMIN + 1  # which has no name
@@ -113,6 +150,22 @@ async def test_signals_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
             assert await peer.read() == close_frame(1001)
             await peer.close(1001)
     assert messages(caplog)[0] == f"stopping on signal {number}"
+
+
+async def test_wrong_signals() -> None:
+    wrong: list[tuple[Any, type[Exception]]] = [
+        ("SIGTERM", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (0, ValueError),
+        (10_000, ValueError),
+    ]
+    if sys.platform != "win32":
+        wrong += [(signal.SIGKILL, ValueError), (signal.SIGSTOP, ValueError)]
+    async with open_server(wait, listeners=[MemoryListener()]) as server:
+        for number, error in wrong:
+            with pytest.raises(error, match="signals: expected"):
+                await server.aclose_on_signal(signal.SIGINT, number)
 
 
 async def test_wrong_arguments() -> None:

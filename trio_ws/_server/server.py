@@ -135,8 +135,9 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         itself, stops so. The arguments are those of aclose(). Returns when all handlers
         have ended, whatever has closed the server.
 
-        Raises ValueError or TypeError for wrong arguments; RuntimeError in another
-        thread than Python's main one, before anything is done.
+        Raises, before anything is done, ValueError or TypeError for wrong arguments;
+        RuntimeError in another thread than Python's main one, and while another call,
+        of this server or another, waits for one of the signals.
 
         **Cancellation**: before a signal, the server goes on; then, as of
         Server.aclose().
