@@ -32,6 +32,7 @@ from tests.client.network import (
 from tests.leaks import descriptors
 from trio_ws import (
     Attempt,
+    ConcurrencyError,
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidMessage,
@@ -825,3 +826,62 @@ async def test_facts_of_an_attempt(
                 await trio.sleep(4)
             assert attempt.lasted == 7
             break
+
+
+# -- Misuse --------------------------------------------------------------------
+
+
+async def test_two_tasks_wait_for_an_attempt(network: Network) -> None:
+    loop = reconnect(URI)
+
+    async def first(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        async with await anext(loop) as ws:
+            assert await ws.recv() == "hello"
+
+    async with served(network), trio.open_nursery() as nursery:
+        await nursery.start(first)
+        with pytest.raises(ConcurrencyError, match="another task"):
+            await anext(loop)
+    assert len(network.times) == 1
+
+
+async def test_nothing_is_left_where_a_handler_of_the_log_raises(
+    network: Network, autojump_clock: trio.testing.MockClock
+) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("connected"):
+            raise LookupError("of the handler")
+        return True
+
+    logger = logging.getLogger("tests.strict")
+    logger.setLevel(logging.INFO)
+    logger.addFilter(refuse)
+    network.script = [OSError("x")]
+    loop = reconnect(URI, logger=logger)
+    async with served(network):
+        with pytest.raises(LookupError, match="of the handler"):
+            await anext(loop)
+    await network.check_closed()
+    assert len(network.streams) == 1
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "text"),
+    [
+        (3, TypeError, "return an iterable of seconds; got 3"),
+        (None, TypeError, "return an iterable of seconds; got None"),
+        ("x", TypeError, "numbers of seconds; got 'x'"),
+        ([None], TypeError, "numbers of seconds; got None"),
+        ([True], TypeError, "numbers of seconds; got True"),
+        ([-1], ValueError, "at least 0; got -1"),
+        ([float("nan")], ValueError, "finite numbers, at least 0; got nan"),
+        ([float("inf")], ValueError, "finite numbers, at least 0; got inf"),
+    ],
+)
+async def test_delays_that_are_none(
+    network: Network, returned: Any, error: type[Exception], text: str
+) -> None:
+    network.script = [OSError("x")]
+    with pytest.raises(error, match=f"^reconnect_delays: expected .*{text}$"):
+        await anext(reconnect(URI, reconnect_delays=lambda: returned))

@@ -346,6 +346,21 @@ async def test_an_outage_that_lasts_is_a_warning(
     assert len(warnings) + len(infos) == 1 + attempts + 1
 
 
+async def test_a_wait_in_which_an_outage_comes_to_last_is_a_warning(
+    network: Network,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network.script = [OSError("x"), refusal(503, Retry_After="300")]
+    async with served(network):
+        with trio.move_on_after(50) as scope:
+            await anext(reconnect(URI, reconnect_delays=delays(40, 40)))
+    assert scope.cancelled_caught
+    assert [one.split(":80")[1][:29] for one in messages(caplog, logging.WARNING)] == [
+        " for 40 s, after 2 attempts: "
+    ]
+
+
 async def test_the_next_outage_is_one_of_its_own(
     network: Network,
     caplog: pytest.LogCaptureFixture,

@@ -21,14 +21,22 @@ from .._connection.scope import ConnectionScope
 from .._connection.sides import ClientConnection, ClientT
 from .._endpoint.elsewhere import CONNECTION
 from .._endpoint.endpoint import Endpoint
-from .._endpoint.errors import ConnectionClosed
+from .._endpoint.errors import ConcurrencyError, ConnectionClosed
 from .._endpoint.options import check_function, make_options
 from .._protocol.http.headers import HeadersLike
 from .._protocol.uri import host_port
 from .asking import AskedHeaders, AskedURI
 from .dialer import Dialer
 from .options import ClientOptions, ReconnectOptionsDict
-from .retrying import Outage, backoff, process_exception, told, with_retry_after
+from .retrying import (
+    Outage,
+    backoff,
+    check_delay,
+    delays_of,
+    process_exception,
+    told,
+    with_retry_after,
+)
 
 
 class Attempt(Generic[ClientT]):
@@ -148,8 +156,10 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
       None to try again, an exception to raise; by default
       :func:`trio_ws.process_exception`.
 
-    Raises what ``process_exception`` returns. Wrong arguments raise as with
-    connect(), at once.
+    Raises what ``process_exception`` returns; TypeError or ValueError for what
+    ``reconnect_delays`` returns and is no iterable of finite numbers, 0 or more. Wrong
+    arguments raise as with connect(), at once. Of two tasks that wait for an attempt,
+    the second gets ConcurrencyError.
 
     **Cancellation**: nothing is left open.
     """
@@ -197,7 +207,7 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
         self._delays: Iterator[float] | None = None
         self._waited = 0.0  # for the current attempt
         self._attempt: Attempt[ClientT] | None = None
-        self._over = False
+        self._over = self._busy = False
         self._outage = Outage(self._dialer.logger)
 
     def __aiter__(self) -> Self:
@@ -219,7 +229,20 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
 
     @enable_ki_protection
     async def __anext__(self) -> Attempt[ClientT]:
-        """Open the next connection. **Cancellation**: nothing is left open."""
+        """Open the next connection.
+
+        Raises ConcurrencyError while another task does. **Cancellation**: nothing is
+        left open.
+        """
+        if self._busy:
+            raise ConcurrencyError("another task is already waiting for an attempt")
+        self._busy = True
+        try:
+            return await self._next()
+        finally:
+            self._busy = False
+
+    async def _next(self) -> Attempt[ClientT]:
         if self._over:
             raise StopAsyncIteration
         if self._attempt is not None:
@@ -252,17 +275,24 @@ class reconnect(Generic[ClientT]):  # noqa: N801 - reads as the function that it
                 if not await self._wait(told(exc), exc):
                     raise
             else:
-                self._outage.over()
-                self._attempt = Attempt(*opened)
-                return self._attempt
+                attempt = Attempt(*opened)
+                try:
+                    self._outage.over()
+                except BaseException:  # a handler of the logger's raises
+                    await attempt._close()
+                    raise
+                self._attempt = attempt
+                return attempt
 
     async def _wait(self, why: str, exc: Exception | None = None) -> bool:
         """Wait before the next attempt; return False if there is to be none."""
         if self._delays is None:
-            self._delays = iter(self._new_delays())  # a list will do, too
-        delay = next(self._delays, None)
-        if delay is None:
+            self._delays = delays_of(self._new_delays())
+        try:
+            delay = next(self._delays)
+        except StopIteration:
             return False
+        check_delay(delay)
         if exc is not None:
             delay = with_retry_after(delay, exc)
         self._waited += delay

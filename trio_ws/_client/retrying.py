@@ -7,7 +7,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import trio
@@ -70,6 +70,26 @@ def _jittered(limit: float, factor: float, longest: float) -> Iterator[float]:
         limit = min(limit, longest)
         yield random.uniform(0, limit)
         limit *= factor
+
+
+def delays_of(value: object) -> Iterator[float]:
+    """Return an iterator of what ``reconnect_delays`` has returned: a list, say."""
+    if not isinstance(value, Iterable):
+        raise TypeError(
+            f"reconnect_delays: expected it to return an iterable of seconds; "
+            f"got {value!r}"
+        )
+    return iter(value)
+
+
+def check_delay(value: object) -> None:
+    """Check one of the values of ``reconnect_delays``."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"reconnect_delays: expected numbers of seconds; got {value!r}")
+    if not 0 <= value < math.inf:  # which also refuses NaN
+        raise ValueError(
+            f"reconnect_delays: expected finite numbers, at least 0; got {value!r}"
+        )
 
 
 def process_exception(exc: Exception) -> Exception | None:
@@ -187,8 +207,9 @@ def told(exc: BaseException) -> str:
 class Outage:
     """The time without a connection, and what the log says of it.
 
-    Each wait is an INFO. What lasts for a minute is a WARNING, and again each time that
-    it has lasted twice as long, at least once an hour.
+    Each wait is an INFO. One in which the outage comes to last for longer than a minute
+    is a WARNING, and again each time that it comes to last twice as long, at least once
+    an hour.
     """
 
     def __init__(self, logger: AnyLogger) -> None:
@@ -211,10 +232,11 @@ class Outage:
         now = trio.current_time()
         self._since = now if self._since is None else self._since
         lasted = now - self._since
-        if lasted < self._next_warning:
+        by_then = lasted + delay
+        if by_then <= self._next_warning:
             self._logger.info("%s; next attempt in %.1f s", why, delay)
             return
-        while self._next_warning <= lasted:
+        while self._next_warning < by_then:
             self._next_warning += min(self._next_warning, _LONGEST_SILENCE)
         self._logger.warning(
             "no connection%s for %.0f s, after %s: %s; next attempt in %.1f s",
