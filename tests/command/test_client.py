@@ -426,11 +426,15 @@ async def test_the_log_has_no_secrets() -> None:
         typing.close()
         async with open_server(handler, 0, host="127.0.0.1") as server:
             uri = f"ws://user:secret@127.0.0.1:{server.port}/"
-            arguments = parse(["connect", uri, "-v", "-H", "X-Key: secret"])
+            keys = [
+                f"X-Key: {value}" for value in ("secret", "secret\t1", "secret" * 99)
+            ]
+            headers = [word for key in keys for word in ("-H", key)]
+            arguments = parse(["connect", uri, "-v", *headers])
             err = Memory()
             with trio.fail_after(60):
                 await run_connect(arguments, Source(reading), Lines(None, err))
-    assert "> X-Key: [secret]\n" in err.text
+    assert err.text.count("> X-Key: [secret]\n") == 3
     assert "> TEXT 'a' [1 byte]\n" in err.text
     assert "secret" not in err.text.replace("[secret]", "")
     assert not logging.getLogger("trio_ws.client").handlers

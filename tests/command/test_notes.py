@@ -29,12 +29,12 @@ def test_masked() -> None:
 def test_logged(level: int) -> None:
     notes: list[str] = []
     logger = logging.getLogger("trio_ws.client")
-    with logged("trio_ws", notes.append, level, [("X-Key", "abc"), ("A", "1")]):
-        for line in "> X-Key: abc", "< A: 1", "> A: 1", "> A: 12":
+    with logged("trio_ws", notes.append, level, [("X-Key", "abc"), ("A", "1\t2")]):
+        for line in "> x-key: a... [3 characters]", "< A: 1", "> A: 1\\t2", "> AB: 1":
             logger.debug("id %s", line)
         logger.warning("two\nlines")
     logger.warning("not here")
-    shown = ["id > X-Key: [secret]", "id < A: 1", "id > A: [secret]", "id > A: 12"]
+    shown = ["id > x-key: [secret]", "id < A: 1", "id > A: [secret]", "id > AB: 1"]
     assert notes == [*(shown if level == logging.DEBUG else []), "two", "lines"]
 
 

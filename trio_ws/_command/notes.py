@@ -56,14 +56,13 @@ def logged(
     ``headers`` are those that the user has given: whatever their names are, their
     values may be secret.
     """
-    hidden = {f"> {name}: {value}": f"> {name}: [secret]" for name, value in headers}
+    names = "|".join(re.escape(name) for name, _ in headers) or "(?!)"
+    # By the name: the log may show a value escaped, or its beginning alone.
+    values = re.compile(rf"(> (?:{names}): ).*", re.DOTALL | re.IGNORECASE)
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = self.format(record)
-            for line, shown in hidden.items():
-                if text.endswith(line):
-                    text = text.removesuffix(line) + shown
+            text = values.sub(r"\1[secret]", self.format(record))
             for line in text.splitlines():
                 note(line)
 
