@@ -56,6 +56,7 @@ def test_serve() -> None:
         (["connect", "ws://a", "--wait", "nan"], "0 or more"),
         (["connect", "ws://a", "--wait", "soon"], "0 or more"),
         (["connect", "ws://a", "--max-size", "1K"], "0: no limit"),
+        (["connect", "ws://a", "--max-size", "9" * 20], "up to 18 digits; 0: no limit"),
         (["connect", "ws://a", "-1", "--reconnect"], "not allowed with"),
         (["serve", "65536"], "from 0 to 65535"),
         (["serve", "-p"], "unknown: -p;"),

@@ -185,8 +185,10 @@ def _seconds(text: str) -> float | None:
 
 
 def _size(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError("expected a number of bytes; 0: no limit")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):  # RFC 6455: 63 bits
+        raise argparse.ArgumentTypeError(
+            "expected a number of bytes, of up to 18 digits; 0: no limit"
+        )
     return int(text) or None
 
 
