@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import logging
 import math
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from trio_ws._command.client import run_connect
 from trio_ws._command.notes import Status, UsageError
 from trio_ws._command.sinks import Bytes, Lines, Screen, Sink
 from trio_ws._command.source import Source
+from trio_ws.testing import MemoryNetwork
 
 
 class Run:
@@ -491,6 +493,42 @@ async def test_reconnecting_to_what_refuses() -> None:
         "trio-ws: can't connect: server rejected WebSocket connection: HTTP 404 Not "
         "Found: not here\n"
     )
+
+
+async def test_reconnecting_to_nobody_ends_with_stdin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = trio_ws.reconnect
+    refused_often = trio.Event()
+    statuses: list[Status] = []
+
+    def delays() -> Iterator[float]:
+        yield from itertools.repeat(0, 20)
+        refused_often.set()
+        yield from itertools.repeat(0.001)
+
+    monkeypatch.setattr(
+        client_module,
+        "reconnect",
+        lambda *args, **options: real(*args, reconnect_delays=delays, **options),
+    )
+    with pipe() as (reading, typing), trio.fail_after(60), MemoryNetwork():
+        arguments = parse(["connect", "ws://nobody/", "--reconnect"])
+        source, err = Source(reading), Memory()
+
+        async def command() -> None:
+            statuses.append(await run_connect(arguments, source, Lines(None, err)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(command)
+            typing.write(b"a")  # which is left to send
+            typing.close()
+            await refused_often.wait()
+            assert statuses == []
+            assert await source.next() == b"a"
+            source.sent()
+    assert statuses == [Status.UNREACHABLE]
+    assert "can't connect: " in err.text
 
 
 # On a terminal; test_main.py has a real one

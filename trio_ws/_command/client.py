@@ -17,6 +17,7 @@ from .. import (
     InvalidProxy,
     InvalidURI,
     connect,
+    process_exception,
     reconnect,
 )
 from .conversation import Conversation, Manner
@@ -68,10 +69,17 @@ class _Client:
         options = _options(arguments)
         self._opening: connect | reconnect
         try:
-            kind = reconnect if arguments.reconnect else connect
-            self._opening = kind(arguments.uri, **options)
+            if arguments.reconnect:
+                options["process_exception"] = self._process_exception
+                self._opening = reconnect(arguments.uri, **options)
+            else:
+                self._opening = connect(arguments.uri, **options)
         except _WRONG as exc:
             raise UsageError(masked(str(exc))) from None
+
+    def _process_exception(self, exc: Exception) -> Exception | None:
+        """Decide as reconnect() does, but not to go on for nothing."""
+        return exc if self._source.used_up else process_exception(exc)
 
     async def run(self) -> Status:
         try:

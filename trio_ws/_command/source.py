@@ -27,6 +27,7 @@ class Source:
         self._line: list[bytes] = []  # so far
         self._held: bytes | None = None
         self._ready, self._messages = trio.open_memory_channel[bytes](0)
+        self._read_all = False
         self.taken = 0
         self.ended = False
 
@@ -36,13 +37,12 @@ class Source:
         **Cancellation**: a thread may read on, and what it reads is lost.
         """
         async with self._ready:
-            if self._raw is None:
-                return
-            while chunk := await self._read(self._raw):
+            while self._raw is not None and (chunk := await self._read(self._raw)):
                 for message in [chunk] if self._binary else self._lines(chunk):
                     await self._ready.send(message)
             if self._line:
                 await self._ready.send(b"".join(self._line))
+            self._read_all = True
 
     async def _read(self, raw: io.RawIOBase) -> bytes:
         while True:
@@ -82,6 +82,11 @@ class Source:
     def held(self) -> bool:
         """Whether there is one that was taken and not sent."""
         return self._held is not None
+
+    @property
+    def used_up(self) -> bool:
+        """Whether all has been read and taken, and none is held."""
+        return self._read_all and not self.held
 
     def sent(self) -> None:
         """Let go of what next() has returned."""
