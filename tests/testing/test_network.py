@@ -431,6 +431,40 @@ def test_a_network_is_of_one_trio_run() -> None:
 # Wrong uses
 
 
+@pytest.mark.parametrize("error", [None, ValueError("the user's")])
+async def test_networks_that_are_left_out_of_order(error: Exception | None) -> None:
+    with MemoryNetwork():
+        async with open_server(named("outer"), 80):
+            first, second = MemoryNetwork(), MemoryNetwork()
+            first.__enter__()
+            second.__enter__()
+            if error is None:
+                with pytest.raises(RuntimeError, match="entered later goes on"):
+                    first.__exit__(None, None, None)
+            else:
+                first.__exit__(type(error), error, None)
+            async with open_server(named("inner"), 80):
+                async with connect("ws://a/") as ws:
+                    assert await ws.recv() == "inner"
+            second.__exit__(None, None, None)
+            async with connect("ws://a/") as ws:
+                assert await ws.recv() == "outer"
+
+
+async def test_what_is_said_of_a_place_again_is_not_kept() -> None:
+    with MemoryNetwork() as network:
+        async with open_server(echo, 80):
+            for _ in range(100):
+                network.freeze("a")
+                network.freeze("a", 80)
+                network.thaw()
+                network.freeze("b", 80)
+                network.thaw("b")
+            assert len(network._exchange._frozen) == 2
+            async with connect("ws://a/"), connect("ws://b/"):
+                pass
+
+
 def test_outside_of_trio() -> None:
     with pytest.raises(RuntimeError, match="needs a trio run"):
         with MemoryNetwork():

@@ -42,6 +42,10 @@ class Place:
         """Tell whether it is there that one connects to."""
         return self._host in (None, machine(host)) and self._port in (None, port)
 
+    def covers(self, other: Place) -> bool:
+        """Tell whether all that the other has is in this."""
+        return self._host in (None, other._host) and self._port in (None, other._port)
+
 
 class MemoryListener(NetworkListener):
     """Accepts the connections to one port."""
@@ -105,17 +109,19 @@ class Exchange(Network):
         self._ports = itertools.cycle(_FREE_PORTS)
         # What was said of connections to come; the last that fits counts.
         self._frozen: list[tuple[Place, bool]] = []
-        self._has_ended = False
-        self._changed = trio.lowlevel.ParkingLot()  # of these two
+        self.outer: Network | None = None  # in whose place this is
+        self.has_ended = False
+        self._changed = trio.lowlevel.ParkingLot()  # what is frozen, and the end
 
     def freeze(self, place: Place, frozen: bool) -> None:
         """Let those who connect there wait, or go on."""
+        self._frozen = [one for one in self._frozen if not place.covers(one[0])]
         self._frozen.append((place, frozen))
         self._changed.unpark_all()
 
     def end(self) -> None:
         """Connect nobody any more, and lose all connections."""
-        self._has_ended = True
+        self.has_ended = True
         self._changed.unpark_all()
         for listener in self._listeners.values():
             listener.cut_off()
@@ -126,9 +132,9 @@ class Exchange(Network):
         self, host: str, port: int, local_address: str | None
     ) -> MemoryTransport:
         await trio.sleep(2 * self._latency)
-        while self._is_frozen(host, port) and not self._has_ended:
+        while self._is_frozen(host, port) and not self.has_ended:
             await self._changed.park()
-        if self._has_ended:
+        if self.has_ended:
             raise system_error(errno.ENETDOWN)
         listener = self._listener_at(host, port)
         if listener is None:

@@ -11,7 +11,7 @@ import trio
 
 from .._connection.connection import Connection
 from .._endpoint.options import check_function, check_seconds, check_size
-from .._transports.network import Network, use_network
+from .._transports.network import current_network, use_network
 from .exchange import Exchange, OnConnect, Place
 from .link import MemoryLink
 
@@ -40,7 +40,7 @@ class MemoryNetwork:
     raises a trio.ClosedResourceError, unless it is cancelled just then.
 
     Raises ValueError and TypeError for wrong arguments, RuntimeError where trio doesn't
-    run.
+    run, and on leaving a block before one that was entered later.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MemoryNetwork:
                 "async function, or in an async fixture"
             )
         self._has_begun = True
-        self._before: Network | None = use_network(self._exchange)
+        self._exchange.outer = use_network(self._exchange)
         return self
 
     def __exit__(
@@ -87,8 +87,17 @@ class MemoryNetwork:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        use_network(self._before)
         self._exchange.end()
+        if current_network() is self._exchange:
+            outer = self._exchange.outer
+            while isinstance(outer, Exchange) and outer.has_ended:
+                outer = outer.outer
+            use_network(outer)
+        elif exc is None:  # which may well be what ends both blocks
+            raise RuntimeError(
+                "MemoryNetwork(): a block that was entered later goes on; leave them "
+                "in the reverse order"
+            )
 
     @property
     def links(self) -> list[MemoryLink]:
