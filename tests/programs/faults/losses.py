@@ -192,7 +192,8 @@ def worst(values: list[float]) -> float:
     Bound("from there to the end of the scope", CLOSING + 0.5, "s"),
     Bound("tasks left", 0),
     Bound("descriptors left", 0),
-    others=(RIVAL,),
+    others=(),
+    why="only trio_ws was run",
     seconds=60,
 )
 async def broken_networks(library: str, size: Size) -> Figures:
@@ -333,6 +334,8 @@ def clients_of(port: int) -> set[int]:
     "while others are served",
     Bound("told why, by ConnectionClosedError", least=100, unit="%"),
     Bound("others hurt, or without an end", 0),
+    others=(),
+    why="only trio_ws was run",
     quick=True,
 )
 async def failing_calls(library: str, size: Size) -> Figures:

@@ -182,7 +182,7 @@ class Storm:
     Bound("cancelled and arrived", 0),
     Bound("torn, twice, out of order, without an end, or undocumented", 0),
     others=(),
-    why="websockets.trio says nothing of a send() that is cancelled",
+    why="only trio_ws was run",
     seconds=90,
 )
 async def storm(library: str, size: Size) -> Figures:
