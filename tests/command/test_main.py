@@ -232,6 +232,9 @@ async def on_terminal(*arguments: str) -> AsyncIterator[Pty]:
         os.close(slave)
 
 
+EMPTY_PROMPT = "^> *$"
+
+
 @needs_posix
 async def test_on_a_terminal() -> None:
     typed: list[str | bytes] = []
@@ -250,8 +253,11 @@ async def test_on_a_terminal() -> None:
             await user.until("^> ")
             await user.type("bad\n")
             await user.until("^< bad")
+            await user.until(EMPTY_PROMPT)
             await user.type("/ping\n")
             await user.until("^[*] pong after [0-9.]+ ms")
+            # What is typed before it the terminal shows before it.
+            await user.until(EMPTY_PROMPT)
             await user.type("half")
             await user.until("^> half")
             (ws,) = server.connections
