@@ -7,8 +7,6 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
-import trio
-
 from .._connection.connection import Connection
 from .._endpoint.options import check_function, check_seconds, check_size
 from .._transports.network import current_network, use_network
@@ -72,13 +70,14 @@ class MemoryNetwork:
     def __enter__(self) -> Self:
         if self._has_begun:
             raise RuntimeError("MemoryNetwork() can be entered once; call it again")
-        if not trio.lowlevel.in_trio_run():
+        try:
+            self._exchange.outer = use_network(self._exchange)
+        except RuntimeError:  # of trio's, where it doesn't run
             raise RuntimeError(
                 "MemoryNetwork() needs a trio run around its block: enter it in an "
                 "async function, or in an async fixture"
-            )
+            ) from None
         self._has_begun = True
-        self._exchange.outer = use_network(self._exchange)
         return self
 
     def __exit__(
