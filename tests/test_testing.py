@@ -85,7 +85,9 @@ async def test_a_pair_that_cannot_agree() -> None:
             await stream.send_all(b"x")
 
 
-async def test_a_side_that_was_open_is_closed_if_the_other_fails() -> None:
+async def test_a_side_that_was_open_is_closed_if_the_other_fails(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     def fail(_: object) -> ClientConnection:
         raise RuntimeError("no")
 
