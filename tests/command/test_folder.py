@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Path:
 
 async def get(tree: Path, path: str, method: str = "GET") -> Response:
     request = Request(path, Headers({"Host": "a"}), method)
-    ws = cast(ServerConnection, None)  # of which it knows nothing
+    ws = ServerConnection.__new__(ServerConnection)  # of which it knows nothing
     response = await Folder(str(tree)).process_request(ws, request)
     assert response is not None
     response.serialize()

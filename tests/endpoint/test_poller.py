@@ -354,10 +354,20 @@ async def test_a_limit_of_sockets_to_wait_for(
 
 @pytest.mark.usefixtures("no_rest")
 @pytest.mark.parametrize(
-    "error", [MemoryError(), OSError(errno.ENOMEM, "short"), OSError(errno.EBADF, "?")]
+    ("error", "for_good"),
+    [
+        (MemoryError(), False),
+        (OSError(errno.ENOMEM, "short"), False),
+        (OSError(errno.EBADF, "it is closed"), True),
+        (OSError(errno.EPERM, "its number is another's"), True),
+        (trio.BusyResourceError(), True),  # the same
+    ],
 )
 async def test_waiting_fails(
-    error: Exception, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    for_good: bool,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wait_readable = trio.lowlevel.wait_readable
     failed = 0
@@ -373,27 +383,8 @@ async def test_waiting_fails(
     async with serving(echo, 2) as (server, clients):
         for ws in clients:
             await check_echo(ws, "x")
-        for_good = isinstance(error, OSError) and error.errno == errno.EBADF
         assert failed == (1 if for_good else 3)
         assert reading(server) == [TASK if for_good else POLLER] * 2
-
-
-@pytest.mark.parametrize("error", [trio.BusyResourceError(), OSError(errno.EPERM, "")])
-async def test_its_number_is_anothers(
-    error: Exception, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait_readable = trio.lowlevel.wait_readable
-
-    def failing(sock: Any) -> Any:
-        if isinstance(sock, select.epoll):
-            raise error
-        return wait_readable(sock)
-
-    monkeypatch.setattr(trio.lowlevel, "wait_readable", failing)
-    async with serving(echo, 2) as (server, clients):
-        for ws in clients:
-            await check_echo(ws, "x")
-        assert reading(server) == [TASK] * 2
 
 
 async def test_somebody_closes_its_descriptor(poller: Poller) -> None:

@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import trio
-from trio.lowlevel import disable_ki_protection
-
-from .._connection.opener import Stage
+from .._connection.opener import Stage, await_user
 from .._protocol.handshake.client import ClientHandshake
 from .._protocol.http.headers import HeadersLike
 from .._protocol.uri import WebSocketURI, parse_uri
@@ -49,7 +46,6 @@ class Target:
         self._handshake: ClientHandshake | None = client_handshake(
             options, self.uri or _ANY
         )
-        self._asks = callable(uri) or headers is not None
 
     async def ask(self, stage: Stage) -> tuple[WebSocketURI, ClientOptions]:
         """Return what the next attempt is to use.
@@ -66,7 +62,7 @@ class Target:
             headers = await _call(self._ask_headers)
             options = dataclasses.replace(options, additional_headers=headers)
         assert uri is not None
-        if self._asks:
+        if self._ask_uri is not None or self._ask_headers is not None:
             self._handshake = client_handshake(options, uri)
         return uri, options
 
@@ -76,16 +72,9 @@ class Target:
         return made or client_handshake(options, uri)
 
 
-@disable_ki_protection
 async def _call(function: Callable[[], Any]) -> Any:
     """Call a function of the user's, which may be asynchronous."""
     try:
-        result = function()
-        if isinstance(result, Awaitable):
-            result = await result
-            # A thread that can't be abandoned ends late without a Cancelled.
-            await trio.lowlevel.checkpoint_if_cancelled()
-    except (StopIteration, StopAsyncIteration) as exc:
-        # Which would end the loop in silence.
-        raise RuntimeError(f"{function!r} raised {type(exc).__name__}") from exc
-    return result
+        return await await_user(function)
+    except StopAsyncIteration as exc:  # which would end the loop in silence
+        raise RuntimeError(f"{function!r} raised StopAsyncIteration") from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl as ssl_module
 from typing import Generic, Literal, cast
 
@@ -17,7 +16,7 @@ from .._endpoint.options import check_port, checked_host
 from .._protocol.errors import InvalidProxyStatus, InvalidStatus
 from .._protocol.uri import ProxyURI, WebSocketURI, host_port
 from .._transports.base import Transport
-from .._transports.make import check_context, transport_of
+from .._transports.make import AnyStream, check_context, close_any, transport_of
 from .._transports.sockets import unix_family
 from .._transports.tls import TLSTransport
 from .asking import AskedHeaders, AskedURI, Target
@@ -217,12 +216,7 @@ class Dialer(Generic[ClientT]):
                 server_hostname=server_name(self._server_hostname or uri.host),
             )
         except BaseException:
-            if isinstance(stream, trio.abc.Stream):
-                await trio.aclose_forcefully(stream)
-            elif isinstance(stream, Transport):
-                await stream.aclose()
-            else:
-                stream.close()
+            await close_any(stream)
             raise
 
     async def _open_stream(
@@ -231,7 +225,7 @@ class Dialer(Generic[ClientT]):
         proxy: ProxyURI | None,
         identity: Identity,
         stage: Stage,
-    ) -> trio.abc.Stream | socket.socket | Transport:
+    ) -> AnyStream:
         if self._stream is not None:
             return self._stream
         if self._path is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from .. import Headers, Request, Response, ServerConnection
+from .. import Request, Response, ServerConnection
 from .notes import UsageError
 
 # A file is in memory while it is sent.
@@ -73,13 +73,13 @@ class Folder:
             return None
         if request.method not in ("GET", "HEAD"):
             text = b"Here are GET, HEAD and WebSockets.\n"
-            response = _response(_Answer(HTTPStatus.METHOD_NOT_ALLOWED, text))
+            response = _response(ws, _Answer(HTTPStatus.METHOD_NOT_ALLOWED, text))
             response.headers["Allow"] = "GET, HEAD"
             return response
         answer = await trio.to_thread.run_sync(
             self.look, request.path, abandon_on_cancel=True
         )
-        response = _response(answer)
+        response = _response(ws, answer)
         if request.method == "HEAD":
             response.body = b""  # its length stays
         return response
@@ -164,16 +164,10 @@ def _kind(name: str) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
-def _response(answer: _Answer) -> Response:
-    headers = Headers(
-        {
-            "Connection": "close",
-            "Content-Type": answer.kind,
-            "Content-Length": str(len(answer.body)),
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-cache",
-        }
-    )
+def _response(ws: ServerConnection, answer: _Answer) -> Response:
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     if answer.location:
         headers["Location"] = answer.location
-    return Response(answer.status.value, answer.status.phrase, headers, answer.body)
+    return ws.respond(
+        answer.status, answer.body, content_type=answer.kind, headers=headers
+    )

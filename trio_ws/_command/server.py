@@ -5,24 +5,19 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import signal
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 
 import trio
 
 from .. import ConnectionClosed, Server, ServerConnection, broadcast, serve
+from .._protocol.uri import host_port
+from .._server.signals import STOP_SIGNALS
 from .client import load_cert
 from .folder import Folder
 from .notes import Note, Status, logged
-
-if sys.platform == "win32":  # pragma: no cover - which knows no SIGTERM
-    _SIGNALS = signal.SIGINT, signal.SIGBREAK
-else:
-    _SIGNALS = signal.SIGINT, signal.SIGTERM
 
 # Seconds that clients have to answer the close frame.
 _GOODBYE = 5.0
@@ -46,7 +41,7 @@ async def run_serve(arguments: argparse.Namespace, note: Note) -> Status:
     level = logging.DEBUG if arguments.verbose else logging.WARNING
     with (
         logged("trio_ws.server", note, level, ()),
-        trio.open_signal_receiver(*_SIGNALS) as signals,
+        trio.open_signal_receiver(*STOP_SIGNALS) as signals,
     ):
         async with trio.open_nursery() as nursery:
             try:
@@ -105,10 +100,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def _addresses(server: Server) -> list[str]:
-    names = [sock.getsockname()[:2] for sock in server.sockets]
-    return [
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in names
-    ]
+    return [host_port(*sock.getsockname()[:2]) for sock in server.sockets]
 
 
 def _why(exc: OSError | ValueError, arguments: argparse.Namespace) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._endpoint.endpoint import Endpoint
@@ -34,6 +35,20 @@ class Stage:
 def call_user(function: Callable[..., Any], *args: object) -> Any:
     """Call a function of the user's, which KeyboardInterrupt may interrupt."""
     return function(*args)
+
+
+@disable_ki_protection
+async def await_user(function: Callable[..., Any], *args: object) -> Any:
+    """Call one that may be asynchronous."""
+    try:
+        result = function(*args)
+        if isinstance(result, Awaitable):
+            result = await result
+            # A thread that can't be abandoned ends late without a Cancelled.
+            await trio.lowlevel.checkpoint_if_cancelled()
+    except StopIteration as exc:  # which no coroutine can raise
+        raise RuntimeError(f"{function!r} raised StopIteration") from exc
+    return result
 
 
 def check_create_connection(

@@ -232,6 +232,13 @@ def check_seconds(name: str, value: object, *, zero: bool) -> None:
         raise ValueError(f"{name}: expected {least} seconds or None; got {value!r}")
 
 
+def check_finite(name: str, value: object) -> None:
+    """Check a time that can't be without end: a finite number of seconds, 0 or more."""
+    check_seconds(name, value, zero=True)
+    if value in (None, inf):
+        raise ValueError(f"{name}: expected a finite number; got {value}")
+
+
 def check_port(port: object, *, least: int) -> None:
     """Check an argument that is to be a port."""
     if not isinstance(port, int) or isinstance(port, bool):

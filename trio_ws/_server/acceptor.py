@@ -16,9 +16,9 @@ from trio.lowlevel import enable_ki_protection
 from .._connection.groups import run_in_nursery
 from .._endpoint.identity import AnyLogger
 from .._endpoint.log import log_or_print
+from .._transports.make import AnyStream, close_any
 from .._transports.network import NetworkListener
 from .admission import Admission
-from .opening import Accepted, close_accepted
 
 # accept() fails with these for a connection that is gone before it is accepted;
 # accept(2) lists them.
@@ -51,7 +51,7 @@ _SHORTAGE_SLEEP = 0.1
 _BATCH = 64
 
 AnyListener = trio.abc.Listener[Any]
-OnAccept = Callable[[Accepted], None]
+OnAccept = Callable[[AnyStream], None]
 
 
 class Acceptor:
@@ -168,7 +168,7 @@ class Acceptor:
                 try:
                     on_accept(stream)
                 except BaseException:
-                    await close_accepted(stream)
+                    await close_any(stream)
                     raise
                 self._short = False
             except (OSError, MemoryError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -18,6 +19,27 @@ _MAX_REFUSED = 256
 _RETRY_AFTER = 10
 
 
+class Standing(enum.Enum):
+    """What a connection counts as.
+
+    ABSENT -> OPENING: it is accepted.
+    OPENING -> OPEN: its handshake is over.
+    OPENING -> REFUSED: there are too many.
+    any -> ABSENT: it is over.
+    """
+
+    ABSENT = enum.auto()
+    OPENING = enum.auto()
+    OPEN = enum.auto()
+    REFUSED = enum.auto()  # it takes no other's place
+
+
+ABSENT = Standing.ABSENT
+OPENING = Standing.OPENING
+OPEN = Standing.OPEN
+REFUSED = Standing.REFUSED
+
+
 class Admission:
     """The counts of a server."""
 
@@ -25,11 +47,24 @@ class Admission:
         self.max_connections = options.max_connections
         self.max_per_ip = options.max_connections_per_ip
         self.max_handshakes = options.max_handshakes
-        self.connections = 0
-        self.handshakes = 0
-        self.refused = 0  # that are not closed yet
         self.by_source: dict[object, int] = {}
+        self._counts = dict.fromkeys(Standing, 0)
         self._end: trio.Event | None = None  # of any handshake
+
+    @property
+    def connections(self) -> int:
+        """How many there are, or will be if nothing goes wrong."""
+        return self._counts[OPENING] + self._counts[OPEN]
+
+    @property
+    def handshakes(self) -> int:
+        """How many have a handshake under way."""
+        return self._counts[OPENING]
+
+    @property
+    def refused(self) -> int:
+        """How many are refused, and not closed yet."""
+        return self._counts[REFUSED]
 
     @property
     def has_room(self) -> bool:
@@ -56,10 +91,11 @@ class Admission:
             self._end = trio.Event()
         await self._end.wait()
 
-    def handshake_ends(self) -> None:
-        """Count one handshake less."""
-        self.handshakes -= 1
-        if self._end is not None:
+    def moved(self, before: Standing, after: Standing) -> None:
+        """Count a connection as something else."""
+        self._counts[before] -= 1
+        self._counts[after] += 1
+        if before is OPENING and self._end is not None:
             end, self._end = self._end, None
             end.set()
 
@@ -67,18 +103,21 @@ class Admission:
 class Ticket:
     """What one connection counts for, from accept() until it is given back."""
 
-    __slots__ = ("_admission", "_counts", "_in_handshake", "_refusal", "_source")
+    __slots__ = ("_admission", "_refusal", "_source", "_standing")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._refusal: tuple[int, str] | None = None
+        self._refusal = 0, ""  # a status and a text, once it is refused
         self._source: object = None  # in whose count it is
-        self._counts = self._in_handshake = True
-        admission.connections += 1
-        admission.handshakes += 1
+        self._standing = ABSENT
+        self._move(OPENING)
         most = admission.max_connections
         if most is not None and admission.connections > most:
             self._refuse(503, "Too many connections.\n")
+
+    def _move(self, standing: Standing) -> None:
+        before, self._standing = self._standing, standing
+        self._admission.moved(before, standing)
 
     def arrived(self, address: Any) -> None:
         """Count it for where it comes from, once that is known."""
@@ -96,21 +135,17 @@ class Ticket:
             self._refuse(429, "Too many connections from your address.\n")
 
     def _refuse(self, status: int, text: str) -> None:
-        """Take it out of the counts: who is refused takes no other's place."""
-        if self._refusal is None:
-            self._admission.refused += 1
         self._refusal = status, text
-        self._leave()
-        self.opened()
+        self._move(REFUSED)
 
     @property
     def is_one_of_a_crowd(self) -> bool:
         """Whether it is refused, with more others than are answered at a time."""
-        return self._refusal is not None and self._admission.refused > _MAX_REFUSED
+        return self._standing is REFUSED and self._admission.refused > _MAX_REFUSED
 
     def refusal(self) -> Response | None:
         """Return the answer to it, if it can't become a connection."""
-        if self._refusal is None:
+        if self._standing is not REFUSED:
             return None
         response = plain_response(*self._refusal)
         response.headers["Retry-After"] = str(_RETRY_AFTER)
@@ -118,28 +153,18 @@ class Ticket:
 
     def opened(self) -> None:
         """Say that its handshake is over."""
-        if self._in_handshake:
-            self._in_handshake = False
-            self._admission.handshake_ends()
+        if self._standing is OPENING:
+            self._move(OPEN)
 
     def give_back(self) -> None:
         """Say that it is over."""
-        self.opened()
-        self._leave()
-        if self._refusal is not None:
-            self._refusal = None
-            self._admission.refused -= 1
+        self._move(ABSENT)
         if self._source is not None:
             by_source = self._admission.by_source
             by_source[self._source] -= 1
             if not by_source[self._source]:
                 del by_source[self._source]
             self._source = None
-
-    def _leave(self) -> None:
-        if self._counts:
-            self._counts = False
-            self._admission.connections -= 1
 
 
 def _source_of(host: str) -> object:

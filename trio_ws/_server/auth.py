@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+from .._connection.opener import await_user
 from .._connection.sides import ServerConnection
 from .._endpoint.options import check_function
 from .._protocol.http.messages import Request, Response
@@ -72,9 +73,7 @@ async def _process_request(
         problem = "Missing credentials"
     else:
         username, password = given
-        right = check(username, password)
-        if isinstance(right, Awaitable):
-            right = await right
+        right = await await_user(check, username, password)
         if not isinstance(right, bool):
             raise TypeError(
                 f"check_credentials: expected it to return a bool; got {right!r}"

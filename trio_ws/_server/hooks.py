@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import trio
-from trio.lowlevel import disable_ki_protection
-
-from .._connection.opener import Stage, call_user
+from .._connection.opener import Stage, await_user, call_user
 from .._connection.sides import ServerConnection
 from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.handshake.server import ServerHandshake
@@ -127,18 +124,13 @@ def _check_response(response: Response, method: str, accepted: bool) -> None:
         )
 
 
-@disable_ki_protection
 async def _call_hook(
     hook: Callable[..., object] | None, *args: object
 ) -> Response | None:
     """Call a hook, which may be asynchronous; check what it returns."""
     if hook is None:
         return None
-    result = hook(*args)
-    if isinstance(result, Awaitable):
-        result = await result
-        # A thread that can't be abandoned ends late without a Cancelled.
-        await trio.lowlevel.checkpoint_if_cancelled()
+    result = await await_user(hook, *args)
     if result is not None and not isinstance(result, Response):
         raise TypeError(f"expected a trio_ws.Response or None; got {result!r}")
     return result

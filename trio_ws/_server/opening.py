@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl as ssl_module
 from contextlib import suppress
 from typing import Any
@@ -22,7 +21,7 @@ from .._protocol.http.headers import pack
 from .._protocol.http.messages import Request, Response, plain_response
 from .._protocol.strangers import ASTRAY, MOST, spoken_by
 from .._transports.base import Transport, read_some, write_all
-from .._transports.make import transport_of
+from .._transports.make import AnyStream, close_any, transport_of
 from .._transports.tls import TLSTransport
 from .hooks import FAILED, NO_TLS, SLOW_HOOK, SLOW_REQUEST, answer
 from .options import ServerOptions, server_handshake
@@ -39,31 +38,16 @@ _PROXY_HEADER = "header of the PROXY protocol"  # a stage
 # RFC 9110, section 15.2.1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# What a listener accepts.
-Accepted = trio.abc.Stream | socket.socket | Transport
-
 
 async def take_accepted(
-    accepted: Accepted, context: ssl_module.SSLContext | None
+    accepted: AnyStream, context: ssl_module.SSLContext | None
 ) -> Transport:
     """Make the transport of what was accepted, which is closed if that fails."""
     try:
         return transport_of(accepted, context, server_side=True)
     except BaseException:
-        await close_accepted(accepted)
+        await close_any(accepted)
         raise
-
-
-async def close_accepted(accepted: Accepted) -> None:
-    """Close a stream at once, whatever it raises. **Cancellation**: none."""
-    if isinstance(accepted, socket.socket):
-        accepted.close()
-        return
-    if isinstance(accepted, Transport):
-        await accepted.aclose()
-        return
-    with suppress(Exception), trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(accepted)
 
 
 class Guest:

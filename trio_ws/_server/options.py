@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Generic
+
+import trio
 
 from .._connection.opener import check_create_connection
 from .._connection.sides import ServerConnection, ServerT
@@ -67,6 +71,24 @@ class ServeOptionsDict(AcceptOptionsDict[ServerT], Generic[ServerT], total=False
     max_connections: int | None
     max_connections_per_ip: int | None
     max_handshakes: int | None
+
+
+class ListenOptionsDict(ServeOptionsDict[ServerT], Generic[ServerT], total=False):
+    """Those of serve() that say where, and by what, too."""
+
+    host: str | None
+    backlog: int | None
+    reuse_port: bool
+    listeners: Iterable[trio.abc.Listener[Any] | socket.socket] | None
+    ssl: ssl_module.SSLContext | None
+
+
+class UnixOptionsDict(ServeOptionsDict[ServerT], Generic[ServerT], total=False):
+    """Those of unix_serve() that do so."""
+
+    mode: int | None
+    backlog: int | None
+    ssl: ssl_module.SSLContext | None
 
 
 # What one connection doesn't have.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 from urllib.parse import unquote_to_bytes
 
 import trio
 
+from .._connection.opener import await_user
 from .._connection.route import Route
 from .._connection.sides import ServerConnection
 from .._endpoint.options import check_function
 from .._protocol.errors import InvalidURI
 from .._protocol.http.messages import Request, Response
 from .._protocol.uri import build_host, parse_uri
-from .acceptor import AnyListener
-from .options import ServeOptionsDict
+from .options import ListenOptionsDict, UnixOptionsDict
 from .serve import serve, unix_serve
 from .server import Server
 
@@ -165,11 +163,10 @@ def _make_router(
     url_map: Map,
     server_name: str | None,
     url_scheme: Scheme | None,
-    ssl: ssl_module.SSLContext | None,
-    options: ServeOptionsDict[Any],
+    options: ListenOptionsDict[Any] | UnixOptionsDict[Any],
 ) -> Router:
     """Make the router and, in the options, a hook that asks the user's before."""
-    scheme: Scheme = "ws" if ssl is None else "wss"
+    scheme: Scheme = "ws" if options.get("ssl") is None else "wss"
     router = Router(url_map, server_name, url_scheme or scheme)
     first = options.get("process_request")
     if first is None:
@@ -180,9 +177,7 @@ def _make_router(
     async def process_request(
         connection: ServerConnection, request: Request
     ) -> Response | None:
-        response = first(connection, request)
-        if isinstance(response, Awaitable):
-            response = await response
+        response: Response | None = await await_user(first, connection, request)
         if response is not None:
             return response
         return router.route_request(connection, request)
@@ -197,35 +192,26 @@ async def route(
     *,
     server_name: str | None = None,
     url_scheme: Scheme | None = None,
-    host: str | None = None,
-    backlog: int | None = None,
-    reuse_port: bool = False,
-    listeners: Iterable[AnyListener | socket.socket] | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerConnection] | None = None,
-    **options: Unpack[ServeOptionsDict[Any]],
+    **options: Unpack[ListenOptionsDict[Any]],
 ) -> None:
     """Serve with a handler for each path; otherwise as serve().
 
     ``url_map``, ``server_name`` and ``url_scheme`` are those of :class:`Router`; by
     default the scheme is "wss" with ``ssl``, else "ws". ``process_request`` sees a
     request first, and the router what it doesn't answer. In handlers ``ws.route``
-    has the endpoint, its arguments and ``url_for()``.
+    has the endpoint, its arguments and ``url_for()``. The other keywords are those of
+    serve().
 
     Needs ``trio_ws[routing]``; raises ImportError without it, TypeError or ValueError
     for a map without handlers. **Cancellation** as of serve().
     """
-    router = _make_router(url_map, server_name, url_scheme, ssl, options)
+    router = _make_router(url_map, server_name, url_scheme, options)
     await serve(
         router.handler,
         port,
-        host=host,
-        backlog=backlog,
-        reuse_port=reuse_port,
-        listeners=listeners,
-        ssl=ssl,
         handler_nursery=handler_nursery,
         task_status=task_status,
         create_connection=cast(Any, create_connection),
@@ -239,25 +225,19 @@ async def unix_route(
     *,
     server_name: str | None = None,
     url_scheme: Scheme | None = None,
-    mode: int | None = None,
-    backlog: int | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[Any]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerConnection] | None = None,
-    **options: Unpack[ServeOptionsDict[Any]],
+    **options: Unpack[UnixOptionsDict[Any]],
 ) -> None:
     """Serve on a Unix socket with a handler for each path: unix_serve() and route().
 
     Raises what these do. **Cancellation** as of serve().
     """
-    router = _make_router(url_map, server_name, url_scheme, ssl, options)
+    router = _make_router(url_map, server_name, url_scheme, options)
     await unix_serve(
         router.handler,
         path,
-        mode=mode,
-        backlog=backlog,
-        ssl=ssl,
         handler_nursery=handler_nursery,
         task_status=task_status,
         create_connection=cast(Any, create_connection),

@@ -19,7 +19,13 @@ from .._transports.sockets import checked_path
 from .acceptor import AnyListener
 from .hints import hinted, hinted_init
 from .listening import ListenSpec, open_unix, remove_unix
-from .options import Handler, ServeOptionsDict, ServerOptions
+from .options import (
+    Handler,
+    ListenOptionsDict,
+    ServeOptionsDict,
+    ServerOptions,
+    UnixOptionsDict,
+)
 from .server import Server, check_server, run_server
 
 
@@ -28,15 +34,10 @@ async def serve(
     handler: Handler[ServerConnection],
     port: int | None = None,
     *,
-    host: str | None = None,
-    backlog: int | None = None,
-    reuse_port: bool = False,
-    listeners: Iterable[AnyListener | socket.socket] | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     create_connection: None = None,
-    **options: Unpack[ServeOptionsDict[ServerConnection]],
+    **options: Unpack[ListenOptionsDict[ServerConnection]],
 ) -> None: ...
 
 
@@ -45,15 +46,10 @@ async def serve(
     handler: Handler[ServerT],
     port: int | None = None,
     *,
-    host: str | None = None,
-    backlog: int | None = None,
-    reuse_port: bool = False,
-    listeners: Iterable[AnyListener | socket.socket] | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
-    **options: Unpack[ServeOptionsDict[ServerT]],
+    **options: Unpack[ListenOptionsDict[ServerT]],
 ) -> None: ...
 
 
@@ -108,13 +104,10 @@ async def unix_serve(
     handler: Handler[ServerConnection],
     path: str | os.PathLike[str],
     *,
-    mode: int | None = None,
-    backlog: int | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     create_connection: None = None,
-    **options: Unpack[ServeOptionsDict[ServerConnection]],
+    **options: Unpack[UnixOptionsDict[ServerConnection]],
 ) -> None: ...
 
 
@@ -123,13 +116,10 @@ async def unix_serve(
     handler: Handler[ServerT],
     path: str | os.PathLike[str],
     *,
-    mode: int | None = None,
-    backlog: int | None = None,
-    ssl: ssl_module.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server[ServerT]] = trio.TASK_STATUS_IGNORED,
     create_connection: Callable[..., ServerT],
-    **options: Unpack[ServeOptionsDict[ServerT]],
+    **options: Unpack[UnixOptionsDict[ServerT]],
 ) -> None: ...
 
 
@@ -190,13 +180,8 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         handler: Handler[ServerConnection],
         port: int | None = None,
         *,
-        host: str | None = None,
-        backlog: int | None = None,
-        reuse_port: bool = False,
-        listeners: Iterable[AnyListener | socket.socket] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
         create_connection: None = None,
-        **options: Unpack[ServeOptionsDict[ServerConnection]],
+        **options: Unpack[ListenOptionsDict[ServerConnection]],
     ) -> None: ...
 
     @overload
@@ -205,13 +190,8 @@ class open_server(Generic[ServerT]):  # noqa: N801 - reads as the function that 
         handler: Handler[ServerT],
         port: int | None = None,
         *,
-        host: str | None = None,
-        backlog: int | None = None,
-        reuse_port: bool = False,
-        listeners: Iterable[AnyListener | socket.socket] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
         create_connection: Callable[..., ServerT],
-        **options: Unpack[ServeOptionsDict[ServerT]],
+        **options: Unpack[ListenOptionsDict[ServerT]],
     ) -> None: ...
 
     @hinted_init

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from collections.abc import Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from functools import partial
-from math import inf
 from types import NoneType
 from typing import Any, Generic, cast
 
@@ -18,7 +17,7 @@ from .._connection.sides import ServerT
 from .._endpoint.budget import check_run, current_budget
 from .._endpoint.elsewhere import SERVER, Hinting
 from .._endpoint.identity import PlainLogger
-from .._endpoint.options import check_function, check_seconds
+from .._endpoint.options import check_finite, check_function, check_seconds
 from .._endpoint.poller import Poller
 from .._protocol.closing import close_payload
 from .._transports.make import check_context
@@ -112,10 +111,7 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         which makes each connection say 1001 without waiting.
         """
         goodbye = _goodbye(close_connections, code, reason, spread)
-        check_seconds("timeout", timeout, zero=True)
-        _check_finite("open_grace", open_grace)
-        check_run(self._budget, "aclose", "server")
-        await self._aclose(goodbye, timeout, open_grace)
+        await self._stop("aclose", goodbye, timeout, open_grace)()
 
     async def aclose_on_signal(
         self,
@@ -143,11 +139,21 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
         Server.aclose().
         """
         goodbye = _goodbye(close_connections, code, reason, spread)
-        check_seconds("timeout", timeout, zero=True)
-        _check_finite("open_grace", open_grace)
-        check_run(self._budget, "aclose_on_signal", "server")
-        stop = partial(self._aclose, goodbye, timeout, open_grace)
+        stop = self._stop("aclose_on_signal", goodbye, timeout, open_grace)
         await stop_on_signal(signals or STOP_SIGNALS, stop, self._done, self.logger)
+
+    def _stop(
+        self,
+        call: str,
+        goodbye: Goodbye | None,
+        timeout: float | None,
+        open_grace: float,
+    ) -> Callable[[], Awaitable[None]]:
+        """Check the rest of what a call was given; return what stops the server."""
+        check_seconds("timeout", timeout, zero=True)
+        check_finite("open_grace", open_grace)
+        check_run(self._budget, call, "server")
+        return partial(self._aclose, goodbye, timeout, open_grace)
 
     async def _aclose(
         self,
@@ -199,14 +205,8 @@ def _goodbye(
             f"a code is a keyword: code={close_connections!r}"
         )
     close_payload(code, reason)  # raises for wrong arguments
-    _check_finite("spread", spread)
+    check_finite("spread", spread)
     return (code, reason, spread) if close_connections else None
-
-
-def _check_finite(name: str, seconds: float) -> None:
-    check_seconds(name, seconds, zero=True)
-    if seconds in (None, inf):
-        raise ValueError(f"{name}: expected a finite number; got {seconds}")
 
 
 def check_server(

@@ -23,8 +23,9 @@ from .._protocol.closing import OPEN, State
 from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
+from .._transports.make import AnyStream
 from .admission import Admission, Ticket
-from .opening import Accepted, Guest, Opening, take_accepted
+from .opening import Guest, Opening, take_accepted
 from .options import Handler, ServerOptions
 from .statistics import ServerStatistics, Tally
 
@@ -142,7 +143,7 @@ class Sessions:
     # -- One session ---------------------------------------------------------
 
     @enable_ki_protection
-    def start(self, nursery: trio.Nursery, accepted: Accepted) -> None:
+    def start(self, nursery: trio.Nursery, accepted: AnyStream) -> None:
         """Start to serve one connection; take it over unless this raises."""
         session = Session(self)
         self._sessions[session] = None  # before its task runs: aclose() may come first
@@ -155,7 +156,7 @@ class Sessions:
         self._tally.accepted += 1
 
     @enable_ki_protection
-    async def _serve(self, session: Session, accepted: Accepted) -> None:
+    async def _serve(self, session: Session, accepted: AnyStream) -> None:
         """Serve one connection, whatever happens to it; harm no other."""
         scope: ConnectionScope | None = None
         error = rest = None
@@ -217,7 +218,7 @@ class Sessions:
         await self._handler(connection)
 
     async def _open(
-        self, session: Session, accepted: Accepted
+        self, session: Session, accepted: AnyStream
     ) -> Opened[ServerConnection] | None:
         """Do the opening handshake; log what goes wrong and return None."""
         reading = session.reading

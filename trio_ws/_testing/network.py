@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from types import TracebackType
 from typing import Self
 
 from .._connection.connection import Connection
-from .._endpoint.options import check_function, check_seconds, check_size
+from .._endpoint.options import check_finite, check_function, check_size
 from .._transports.network import current_network, use_network
 from .exchange import Exchange, OnConnect, Place
 from .link import MemoryLink
@@ -48,9 +47,7 @@ class MemoryNetwork:
         buffer_size: int = 2**16,
         on_connect: OnConnect | None = None,
     ) -> None:
-        check_seconds("latency", latency, zero=True)
-        if latency in (None, inf):
-            raise ValueError(f"latency: expected a finite number; got {latency}")
+        check_finite("latency", latency)
         check_size("buffer_size", buffer_size, least=1, none=False)
         self._exchange = Exchange(latency, buffer_size, None)
         self.on_connect = on_connect

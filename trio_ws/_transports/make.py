@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 
 import trio
 
@@ -11,6 +12,9 @@ from .base import Transport
 from .sockets import SocketTransport, take_socket
 from .streams import StreamTransport
 from .tls import TLSTransport
+
+# What a transport can be made of, or is.
+AnyStream = trio.abc.Stream | socket.socket | Transport
 
 
 def make_transport(
@@ -38,7 +42,7 @@ def make_transport(
 
 
 def transport_of(
-    stream: trio.abc.Stream | socket.socket | Transport,
+    stream: AnyStream,
     context: ssl.SSLContext | None,
     *,
     server_side: bool,
@@ -60,6 +64,20 @@ def transport_of(
     return TLSTransport(
         below, context, server_side=server_side, server_hostname=server_hostname
     )
+
+
+async def close_any(stream: AnyStream) -> None:
+    """Close what transport_of() takes at once, whatever it raises.
+
+    **Cancellation**: none.
+    """
+    if isinstance(stream, socket.socket):
+        stream.close()
+    elif isinstance(stream, Transport):
+        await stream.aclose()
+    else:
+        with suppress(Exception), trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
 
 
 def check_context(context: object, *, server_side: bool, name: str = "ssl") -> None:

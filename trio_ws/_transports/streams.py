@@ -7,7 +7,7 @@ into our hands and wait_writable() sends it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -38,43 +38,32 @@ def _as_oserror(exc: Exception) -> OSError:
     return error
 
 
+def _parts(stream: object) -> Iterator[object]:
+    """Go through a stream and what is below it, as far as trio's own tell.
+
+    Of two that are stapled together, that which receives goes first.
+    """
+    yield stream
+    if isinstance(stream, trio.SSLStream):
+        yield from _parts(stream.transport_stream)
+    elif isinstance(stream, trio.StapledStream):
+        yield from _parts(stream.receive_stream)
+        yield from _parts(stream.send_stream)
+
+
 def addresses_of(stream: object) -> tuple[Any, Any]:
     """Return the addresses, ours and the peer's, of the socket below a stream.
 
-    None where there is none: below trio's own streams it can be found, unless those
-    that are stapled together go to different places.
+    None where there is none, or where those that are stapled go to different places.
     """
-    match stream:
-        case trio.SocketStream():
-            names = stream.socket.getsockname, stream.socket.getpeername
-            return name_of(names[0]), name_of(names[1])
-        case trio.SSLStream():
-            return addresses_of(stream.transport_stream)
-        case trio.StapledStream():
-            addresses = addresses_of(stream.receive_stream)
-            if addresses == addresses_of(stream.send_stream):
-                return addresses
-    return None, None
-
-
-def _tls_in(stream: object) -> TLSInfo | None:
-    """Return the TLS of a stream, if it has any: of the half that receives first."""
-    if isinstance(stream, trio.SSLStream):
-        return cast(TLSInfo, stream)  # by __getattr__()
-    if isinstance(stream, trio.StapledStream):
-        return _tls_in(stream.receive_stream) or _tls_in(stream.send_stream)
-    return None
-
-
-def _socket_in(stream: object) -> trio.socket.SocketType | None:
-    """Return the socket of a stream, if it has any that is open; as above."""
-    if isinstance(stream, trio.SocketStream):
-        return stream.socket if stream.socket.fileno() >= 0 else None
-    if isinstance(stream, trio.SSLStream):
-        return _socket_in(stream.transport_stream)
-    if isinstance(stream, trio.StapledStream):
-        return _socket_in(stream.receive_stream) or _socket_in(stream.send_stream)
-    return None
+    found: set[tuple[Any, Any]] = set()
+    for part in _parts(stream):
+        if isinstance(part, trio.SocketStream):
+            sock = part.socket
+            found.add((name_of(sock.getsockname), name_of(sock.getpeername)))
+        elif not isinstance(part, trio.SSLStream | trio.StapledStream):
+            found.add((None, None))
+    return found.pop() if len(found) == 1 else (None, None)
 
 
 class StreamTransport(Transport):
@@ -109,11 +98,15 @@ class StreamTransport(Transport):
 
     @property
     def ssl_object(self) -> TLSInfo | None:
-        return _tls_in(self._stream)
+        tls = (one for one in _parts(self._stream) if isinstance(one, trio.SSLStream))
+        return cast("TLSInfo | None", next(tls, None))  # by __getattr__()
 
     @property
     def trio_socket(self) -> trio.socket.SocketType | None:
-        return _socket_in(self._stream)
+        for part in _parts(self._stream):
+            if isinstance(part, trio.SocketStream) and part.socket.fileno() >= 0:
+                return part.socket
+        return None
 
     def read(self, size: int = READ_SIZE) -> bytes | None:
         data, self._received = self._received, None

@@ -10,8 +10,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -19,6 +19,7 @@ import trio
 from tests.programs.cluster.harness import (
     Client,
     Cluster,
+    Redis,
     check,
     clients,
     installed,
@@ -44,70 +45,69 @@ async def have_all(members: list[Client], texts: set[str]) -> None:
     check(members, texts)
 
 
-async def messages(folder: Path) -> None:
-    """A message to one process reaches all clients of all, once, in order."""
+@asynccontextmanager
+async def crowd(folder: Path) -> AsyncIterator[tuple[Redis, Cluster, list[Client]]]:
+    """Redis, the processes, and all clients in one room, while a block runs."""
     with redis(folder) as server:
         await server.listening()
         cluster = Cluster(server.uri, folder / "log")
         with cluster.running(PROCESSES):
             async with clients(cluster.port, "tea", CLIENTS) as members:
-                said = await say_all(members[:10], [f"word {i}" for i in range(10)])
-                await have_all(members, said)
-                async with clients(cluster.port, "tea", 1, "late") as (late,):
-                    await late.has(100)
-                    assert late.got == members[0].got[-100:]
+                yield server, cluster, members
+
+
+async def messages(folder: Path) -> None:
+    """A message to one process reaches all clients of all, once, in order."""
+    async with crowd(folder) as (_, cluster, members):
+        said = await say_all(members[:10], [f"word {i}" for i in range(10)])
+        await have_all(members, said)
+        async with clients(cluster.port, "tea", 1, "late") as (late,):
+            await late.has(100)
+            assert late.got == members[0].got[-100:]
 
 
 async def redis_killed(folder: Path) -> None:
     """Redis is killed for 5 s: connections stay, and what was said in between comes."""
-    with redis(folder) as server:
+    async with crowd(folder) as (server, _, members):
+        said = await say_all(members[:10], ["before"])
+        await have_all(members, said)
+        server.kill()
+        ends = trio.current_time() + 5
+        said |= await say_all(members[:10], [f"away {i}" for i in range(5)])
+        for member in members:
+            assert member.ws is not None
+            with trio.fail_after(2):
+                await member.ws.ping()
+        await trio.sleep_until(ends)
+        server.start()
         await server.listening()
-        cluster = Cluster(server.uri, folder / "log")
-        with cluster.running(PROCESSES):
-            async with clients(cluster.port, "tea", CLIENTS) as members:
-                said = await say_all(members[:10], ["before"])
-                await have_all(members, said)
-                server.kill()
-                ends = trio.current_time() + 5
-                said |= await say_all(members[:10], [f"away {i}" for i in range(5)])
-                for member in members:
-                    assert member.ws is not None
-                    with trio.fail_after(2):
-                        await member.ws.ping()
-                await trio.sleep_until(ends)
-                server.start()
-                await server.listening()
-                back = trio.current_time()
-                await have_all(members, said)
-                took = trio.current_time() - back
-                print(f"  all is there {took:.2f} s after Redis is back")
-                assert took < 2
-                assert {member.connections for member in members} == {1}
-        log = (folder / "log").read_text()
-        assert log.count("is lost") == log.count("is back") == PROCESSES, log
+        back = trio.current_time()
+        await have_all(members, said)
+        took = trio.current_time() - back
+        print(f"  all is there {took:.2f} s after Redis is back")
+        assert took < 2
+        assert {member.connections for member in members} == {1}
+    log = (folder / "log").read_text()
+    assert log.count("is lost") == log.count("is back") == PROCESSES, log
 
 
 async def process_killed(folder: Path) -> None:
     """A process is killed: its clients are back on others, and have missed nothing."""
-    with redis(folder) as server:
-        await server.listening()
-        cluster = Cluster(server.uri, folder / "log")
-        with cluster.running(PROCESSES):
-            async with clients(cluster.port, "tea", CLIENTS) as members:
-                said = await say_all(members[:10], ["before"])
-                await have_all(members, said)
-                start = trio.current_time()
-                cluster.kill(cluster.processes[0])
-                stayed = [member for member in members if await member.answers()]
-                said |= await say_all(stayed[:10], ["meanwhile"])
-                gone = [member for member in members if member not in stayed]
-                for member in gone:
-                    await member.connected(2)
-                took = trio.current_time() - start
-                print(f"  {len(gone)} clients are back after {took:.2f} s")
-                assert 0 < len(gone) < CLIENTS
-                said |= await say_all(members[:10], ["after"])
-                await have_all(members, said)
+    async with crowd(folder) as (_, cluster, members):
+        said = await say_all(members[:10], ["before"])
+        await have_all(members, said)
+        start = trio.current_time()
+        cluster.kill(cluster.processes[0])
+        stayed = [member for member in members if await member.answers()]
+        said |= await say_all(stayed[:10], ["meanwhile"])
+        gone = [member for member in members if member not in stayed]
+        for member in gone:
+            await member.connected(2)
+        took = trio.current_time() - start
+        print(f"  {len(gone)} clients are back after {took:.2f} s")
+        assert 0 < len(gone) < CLIENTS
+        said |= await say_all(members[:10], ["after"])
+        await have_all(members, said)
 
 
 async def node_killed(folder: Path) -> None:

@@ -65,11 +65,11 @@ def interrupted(library: Library, delay: float) -> tuple[float, bool]:
 
     def interrupt() -> None:
         nonlocal sent
-        time.sleep(delay)
-        sent = time.perf_counter()
-        os.kill(os.getpid(), signal.SIGINT)
-        while not over.wait(AGAIN):
+        wait = delay
+        while not over.wait(wait):
+            sent = sent or time.perf_counter()
             os.kill(os.getpid(), signal.SIGINT)
+            wait = AGAIN
 
     thread = threading.Thread(target=interrupt, daemon=True)
     try:
