@@ -41,6 +41,7 @@ from hypothesis import HealthCheck, settings
 
 import trio_ws
 from tests.polling import poll_everything
+from trio_ws._client import proxy_choice
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -106,6 +107,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [*os.environ]:
         if name.lower().endswith("_proxy"):
             del os.environ[name]
+    # A thread asks for those of Windows and macOS, and no MockClock knows of it.
+    proxy_choice._SYSTEM_SETTINGS = False
     strict = _everything_required() or "CI" in os.environ
     profile = os.environ.get("HYPOTHESIS_PROFILE", "ci" if strict else "dev")
     settings.load_profile(profile)
