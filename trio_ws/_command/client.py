@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import ssl
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -42,19 +43,28 @@ async def run_connect(
 ) -> Status:
     """Run ``trio-ws connect``; return its exit code.
 
-    Raises UsageError. **Cancellation**, an interrupt, too: the connection is closed at
-    once, with 1001.
+    Raises UsageError. **Cancellation**: the connection is closed at once, with 1001.
+    SIGINT does that, too; another is Python's KeyboardInterrupt again.
     """
     client = _Client(arguments, source, sink)
     level = logging.INFO if arguments.reconnect else logging.WARNING
     if arguments.verbose:
         level = logging.DEBUG
+    status = Status.INTERRUPTED
     with logged("trio_ws.client", sink.note, level, arguments.header):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(source.run)
+            nursery.start_soon(_cancel_on_interrupt, nursery.cancel_scope)
             status = await client.run()
             nursery.cancel_scope.cancel()
     return status
+
+
+async def _cancel_on_interrupt(scope: trio.CancelScope) -> None:
+    # KeyboardInterrupt may come between any two steps of a block's end.
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        await anext(signals)
+    scope.cancel()
 
 
 class _Client:

@@ -48,6 +48,8 @@ def _run(arguments: argparse.Namespace, sink: Sink) -> Status:
         source = Source(_raw(sys.stdin), binary=arguments.binary)
         status = trio.run(run_connect, arguments, source, sink)
     except* KeyboardInterrupt:  # in a group, if it met a task
+        pass
+    if status is Status.INTERRUPTED:
         sink.end()
         sink.note("interrupted")
     return status
