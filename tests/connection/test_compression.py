@@ -256,7 +256,7 @@ async def test_extensions_of_a_users_own(compression: str | None) -> None:
             assert await ws.ping("e") > 0
     assert (ws.close_code, seen[0].close_code) == (1000, 1000)
     for connection, received, sent in ((ws, 8, 10), (seen[0], 10, 8)):
-        count = connection._engine._extensions[1]
+        count = connection._engine.extensions[1]
         assert isinstance(count, Count)
         assert (len(count.received), len(count.sent)) == (received, sent)
 

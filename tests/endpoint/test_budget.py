@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from trio_ws import ServerConnection, connect, open_server
+from trio_ws._endpoint import budget as _budget
 from trio_ws._endpoint import counter as _counter
 from trio_ws._endpoint.budget import Budget, current_budget, set_limit
 from trio_ws._endpoint.counter import CALLS
@@ -35,7 +36,8 @@ class Steps(trio.abc.Instrument):
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What perf_counter() says: a machine's speed decides nothing here."""
     now = [1000.0]
-    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
+    for module in (_budget, _counter):
+        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     return now
 
 
@@ -74,6 +76,53 @@ async def test_a_call_that_waited_starts_the_count_anew(now: list[float]) -> Non
     assert await schedule_points(CALLS - 1, budget.checkpoint) == 0
     budget.renew()
     assert await schedule_points(CALLS - 1, budget.checkpoint) == 0
+
+
+async def test_many_with_long_steps_share_a_turn_of_the_loop(now: list[float]) -> None:
+    budget = Budget()
+    steps = [0] * 20
+    gaps: list[float] = []
+
+    async def works(which: int) -> None:
+        while True:
+            await budget.yield_()
+            now[0] += 0.0016  # to inflate a message of 1 MiB
+            steps[which] += 1
+
+    async with trio.open_nursery() as nursery:
+        for which in range(len(steps)):
+            nursery.start_soon(works, which)
+        for _ in range(1000):
+            before = now[0]
+            await trio.lowlevel.checkpoint()
+            gaps.append(now[0] - before)
+        nursery.cancel_scope.cancel()
+    # The first turns aside: nobody knows yet.
+    assert max(gaps[2:]) < 0.01
+    assert sum(gaps) / len(gaps) > 0.002
+    assert min(steps) > sum(steps) / len(steps) / 2
+
+
+async def test_who_waits_in_line_can_be_cancelled(now: list[float]) -> None:
+    budget = Budget()
+    done: list[str] = []
+
+    async def works(name: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await budget.yield_()
+            now[0] += 0.006
+            await budget.yield_()
+            done.append(name)
+
+    scopes = {name: trio.CancelScope() for name in "abcd"}
+    async with trio.open_nursery() as nursery:
+        for name, scope in scopes.items():
+            nursery.start_soon(works, name, scope)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        for name in "bc":
+            scopes[name].cancel()
+    assert sorted(done) == ["a", "d"]
 
 
 async def test_every_call_is_a_cancellation_point(now: list[float]) -> None:
@@ -177,9 +226,9 @@ def broken_off(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return any(map(broken_off, exc.exceptions))
     codes = [frame.f_code for frame, _ in traceback.walk_tb(exc.__traceback__)]
+    waits = [Budget.yield_.__code__, Budget._rest.__code__]
     return any(
-        code is Budget.yield_.__code__
-        and behind is not trio.lowlevel.checkpoint.__code__
+        code in waits and behind not in (waits[1], trio.lowlevel.checkpoint.__code__)
         for code, behind in itertools.pairwise([*codes, None])
     )
 

@@ -45,14 +45,13 @@ from .pings import Pings
 from .poller import Poller
 from .writer import FLUSHING, Writer
 
-# Receive calls that follow each other faster than this, in seconds, read. Meanwhile
-# the reader naps for _NAP at a time: when they stop, it may notice what comes next
-# that much later.
+# Receive calls that follow each other faster than so many seconds read. Meanwhile the
+# reader naps, for _NAP at a time: so much later it may see what comes when they stop.
 _QUICK = 0.02
 _NAP = 0.05
 
-# A read of fewer bytes is parsed in one step. Of a larger one, so many frames at first,
-# then as many as a fair share of time allows, at most so many.
+# A read of fewer bytes, without extensions, is parsed in one step. Of another, so many
+# frames at first, then as many as a fair share of time allows, at most so many.
 _MUCH = 4096
 _FRAMES = 64
 _MOST_FRAMES = 4096
@@ -169,9 +168,7 @@ class Reader:
                 await self._sleep(POLLER)
                 self._raise_error()
                 continue  # what there is to do now, and for whom, may be another
-            if self.full:
-                await self._budget.yield_()
-            else:
+            if not self.full:
                 # After a short read, reading again would find nothing.
                 try:
                     await self._transport.wait_readable()
@@ -180,6 +177,8 @@ class Reader:
                 except OSError as exc:
                     self.host.lost(exc)
                     return
+            if self.full or self._budget.long_step:
+                await self._budget.yield_()
             if self._writer.state is FLUSHING and self._engine.outbox.pongs_full:
                 await self.slow_down()
             if self._should_pause():
@@ -388,7 +387,7 @@ class Reader:
         if count:
             self.bytes_received += 0 if backlog else count
             try:
-                if backlog or (count >= _MUCH and data is not None):
+                if backlog or (data and (count >= _MUCH or engine.extensions)):
                     acts = self._parse_much(data)
                 elif data is None:
                     acts = engine.filled(count)
@@ -425,11 +424,12 @@ class Reader:
         decoder.frame_limit = limit = self._frame_limit
         start = perf_counter()
         acts = engine.go_on() if data is None else engine.receive(data)
-        if decoder.stopped:
-            taken = perf_counter() - start
-            if decoder.room >= 0 or taken > self._budget.seconds:
-                fair = int(limit * self._budget.seconds / max(taken, 1e-6))
-                self._frame_limit = min(max(fair, 1), _MOST_FRAMES)
+        taken = perf_counter() - start
+        long_step = taken > self._budget.seconds
+        self._budget.long_step |= long_step
+        if decoder.stopped and (long_step or decoder.room >= 0):
+            fair = int(limit * self._budget.seconds / max(taken, 1e-6))
+            self._frame_limit = min(max(fair, 1), _MOST_FRAMES)
         return acts
 
     def wake_parked(self) -> None:

@@ -201,14 +201,14 @@ class Receiver:
         try:
             while True:
                 looks = not (reader.full or self._waits)
-                if reader.full:
+                if looks:
+                    await checkpoint()
+                elif not reader.full:
+                    self._waits -= 1
+                    await self._transport.wait_readable()
+                if reader.full or self._budget.long_step:
                     await self._budget.checkpoint()
                 else:
-                    if looks:
-                        await checkpoint()
-                    else:
-                        self._waits -= 1
-                        await self._transport.wait_readable()
                     self._budget.renew()
                 if writer.state is FLUSHING and engine.outbox.pongs_full:
                     await reader.slow_down()

@@ -11,11 +11,11 @@ cdef object DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 cdef class Engine:
     cdef readonly bint client
     cdef object _close_frame
-    cdef readonly object _extensions
     cdef readonly long long max_waiting
     cdef object _trace_sent
     cdef public object cause
     cdef public Decoder decoder
+    cdef readonly object extensions
     cdef public bint lost_data
     cdef public object bug
     cdef public object messages

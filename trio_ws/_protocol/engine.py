@@ -48,12 +48,12 @@ class Engine:
 
     __slots__ = (
         "_close_frame",
-        "_extensions",
         "_trace_sent",
         "bug",
         "cause",
         "client",
         "decoder",
+        "extensions",
         "lost_data",
         "max_waiting",
         "messages",
@@ -79,7 +79,7 @@ class Engine:
         trace_sent: Trace | None = None,
     ) -> None:
         self.client = client
-        self._extensions: Sequence[Extension] = ()
+        self.extensions: Sequence[Extension] = ()
         self._trace_sent = trace_sent
         # Parsing stops once messages that wait have taken more than so many bytes.
         self.max_waiting = MAX_LENGTH if max_waiting is None else max_waiting
@@ -105,7 +105,7 @@ class Engine:
 
     def extend(self, extensions: Sequence[Extension]) -> None:
         """Use the extensions that the opening handshake has agreed on."""
-        self._extensions = extensions
+        self.extensions = extensions
         self.decoder.extend(extensions)
 
     def _step(self, event: Event) -> None:
@@ -305,14 +305,14 @@ class Engine:
         ``compress`` is the same for all frames of a message.
         """
         self._sends(opcode, payload, fin)
-        if self._extensions:
+        if self.extensions:
             deflate = self.decoder.deflate
             # Most whole messages compression leaves as they are: no detour for these.
             whole = fin and opcode != CONT
             if not whole or deflate is None or deflate.bits_for(payload):
                 frame = Frame(opcode, payload, fin)
                 return encode_extended(
-                    frame, self._extensions, compress=compress, masked=self.client
+                    frame, self.extensions, compress=compress, masked=self.client
                 )
         return encode(opcode, payload, fin, self.client)
 
@@ -353,14 +353,14 @@ class Engine:
     ) -> Encoded:
         """Build the frame of a message to many; those alike share it by ``cache``."""
         deflate = self.decoder.deflate
-        if self.client or (self._extensions and deflate is None):
+        if self.client or (self.extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
         self._sends(opcode, payload, True)
         return encode_shared(opcode, payload, deflate, cache)
 
     def forget_context(self) -> None:
         """Let nothing refer to a message that was built and will not be sent."""
-        forget(self._extensions)
+        forget(self.extensions)
 
     def send_ping(self, payload: bytes) -> bytes:
         """Queue a ping and return its frame, for Outbox.waits()."""
@@ -445,5 +445,5 @@ class Engine:
     def _control(self, opcode: int, payload: bytes, plain: bool = False) -> bytes:
         if self._trace_sent is not None and not plain:
             self._trace_sent(opcode, payload, len(payload), True)
-        extensions = () if plain else self._extensions
+        extensions = () if plain else self.extensions
         return encode_control(opcode, payload, extensions, self.client)
