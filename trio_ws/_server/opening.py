@@ -201,9 +201,14 @@ class Opening:
         One that is late has a moment, too.
         """
         deadline = max(self._deadline, trio.current_time() + _LINGER)
+        await trio.lowlevel.checkpoint_if_cancelled()
         for start in range(0, len(data), _PORTION):
+            portion = memoryview(data)[start : start + _PORTION]
+            portion = portion[self._transport.write((portion,)) :]
+            if not (portion or self._transport.unsent):
+                continue  # as of nearly all: no scope for them
             with trio.CancelScope(deadline=deadline) as scope:
-                await write_all(self._transport, data[start : start + _PORTION])
+                await write_all(self._transport, portion)
             if scope.cancelled_caught:
                 raise self._options.open_timed_out("response")
             more = max(self._options.open_seconds, _LINGER)
@@ -299,10 +304,12 @@ class Opening:
         if response is not None:
             return response, None
         problem: Exception | None = None
+        options = self._options
+        answering = answer(connection, self._handshake, options, self._stage)
+        if not (options.process_request or options.process_response):
+            return await answering  # without a scope: nothing is waited for
         with trio.CancelScope(deadline=self._deadline):
-            response, problem = await answer(
-                connection, self._handshake, self._options, self._stage
-            )
+            response, problem = await answering
         if response is None:
             response, problem = self._plain(503, SLOW_HOOK), self._timed_out()
         try:

@@ -208,7 +208,7 @@ class Transport(abc.ABC):
         """
 
 
-async def write_all(transport: Transport, data: bytes) -> None:
+async def write_all(transport: Transport, data: bytes | memoryview) -> None:
     """Write all of ``data``. **Cancellation**: a part of it may be written."""
     await trio.lowlevel.checkpoint_if_cancelled()
     rest = memoryview(data)
