@@ -15,6 +15,7 @@ MODULES = [
     "_protocol.frames.header",
     "_protocol.frames.outbox",
     "_protocol.frames.partial",
+    "_protocol.frames.shared",
 ]
 
 # In CI, what can't be compiled is an error.

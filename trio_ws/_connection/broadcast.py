@@ -7,7 +7,7 @@ from typing import Literal
 
 from trio.lowlevel import enable_ki_protection
 
-from .._endpoint.budget import check_run
+from .._endpoint.budget import check_run, current_budget
 from .._endpoint.messages import Data, encode_message
 from .._protocol.closing import OPEN
 from .._protocol.frames.outbox import Encoded
@@ -38,6 +38,7 @@ def broadcast(
     if slow not in ("skip", "close"):
         raise ValueError(f'slow: expected "skip" or "close"; got {slow!r}')
     check_run(None, "broadcast")
+    budget = current_budget()
     opcode, payload = encode_message(message, text)
     cache: dict[int, Encoded] = {}
     left_out: list[Connection] = []
@@ -50,7 +51,7 @@ def broadcast(
             ) from None
         if endpoint.engine.phase is not OPEN:
             continue
-        if not endpoint.sender.accept_shared(opcode, payload, cache):
+        if not endpoint.sender.accept_shared(opcode, payload, cache, budget):
             left_out.append(connection)
             if slow == "close":
                 endpoint.fail(1008, "reads too slowly", None)

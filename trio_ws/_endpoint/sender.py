@@ -12,7 +12,7 @@ from .._protocol.closing import FINISHING, OPEN
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
-from .budget import check_run, current_budget
+from .budget import Budget, check_run, current_budget
 from .ending import Ending
 from .host import NO_HOST, Host
 from .messages import Data, FragmentedMessage
@@ -117,10 +117,14 @@ class Sender:
 
     @enable_ki_protection
     def accept_shared(
-        self, opcode: int, payload: bytes, cache: dict[int, Encoded]
+        self, opcode: int, payload: bytes, cache: dict[int, Encoded], budget: Budget
     ) -> bool:
-        """Accept a message that goes to many connections, if there is room."""
-        check_run(self._budget, "broadcast")
+        """Accept a message that goes to many connections, if there is room.
+
+        ``budget`` is that of the current trio run.
+        """
+        if budget is not self._budget:
+            check_run(self._budget, "broadcast")
         if self.lock is None and self._writer.has_room:
             self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))
             return True

@@ -4,6 +4,7 @@ from .frames cimport text
 from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
 from .frames.outbox cimport Outbox
+from .frames.shared cimport encode_shared
 
 cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER
 cdef object DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False
 """Frames that many connections share: built once, and compressed once."""
 
 from __future__ import annotations

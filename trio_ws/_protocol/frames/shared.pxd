@@ -1,0 +1,3 @@
+from .encoder cimport encode
+
+cpdef encode_shared(int opcode, bytes payload, deflate, dict cache)
