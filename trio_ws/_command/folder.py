@@ -68,14 +68,10 @@ class Folder:
 
         **Cancellation**: a thread may read on.
         """
-        upgrade = ",".join(request.headers.get_all("Upgrade")).lower()
-        if "websocket" in (one.strip() for one in upgrade.split(",")):
+        if asks_for_websocket(request):
             return None
         if request.method not in ("GET", "HEAD"):
-            text = b"Here are GET, HEAD and WebSockets.\n"
-            response = _response(ws, _Answer(HTTPStatus.METHOD_NOT_ALLOWED, text))
-            response.headers["Allow"] = "GET, HEAD"
-            return response
+            return not_allowed(ws)
         answer = await trio.to_thread.run_sync(
             self.look, request.path, abandon_on_cancel=True
         )
@@ -114,6 +110,20 @@ class Folder:
         if not path.is_relative_to(self._root):
             raise _RefusedError(*_FORBIDDEN)
         return path
+
+
+def asks_for_websocket(request: Request) -> bool:
+    """Whether a request asks for a WebSocket, well or not."""
+    upgrade = ",".join(request.headers.get_all("Upgrade")).lower()
+    return "websocket" in (one.strip() for one in upgrade.split(","))
+
+
+def not_allowed(ws: ServerConnection) -> Response:
+    """Answer a request of another method than GET and HEAD."""
+    text = b"Here are GET, HEAD and WebSockets.\n"
+    response = _response(ws, _Answer(HTTPStatus.METHOD_NOT_ALLOWED, text))
+    response.headers["Allow"] = "GET, HEAD"
+    return response
 
 
 def _names(raw: str) -> list[str]:

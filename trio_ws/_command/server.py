@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import trio
@@ -18,6 +18,8 @@ from .._server.signals import STOP_SIGNALS
 from .client import load_cert
 from .folder import Folder
 from .notes import Note, Status, logged
+
+Start = Callable[..., Awaitable[None]]
 
 # Seconds that clients have to answer the close frame.
 _GOODBYE = 5.0
@@ -38,6 +40,17 @@ async def run_serve(arguments: argparse.Namespace, note: Note) -> Status:
         ssl=_context(arguments),
         process_request=None if folder is None else folder.process_request,
     )
+    scheme = "ws" if arguments.tls is None else "wss"
+    return await serve_until_signal(start, arguments, note, f"listening at {scheme}")
+
+
+async def serve_until_signal(
+    start: Start, arguments: argparse.Namespace, note: Note, where: str
+) -> Status:
+    """Run ``start``, a call of serve(); close it on a signal; return an exit code.
+
+    ``where`` is said with each address behind it. **Cancellation** as of serve().
+    """
     level = logging.DEBUG if arguments.verbose else logging.WARNING
     with (
         logged("trio_ws.server", note, level, ()),
@@ -49,9 +62,8 @@ async def run_serve(arguments: argparse.Namespace, note: Note) -> Status:
             except (OSError, ValueError) as exc:
                 note(f"can't listen: {_why(exc, arguments)}")
                 return Status.UNREACHABLE if isinstance(exc, OSError) else Status.USAGE
-            scheme = "ws" if arguments.tls is None else "wss"
-            for where in _addresses(server):
-                note(f"listening at {scheme}://{where}/")
+            for address in _addresses(server):
+                note(f"{where}://{address}/")
             await signals.__anext__()
             note("closing; another signal ends it at once")
             nursery.start_soon(_cancel_on_next, signals, nursery.cancel_scope)
