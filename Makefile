@@ -49,7 +49,7 @@ READY_DOCS = $(VENV_DOCS)/.made-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo env typing test test-only test-pure test-windows test-machines lint types \
+.PHONY: help demo demo-page env typing test test-only test-pure test-windows test-machines lint types \
 	format docs conformance interop fuzz soak faults bench bench-quick bench-compare \
 	bench-compression rivals cluster dist clean
 
@@ -58,6 +58,9 @@ help: ## list the targets
 
 demo: $(READY) ## run examples/demo.py
 	$(VENV)/bin/python examples/demo.py
+
+demo-page: $(READY) ## connections on a page, and buttons that break them
+	$(VENV)/bin/python -m trio_ws demo $(ARGS)
 
 env: $(READY) ## the environment of demo, test, lint and types, alone
 

@@ -46,6 +46,13 @@ def test_serve() -> None:
     assert (arguments.port, arguments.tls) == (0, ["a", "b"])
 
 
+def test_demo() -> None:
+    arguments = parse(["demo"])
+    assert (arguments.port, arguments.host) == (8765, "127.0.0.1")
+    arguments = parse(["demo", "0", "--host", "::1", "-v"])
+    assert (arguments.port, arguments.host, arguments.verbose) == (0, "::1", True)
+
+
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
@@ -62,6 +69,8 @@ def test_serve() -> None:
         (["serve", "-p"], "unknown: -p;"),
         (["serve", "http"], "from 0 to 65535"),
         (["serve", "--tls", "a"], "expected 2 arguments"),
+        (["demo", "65536"], "from 0 to 65535"),
+        (["demo", "--broadcast"], "unknown: --broadcast;"),
         (["ws://a/"], "trio-ws connect URI"),
     ],
 )
@@ -91,7 +100,9 @@ def test_what_is_secret_stays_so(
     assert "secret" not in refused(capsys, *argv)
 
 
-@pytest.mark.parametrize("argv", [["-h"], ["connect", "--help"], ["serve", "-h"]])
+@pytest.mark.parametrize(
+    "argv", [["-h"], ["connect", "--help"], ["serve", "-h"], ["demo", "-h"]]
+)
 def test_help(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(argv)

@@ -9,8 +9,10 @@ from collections.abc import Generator
 import pytest
 import trustme
 
+from tests.interop import chromium_peer
 from tests.interop.faults import fault
 from tests.interop.peer import HOST, TLS
+from tests.interop.proxy import required
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +40,11 @@ def tls() -> TLS:
     client = ssl.create_default_context()
     ca.configure_trust(client)
     return TLS(server, client)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    """A browser; the URI of its DevTools."""
+    folder = tmp_path_factory.mktemp("chromium")
+    with chromium_peer.chromium(required("chromium"), folder) as uri:
+        yield uri

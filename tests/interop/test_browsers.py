@@ -21,13 +21,6 @@ LOST = r"^no close frame received or sent$"
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
-    folder = tmp_path_factory.mktemp("chromium")
-    with chromium_peer.chromium(required("chromium"), folder) as uri:
-        yield uri
-
-
-@pytest.fixture(scope="module")
 def firefox(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
     folder = tmp_path_factory.mktemp("firefox")
     with firefox_peer.firefox(required("firefox-esr"), folder) as uri:

@@ -28,7 +28,7 @@ def main() -> None:
     installed = Path(trio_ws.__file__).parent
     assert installed.is_relative_to(sys.prefix), installed
     assert (installed / "py.typed").is_file(), "no py.typed"
-    for pattern in ("*.py", "*.pxd"):
+    for pattern in ("*.py", "*.pxd", "*.html"):
         assert files(installed, pattern) == files(SOURCES, pattern)
     assert not files(installed, "*.c"), "generated files"
     assert importlib.metadata.version("trio_ws") == trio_ws.__version__

@@ -34,6 +34,11 @@ _SERVE = """Run a WebSocket server to try things with, which sends each message 
 
 Ctrl-C or SIGTERM closes all connections and ends it."""
 
+_DEMO = """Serve a page of live connections, with buttons that break them.
+
+Each button does what a network or a peer does, and the page shows what the code on
+both sides sees of it. Ctrl-C or SIGTERM ends it."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without what could be secret."""
@@ -75,6 +80,7 @@ def _parser() -> _Parser:
     for name, description, add in (
         ("connect", _CONNECT, _add_connect),
         ("serve", _SERVE, _add_serve),
+        ("demo", _DEMO, _add_listening),
     ):
         command = commands.add_parser(
             name,
@@ -130,18 +136,23 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_listening(parser)
     add = parser.add_argument
-    add("port", metavar="PORT", nargs="?", type=_port, default=DEFAULT_PORT,
-        help=f"{DEFAULT_PORT} by default, 0: one that is free")
-    add("--host", default="127.0.0.1",
-        help="the address to listen at; 127.0.0.1 by default, which only this machine "
-        "reaches; 0.0.0.0 and :: stand for all")
     add("--broadcast", action="store_true",
         help="send each message to all others that are connected, not back")
     add("--directory", metavar="FOLDER",
         help="serve the files of this folder over HTTP, on the same port")
     add("--tls", metavar=("CERT", "KEY"), nargs=2,
         help="serve wss:// with this certificate and its key (PEM)")
+
+
+def _add_listening(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("port", metavar="PORT", nargs="?", type=_port, default=DEFAULT_PORT,
+        help=f"{DEFAULT_PORT} by default, 0: one that is free")
+    add("--host", default="127.0.0.1",
+        help="the address to listen at; 127.0.0.1 by default, which only this machine "
+        "reaches; 0.0.0.0 and :: stand for all")
 # fmt: on
 
 

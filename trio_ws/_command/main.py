@@ -13,6 +13,7 @@ import trio
 
 from .arguments import parse
 from .client import run_connect
+from .demo.command import run_demo
 from .notes import Status, UsageError
 from .server import run_serve
 from .sinks import Bytes, Lines, Printable, Screen, Sink
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, sink: Sink) -> Status:
     status = Status.INTERRUPTED
     try:
-        if arguments.command == "serve":
-            return trio.run(run_serve, arguments, sink.note)
+        if arguments.command != "connect":
+            run = {"serve": run_serve, "demo": run_demo}[arguments.command]
+            return trio.run(run, arguments, sink.note)
         if arguments.binary and _is_terminal(sys.stdout):
             raise UsageError(
                 "--binary writes what a peer sends as it is, which isn't for a "
@@ -63,7 +65,7 @@ def _sink(arguments: argparse.Namespace) -> Sink:
     if not _is_terminal(sys.stdout):
         return Lines(out, err)
     encoding = sys.stdout.encoding
-    if arguments.command == "serve" or not _is_terminal(sys.stdin):
+    if arguments.command != "connect" or not _is_terminal(sys.stdin):
         return Printable(out, err, encoding)
     # The console of Windows knows these sequences only if asked to.
     ansi = sys.platform != "win32" and os.environ.get("TERM", "dumb") != "dumb"

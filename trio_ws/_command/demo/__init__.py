@@ -1,0 +1,1 @@
+"""trio-ws demo: connections to watch, and buttons that do what networks do."""
