@@ -8,11 +8,14 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -21,7 +24,14 @@ import trustme
 from tests.interop import chromium_peer
 from tests.interop.proxy import required
 from tests.platforms import needs_resets, needs_unix_sockets
-from trio_ws import InvalidStatus, connect
+from trio_ws import (
+    ClientConnection,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidStatus,
+    connect,
+)
+from trio_ws.testing import open_pair
 
 ROOT = Path(__file__).parents[1]
 PORT = "8765"
@@ -212,6 +222,144 @@ def test_reconnecting() -> None:
     ]
 
 
+def test_market_data() -> None:
+    lines = run_example("market_data.py")
+    assert [line for line in lines if not re.match("MILK|TEA", line)] == [
+        "disconnected: 1006",
+        "nothing for 15 s",
+        "disconnected: 1006",
+        "disconnected: 1012",
+        "at the end: [('MILK', 104), ('TEA', 104)]",
+    ]
+    assert lines[:2] == ["MILK 101", "TEA 101"]
+
+
+STREAMED = [
+    "upload: stored",
+    "download: cut off after 1.00 MiB",
+    "download: all of it: True",
+]
+
+
+def test_large_file() -> None:
+    assert run_example("large_file.py", "2") == STREAMED
+
+
+@pytest.mark.cpython("it measures memory")
+def test_a_large_file_takes_no_more_memory() -> None:
+    code = (ROOT / "examples/large_file.py").read_text(encoding="utf-8")
+    result = subprocess.run(
+        [
+            *command(f"{MEASURED}\n{code}\nprint(tracemalloc.get_traced_memory()[1])"),
+            "16",
+        ],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    *lines, peak = result.stdout.splitlines()
+    assert lines == [STREAMED[0], "download: cut off after 8.00 MiB", STREAMED[2]]
+    # Of both ends: less than twice max_size each.
+    assert int(peak) < 4 * 2**20
+
+
+# What is imported isn't of interest.
+MEASURED = "import ssl, trio, trio_ws, tracemalloc; tracemalloc.start()"
+
+
+def test_json_rpc() -> None:
+    lines = run_example("json_rpc.py")
+    lines.remove("server: gives up waiting")  # at the same time as what follows
+    assert lines == [
+        "client: 3",
+        "client: hello, alice",
+        "client: -32601 no method 'subtract'",
+        "client: -32602 missing a required argument: 'two'",
+        "client: the server is waiting",
+        "client: 7",
+    ]
+
+
+def definitions(name: str) -> dict[str, Any]:
+    """Return what an example defines, without running it."""
+    code = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    *defined, last = code.rpartition("\ntrio.run(main)\n")
+    assert last == ""
+    names: dict[str, Any] = {"__name__": name}
+    exec(compile("".join(defined[:-1]), name, "exec"), names)
+    return names
+
+
+JSON_RPC = definitions("json_rpc.py")
+
+
+@pytest.mark.parametrize(
+    ("sent", "id_", "code"),
+    [
+        ("{", None, -32700),
+        ("[" * 100_000, None, -32700),
+        ('[{"id": 2, "method": "add"}]', None, -32600),
+        ('{"id": [2], "method": "add"}', None, -32600),
+        ('{"id": 1, "method": "wait"}', None, -32600),  # that one is running
+        ('{"id": "x", "method": "nothing"}', "x", -32601),
+        ('{"id": "x", "method": "add", "params": 5}', "x", -32602),
+        ('{"id": 2, "method": "add", "params": {"one": 1, "three": 3}}', 2, -32602),
+        ('{"id": 2, "method": "add", "params": [1, "two"]}', 2, -32603),
+        ('{"method": "$/cancelRequest", "params": {"id": 1}}', 1, -32800),
+    ],
+)
+async def test_what_json_rpc_refuses(
+    sent: str, id_: str | int | None, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with waiting() as client:
+        await client.send(sent)
+        answer = json.loads(await client.recv())
+        assert (answer["id"], answer["error"]["code"]) == (id_, code)
+        await client.aclose()
+    assert [record.getMessage() for record in caplog.records] == (
+        ["add failed"] if code == -32603 else []
+    )
+
+
+@asynccontextmanager
+async def waiting() -> AsyncIterator[ClientConnection]:
+    """A client that has called, as number 1, what waits for ever."""
+    async with open_pair() as (client, server):
+        server.nursery.start_soon(JSON_RPC["serve"], server)
+        await client.send('{"id": 1, "method": "wait"}')
+        assert json.loads(await client.recv())["method"] == "progress"
+        yield client
+
+
+async def only_progress(ws: ClientConnection) -> None:
+    async for message in ws:
+        assert json.loads(message)["method"] == "progress"
+
+
+async def test_json_rpc_has_no_more_handlers_than_it_may() -> None:
+    async with waiting() as client:
+        for id_ in range(2, JSON_RPC["MAX_HANDLERS"] + 2):
+            await client.send(json.dumps({"id": id_, "method": "wait"}))
+        with pytest.raises(ConnectionClosedError, match="too many calls at once"):
+            await only_progress(client)
+        assert client.close_code == 1008
+
+
+async def test_the_end_of_json_rpc() -> None:
+    async with open_pair() as (client, server):
+        peer = JSON_RPC["Peer"](client)
+        client.nursery.start_soon(peer.run)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            with pytest.raises(trio.EndOfChannel):
+                await peer.call("add", 1, 2)
+        with pytest.raises(ConnectionClosedOK):
+            await peer.call("add", 1, 2)
+        await peer.run()
+
+
 CHAT_ROOM = (ROOT / "examples/chat_room.py").read_text(encoding="utf-8")
 
 
@@ -395,9 +543,74 @@ async def test_graceful_stop(number: signal.Signals) -> None:
     assert process.returncode == 0
 
 
+def png_pixel(png: bytes) -> tuple[int, ...]:
+    """Return the first pixel of a picture in RGB, or RGBA."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    position, data, depth = 8, b"", 0
+    while position < len(png):
+        size, kind = struct.unpack_from(">I4s", png, position)
+        body = png[position + 8 : position + 8 + size]
+        if kind == b"IHDR":
+            depth = {2: 3, 6: 4}[body[9]]
+        elif kind == b"IDAT":
+            data += body
+        position += 12 + size
+    # Before it is the filter of its row, which leaves the very first pixel as it is.
+    return tuple(zlib.decompress(data)[1 : 1 + depth])
+
+
+def test_screenshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "CHROMIUM", required("chromium"))
+    path = tmp_path / "page.png"
+    assert run_example("screenshot.py", str(path)) == [f"written: {path}"]
+    assert png_pixel(path.read_bytes())[:3] == (0x00, 0x66, 0xCC)
+    page = "data:text/html,<body bgcolor='red'>"
+    assert run_example("screenshot.py", str(path), page) == [f"written: {path}"]
+    assert png_pixel(path.read_bytes())[:3] == (0xFF, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"PATH": "", "CHROMIUM": ""},
+            "no Chromium found: install one, or name it, as CHROMIUM=/",
+        ),
+        ({"CHROMIUM": "nowhere"}, "nowhere: "),
+        # It has other options.
+        ({"CHROMIUM": sys.executable}, f"{sys.executable}: it doesn't start: "),
+    ],
+    ids=["none", "nowhere", "another"],
+)
+def test_no_screenshot_without_chromium(
+    environment: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples/screenshot.py"],
+        env=ENVIRONMENT | environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+EXAMPLES = {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
+@pytest.mark.parametrize("page", ["examples/README.md", "docs/examples.rst"])
+def test_every_example_is_listed(page: str) -> None:
+    listed = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / page).read_text("utf-8"))
+    assert sorted(listed) == sorted({*EXAMPLES, "tutorial/", "cluster/"})
+
+
 def test_every_example_is_in_these_tests() -> None:
-    names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {
+    assert {
         "access_log.py",
         "basic_auth.py",
         "metrics.py",
@@ -410,14 +623,18 @@ def test_every_example_is_in_these_tests() -> None:
         "embedding_h11.py",
         "graceful_stop.py",
         "health_check.py",
+        "json_rpc.py",
+        "large_file.py",
+        "market_data.py",
         "mutual_tls.py",
         "push.py",
         "reconnecting.py",
+        "screenshot.py",
         "timeouts.py",
         "tls.py",
         "unix_socket.py",
         "workers.py",  # which tests/server/test_restarting.py runs
-    }
+    } == EXAMPLES
 
 
 def test_the_rest_of_the_readmes_code_is_complete() -> None:
