@@ -3,7 +3,7 @@
     python -m examples.cluster                                  a Redis of its own
     python -m examples.cluster --redis redis://10.0.0.5:6379    on each host
 
-Then, for instance: trio-ws "ws://localhost:8765/tea?name=alice"
+Then, for instance: trio-ws connect "ws://localhost:8765/tea?name=alice"
 """
 
 import argparse
