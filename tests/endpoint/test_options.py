@@ -181,7 +181,7 @@ def test_create_connection() -> None:
 def test_logger() -> None:
     logger = logging.getLogger("x")
     assert Options(logger=logger).logger is logger
-    adapter: Any = logging.LoggerAdapter(logger, {})
+    adapter = logging.LoggerAdapter(logger, {})
     assert _options("logger", adapter).logger is adapter
     with pytest.raises(TypeError, match=r"^logger: expected a logging\.Logger"):
         _options("logger", "x")

@@ -404,7 +404,7 @@ async def test_one_format_for_all_lines_and_an_adapter(
     handler = Calls(lambda record: lines.append(form.format(record)))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    adapter: Any = logging.LoggerAdapter(logger, {"mine": 1})
+    adapter = logging.LoggerAdapter(logger, {"mine": 1})
     ids = []
 
     async def tells(ws: ServerConnection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, assert_type
 
@@ -74,6 +75,9 @@ async def good() -> None:
         process_response=my_response,
         select_subprotocol=my_choice,
     )
+    adapter = logging.LoggerAdapter(logging.getLogger("x"), {})
+    await serve(any_handler, 1, logger=adapter)
+    await serve(any_handler, 1, logger=adapter.logger)
     await unix_serve(any_handler, "path")
     await unix_serve(my_handler, "path", create_connection=room)
     async with open_server(any_handler, 1, process_request=any_request) as server:
@@ -101,6 +105,7 @@ async def bad() -> None:
     open_server(my_handler, 1, create_connection=ServerConnection)  # E: misc, reportArgumentType
     await unix_serve(my_handler, "", create_connection=Yours)  # E: misc, reportArgumentType
     await serve(any_handler, 1, create_connection=ClientConnection)  # E: misc, reportArgumentType
+    await serve(any_handler, 1, logger="x")  # E: call-overload, reportArgumentType
     await serve(any_handler, 1, nonsense=1)  # E: call-overload, reportCallIssue
 
 

@@ -55,7 +55,7 @@ class OptionsDict(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     compression: str | None
-    logger: logging.Logger | None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
     limits: Limits
 
 
@@ -103,7 +103,7 @@ class Options:
     max_queue: int | None = 16
     write_limit: int = 2**16
     compression: str | None = "deflate"
-    logger: logging.Logger | None = None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None
     create_connection: Callable[..., Any] | None = None
     limits: Limits = DEFAULT_LIMITS
 
