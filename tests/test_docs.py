@@ -143,6 +143,9 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         "0badcafe < PONG 'aB3x' [4 bytes]\n"
         "0badcafe latency 12.34 ms\n"
         "deadbeef lost: EOFError\n"
+        "deadbeef 127.0.0.1:40125 > Sec-WebSocket-Key: aGVsbG8gd29ybGQhIQ==\n"
+        "deadbeef 127.0.0.1:40125 < Date: Tue, 01 Dec 2026 07:08:09 GMT\n"
+        '"01234567-89ab-cdef-0123-456789abcdef"\n'
     )
     assert normalised(text) == (
         "('127.0.0.1', 8765) 127.0.0.1:50001 127.0.0.1:8765\n"
@@ -150,6 +153,9 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         "7d0c23a1 < PONG 'k3Xp' [4 bytes]\n"
         "7d0c23a1 latency 0.4 ms\n"
         "e95b10f4 lost: EOFError\n"
+        "e95b10f4 127.0.0.1:50002 > Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n"
+        "e95b10f4 127.0.0.1:50002 < Date: Mon, 30 Nov 2026 12:00:00 GMT\n"
+        '"7d0c23a1-1c9e-4d0b-9b7e-2f6a5c8e4d10"\n'
     )
 
 

@@ -159,6 +159,16 @@ def _environment() -> dict[str, str]:
 _PORTS = ("8765", "50001", "50002", "50003", "50004")
 _IDS = ("7d0c23a1", "e95b10f4", "41a8c7d2", "c63f9e05")
 _PAYLOADS = ("'k3Xp'", "'T9wa'", "'0mQe'", "'Zr6B'")
+_VALUES = {
+    r"latency [\d.]+ ms": "latency 0.4 ms",
+    # Those of RFC 6455, section 1.3.
+    r"(?<=Sec-WebSocket-Key: )\S+": "dGhlIHNhbXBsZSBub25jZQ==",
+    r"(?<=Sec-WebSocket-Accept: )\S+": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    r"(?<=Date: ).+ GMT": "Mon, 30 Nov 2026 12:00:00 GMT",
+    r"(?<=\")[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": (
+        "7d0c23a1-1c9e-4d0b-9b7e-2f6a5c8e4d10"
+    ),
+}
 
 
 def normalised(text: str) -> str:
@@ -167,10 +177,14 @@ def normalised(text: str) -> str:
     text = text.replace(f"{DOCS.parent}{os.sep}", "")
     text = re.sub(r"(127\.0\.0\.1(?:', |:))(\d+)", _names(_PORTS), text)
     text = re.sub(
-        r"()\b([0-9a-f]{8})(?= (?:[<>] |latency |closed |lost:))", _names(_IDS), text
+        r"()\b([0-9a-f]{8})(?= (?:[<>] |latency |closed |lost:|127\.0\.0\.1:))",
+        _names(_IDS),
+        text,
     )
     text = re.sub(r"((?:PING|PONG) )('\w{4}')(?= \[4 bytes\])", _names(_PAYLOADS), text)
-    return re.sub(r"latency [\d.]+ ms", "latency 0.4 ms", text)
+    for pattern, value in _VALUES.items():
+        text = re.sub(pattern, value, text)
+    return text
 
 
 def _names(names: tuple[str, ...]) -> Callable[[re.Match[str]], str]:
