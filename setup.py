@@ -64,7 +64,8 @@ setup(
         Extension(
             f"trio_ws.{name}",
             [f"trio_ws/{name.replace('.', '/')}.py"],
-            extra_compile_args=["-O3", "-g0"],
+            # MSVC is called with what is best of its own.
+            extra_compile_args=["-O3", "-g0"] if os.name == "posix" else [],
             # The same files work as they are where the compiler fails.
             optional=optional,
         )

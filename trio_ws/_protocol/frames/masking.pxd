@@ -39,10 +39,17 @@ cdef extern from *:
     #endif
     #endif
 
+    /* Which MSVC has in C11 and later alone, and that isn't what it is called with. */
+    #ifdef _MSC_VER
+    #define TRIO_WS_RESTRICT __restrict
+    #else
+    #define TRIO_WS_RESTRICT restrict
+    #endif
+
     TRIO_WS_WIDER
     static void trio_ws_xor(
-        char *restrict target, const char *restrict source, Py_ssize_t size,
-        uint32_t key)
+        char *TRIO_WS_RESTRICT target, const char *TRIO_WS_RESTRICT source,
+        Py_ssize_t size, uint32_t key)
     {
         TRIO_WS_XOR(target, source)
     }
