@@ -1,20 +1,22 @@
-"""Check a distribution file where it has just been installed.
+"""Check trio_ws where it has just been installed from a file of a release.
 
-    PYTHON -I tests/programs/check_dist.py dist/FILE {compiled,python}
+    PYTHON -I tests/programs/check_dist.py {compiled,python}
 
 PYTHON is the one that it was installed for, and -I keeps this checkout off its path.
-The second word says which codec should be in use.
+The word says which codec should be in use.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import trio
+
 import trio_ws
-from trio_ws._protocol.frames.decoder import Decoder
-from trio_ws._protocol.frames.encoder import encode
 
 SOURCES = Path(__file__).parents[2] / "trio_ws"
 
@@ -23,8 +25,23 @@ def files(folder: Path, pattern: str) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob(pattern)}
 
 
+async def echo(ws: trio_ws.ServerConnection) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+async def round_trips() -> None:
+    with trio.fail_after(60):
+        async with trio_ws.open_server(echo, 0, host="127.0.0.1") as server:
+            uri = f"ws://127.0.0.1:{server.port}/"
+            async with trio_ws.connect(uri, proxy=None) as ws:
+                for message in "hi", b"\x00" * 100_000, "hi" * 1000:
+                    await ws.send(message)
+                    assert await ws.recv() == message
+
+
 def main() -> None:
-    name, kind = sys.argv[1:]
+    (kind,) = sys.argv[1:]
     installed = Path(trio_ws.__file__).parent
     assert installed.is_relative_to(sys.prefix), installed
     assert (installed / "py.typed").is_file(), "no py.typed"
@@ -33,12 +50,14 @@ def main() -> None:
     assert not files(installed, "*.c"), "generated files"
     assert importlib.metadata.version("trio_ws") == trio_ws.__version__
     assert trio_ws.codec() == kind, trio_ws.codec()
-    frame = encode(1, b"hi", True, True)
-    assert isinstance(frame, bytes)
-    assert Decoder(masked=True, max_size=None).feed(frame) == ["hi"]
-    scripts = importlib.metadata.entry_points(group="console_scripts")
-    assert callable(scripts["trio-ws"].load())
-    print("trio_ws", trio_ws.__version__, "imported from", name, kind)
+    trio.run(round_trips)
+    command = Path(sysconfig.get_path("scripts"), "trio-ws")
+    said = subprocess.run(
+        [command, "--version"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    assert said.startswith(f"trio-ws {trio_ws.__version__}, Python "), said
+    version = sys.version.partition(" ")[0]
+    print(f"trio_ws {trio_ws.__version__}, {trio_ws.codec()}, Python {version}")
 
 
 if __name__ == "__main__":
