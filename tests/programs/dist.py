@@ -81,12 +81,16 @@ def interpreters() -> dict[str, str]:
     """Return an interpreter for each version that there is one of."""
     found: dict[str, str] = {}
     for minor in minors():
+        wrong = []
         for python in candidates(minor):
             try:
-                if minor not in found and version(python) == minor:
+                if version(python) == minor:
                     found[minor] = python
+                    break
             except (OSError, ValueError) as exc:
-                print(f"left out: {exc}")
+                wrong.append(f"left out: {exc}")
+        else:
+            print(*wrong, sep="\n", end="\n" if wrong else "")
     return found
 
 
@@ -185,7 +189,8 @@ def main() -> None:
             compiled = build_compiled(python, sdist, folder, own)
             Environment(python, own / "env").check(compiled, "compiled")
             Environment(python, own / "env").check(pure, "python")
-        Environment(python, own / "env").check(sdist, "compiled")
+        python, *_ = pythons.values()
+        Environment(python, scratch / "env").check(sdist, "compiled")
     print(f"in {folder}, built and tried in {time.monotonic() - began:.0f} s:")
     for file in sorted(folder.iterdir()):
         print(f"  {file.name}  {file.stat().st_size // 1024} KiB")
