@@ -251,7 +251,7 @@ def test_a_large_file_takes_no_more_memory() -> None:
     result = subprocess.run(
         [
             *command(f"{MEASURED}\n{code}\nprint(tracemalloc.get_traced_memory()[1])"),
-            "16",
+            "32",
         ],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -260,9 +260,10 @@ def test_a_large_file_takes_no_more_memory() -> None:
         check=True,
     )
     *lines, peak = result.stdout.splitlines()
-    assert lines == [STREAMED[0], "download: cut off after 8.00 MiB", STREAMED[2]]
-    # Of both ends: less than twice max_size each.
-    assert int(peak) < 4 * 2**20
+    assert lines == [STREAMED[0], "download: cut off after 16.00 MiB", STREAMED[2]]
+    # Both ends together: at each wait less than twice max_size and one read, however
+    # slow the disk is.
+    assert int(peak) < 8 * 2**20
 
 
 # What is imported isn't of interest.
