@@ -101,21 +101,59 @@ class Rows(dict[str, Row]):
         return register
 
 
-class Victim:
-    """A server in a process of its own; see victim.py for what it tells."""
+class Child:
+    """A process that answers each line of its input with one, both in JSON."""
 
-    def __init__(self, process: trio.Process, lines: _Lines, port: int) -> None:
+    def __init__(self, process: trio.Process) -> None:
         self.process = process
-        self.port = port
-        self._lines = lines
+        self._buffer = b""
 
     async def ask(self, command: str = "facts", **given: Any) -> dict[str, Any]:
         """Have it do something, and return what it says."""
         assert self.process.stdin is not None
         line = json.dumps({"do": command, **given}) + "\n"
         await self.process.stdin.send_all(line.encode())
-        answer: dict[str, Any] = json.loads(await self._lines.read())
+        return await self.told()
+
+    async def told(self) -> dict[str, Any]:
+        """Return what it says next."""
+        assert self.process.stdout is not None
+        while b"\n" not in self._buffer:
+            data = await self.process.stdout.receive_some()
+            if not data:
+                raise RuntimeError("a process that was asked has died")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+@contextlib.asynccontextmanager
+async def child(
+    script: str, *arguments: str, keeps: tuple[int, ...] = ()
+) -> AsyncIterator[Child]:
+    """Run a script of this folder, which keeps some descriptors."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, str(HERE / script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=keeps,
+    )
+    try:
+        yield Child(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+class Victim:
+    """A server in a process of its own; see victim.py for what it tells."""
+
+    def __init__(self, child: Child, port: int) -> None:
+        self.process = child.process
+        self.port = port
+        self.ask = child.ask
 
     async def until(self, fact: str, most: float) -> None:
         """Wait until a fact has gone down to a number."""
@@ -125,39 +163,11 @@ class Victim:
             facts = await self.ask()
 
 
-class _Lines:
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._buffer = b""
-
-    async def read(self) -> bytes:
-        assert self._process.stdout is not None
-        while b"\n" not in self._buffer:
-            data = await self._process.stdout.receive_some()
-            if not data:
-                raise RuntimeError("the server has died")
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-
 @contextlib.asynccontextmanager
 async def victim(library: str, **given: Any) -> AsyncIterator[Victim]:
     """Run victim.py with a library and its keywords."""
-    options = json.dumps(given)
-    process = await trio.lowlevel.open_process(
-        [sys.executable, str(HERE / "victim.py"), library, options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        lines = _Lines(process)
-        started = json.loads(await lines.read())
-        yield Victim(process, lines, started["port"])
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    async with child("victim.py", library, json.dumps(given)) as process:
+        yield Victim(process, (await process.told())["port"])
 
 
 async def opened(

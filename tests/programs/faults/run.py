@@ -32,6 +32,7 @@ from tests.programs.faults import (
     crowds,
     floods,
     handshakes,
+    links,
     losses,
     memory,
     mishaps,
@@ -41,7 +42,7 @@ from tests.programs.faults.harness import OURS, Figures, Row, Size, Skipped
 from tests.programs.faults.report import markdown
 from tests.programs.progress import Progress
 
-MODULES = crowds, floods, handshakes, losses, memory, mishaps, storm
+MODULES = crowds, floods, handshakes, links, losses, memory, mishaps, storm
 ROWS: dict[str, Row] = dict(
     sorted(
         (pair for module in MODULES for pair in module.rows.items()),
