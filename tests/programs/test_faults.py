@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.platforms import needs_linux
 from tests.programs.faults import run
+from tests.programs.faults.emulator import Way, Weather
 from tests.programs.faults.harness import BARE, OURS, RIVAL, Bound, Row, Size
 from tests.programs.faults.report import lines, markdown
 
@@ -121,3 +124,50 @@ def test_no_such_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "--only", "77"])
     with pytest.raises(SystemExit):
         run.main()
+
+
+PACKET = bytes(1000)
+
+
+def way_in(weather: Weather, now: float = 0.0) -> tuple[Way, Counter[str]]:
+    seen = Counter[str]()
+    way = Way(seen, random.Random(1))
+    way.meet(weather, now)
+    return way, seen
+
+
+def test_packets_in_a_queue() -> None:
+    way, seen = way_in(Weather(delay=0.1, rate=1000, queue=2.5))
+    arrivals = [way.take(PACKET, 10.0) for _ in range(5)]
+    assert arrivals == [[11.1], [12.1], [13.1], [], []]
+    assert way.take(PACKET, 11.0) == [14.1]
+    assert seen == {"packets": 6, "overflowed": 2, "queue": 2000}
+
+
+def test_packets_behind_those_of_others() -> None:
+    way, _ = way_in(Weather(rate=1000, others=12), now=10.0)
+    assert way.take(PACKET, 14.0) == [19.0]  # those come as fast as they go
+    assert way.take(PACKET, 14.5) == [20.0]
+    assert way.take(PACKET, 40.0) == [53.0]
+    way.meet(Weather(rate=1000), 41.0)
+    assert way.take(PACKET, 41.0) == [42.0]
+
+
+def test_packets_that_vanish() -> None:
+    way, seen = way_in(Weather(longest=999))
+    assert way.take(PACKET, 1.0) == []
+    assert len(way.take(PACKET[1:], 1.0)) == 1
+    way.meet(Weather(dead=True), 1.0)
+    assert way.take(b"x", 1.0) == []
+    assert seen["swallowed"] == 2
+
+
+def test_packets_are_lost_twice_and_late_by_chance() -> None:
+    way, seen = way_in(Weather(loss=0.05, twice=0.02, held=0.05, hold=1.0))
+    arrivals = [way.take(PACKET, 1.0) for _ in range(10_000)]
+    assert sum(not each for each in arrivals) == seen["lost"]
+    assert 400 < seen["lost"] < 600
+    assert sum(len(each) == 2 for each in arrivals) == seen["twice"]
+    assert 140 < seen["twice"] < 240
+    late = [each for each in arrivals if each and each[0] > 1.1]
+    assert 340 < len(late) < 530

@@ -46,18 +46,17 @@ class Way:
     def __init__(self, seen: Counter[str], chance: random.Random) -> None:
         self._seen = seen
         self._chance = chance
-        self.meet(Weather())
+        self.meet(Weather(), 0.0)
 
-    def meet(self, weather: Weather) -> None:
+    def meet(self, weather: Weather, now: float) -> None:
         """Go on under another weather, with nothing in the queue."""
         self._weather = weather
-        self._since = time.monotonic()
+        self._since = now
         self._free = 0.0  # when the last packet will have left the queue
 
-    def take(self, packet: bytes) -> list[float]:
+    def take(self, packet: bytes, now: float) -> list[float]:
         """Return when a packet arrives; several times, once or never."""
         weather, chance, seen = self._weather, self._chance, self._seen
-        now = time.monotonic()
         seen["packets"] += 1
         if weather.dead or len(packet) > weather.longest:
             seen["swallowed"] += 1
@@ -100,7 +99,7 @@ class Link:
         match command.pop("do"):
             case "weather":
                 for side in command.pop("sides"):
-                    self._ways[side].meet(Weather(**command))
+                    self._ways[side].meet(Weather(**command), time.monotonic())
             case "cut":
                 side = command["side"]
                 self._poll.unregister(self._devices[side])
@@ -134,7 +133,7 @@ class Link:
             packet = os.read(device, LONGEST)
         except BlockingIOError:
             return
-        for due in self._ways[side].take(packet):
+        for due in self._ways[side].take(packet, time.monotonic()):
             item = due, next(self._numbers), 1 - side, packet
             heapq.heappush(self._under_way, item)
 
