@@ -40,7 +40,6 @@ class Networks:
 
     def __init__(self) -> None:
         self._numbers = count(1)
-        self._files = contextlib.ExitStack()
         try:
             self._client = self._new(NEW_USER if os.geteuid() else 0)
             self._server = self._new()
