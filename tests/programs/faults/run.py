@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import trio_ws
 from tests.programs.faults import (
+    calls,
     crowds,
     floods,
     handshakes,
@@ -42,7 +43,7 @@ from tests.programs.faults.harness import OURS, Figures, Row, Size, Skipped
 from tests.programs.faults.report import markdown
 from tests.programs.progress import Progress
 
-MODULES = crowds, floods, handshakes, links, losses, memory, mishaps, storm
+MODULES = calls, crowds, floods, handshakes, links, losses, memory, mishaps, storm
 ROWS: dict[str, Row] = dict(
     sorted(
         (pair for module in MODULES for pair in module.rows.items()),
