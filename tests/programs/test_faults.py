@@ -35,7 +35,8 @@ SHORT = [
 def test_a_short_row(key: str) -> None:
     row = run.measured(run.ROWS[key], {OURS: run.run_apart(key, OURS, Size.QUICK)})
     if row["skipped"]:
-        pytest.skip(row["skipped"])
+        # What the system doesn't allow, nobody can install where all is required.
+        pytest.xfail(row["skipped"])
     assert row["problems"] == {}
     wrong = [each for each in row["checks"] if not (each["timed"] or each["holds"])]
     assert row["checks"]
