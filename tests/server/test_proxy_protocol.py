@@ -77,6 +77,25 @@ async def test_addresses_over_memory(caplog: pytest.LogCaptureFixture) -> None:
     assert vars(opened)["remote_address"] == CLIENT
 
 
+async def test_a_path_that_no_log_may_show_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    handler = Handler()
+    path = "/a\nERROR disk is full\x1b[31m\udcff"
+    paths = path.encode("utf-8", "surrogateescape").ljust(108, b"\0") + bytes(108)
+    head = b"\r\n\r\n\0\r\nQUIT\n\x21\x31" + len(paths).to_bytes(2)
+    async with serving(handler, proxy_protocol=True) as listener:
+        stream = listener.connect()
+        await stream.send_all(head + paths)
+        async with trio_ws.connect("ws://testing/", stream=stream) as ws:
+            await check_echo(ws)
+    assert [remote for remote, _ in handler.addresses] == [path]
+    (opened,) = [r for r in caplog.records if logs.plain(r) == "connection open"]
+    shown = "/a\\nERROR disk is full\\x1b[31m\\udcff"
+    assert vars(opened)["remote_address"] == shown
+
+
 async def test_addresses_of_accept() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(LINE + raw_http.request())

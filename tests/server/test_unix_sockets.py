@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import pathlib
 import socket
@@ -17,7 +18,9 @@ import trio
 import trio.testing
 
 import trio_ws
+from tests import logs
 from tests.handlers import echo
+from tests.peers.certificates import contexts
 from tests.platforms import needs_linux, needs_unix_sockets
 from tests.server.serving import content, is_socket, tls_contexts, unix_connected
 from trio_ws._server.listening import open_unix
@@ -406,3 +409,41 @@ async def test_it_is_no_block(path: pathlib.Path) -> None:
         async with trio_ws.unix_serve(echo, path):  # type: ignore[attr-defined]
             pass
     assert not exists(path)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_name_of_a_client_that_no_log_may_show_as_it_is(
+    path: pathlib.Path,
+    nursery: trio.Nursery,
+    tls: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+    shown: list[tuple[str, str]] = []
+
+    async def handler(ws: trio_ws.ServerConnection) -> None:
+        shown.append((ws.remote_address, repr(ws)))
+        await echo(ws)
+
+    for_client, for_server = contexts()
+    server: trio_ws.Server = await nursery.start(
+        partial(trio_ws.unix_serve, handler, path, ssl=for_server if tls else None)
+    )
+    name = str(path.with_name("a\nERROR disk is full\x1b[31m\u2028"))
+    sock = trio.socket.socket(socket.AF_UNIX)
+    await sock.bind(name)
+    await sock.connect(str(path))
+    context = for_client if tls else None
+    uri = "wss://localhost/" if tls else "ws://localhost/"
+    stream = trio.SocketStream(sock)
+    async with trio_ws.connect(uri, stream=stream, ssl=context) as ws:
+        await check_echo(ws)
+        assert repr(ws).isprintable()
+    await server.aclose()
+    ((address, text),) = shown
+    assert address == name
+    assert text.isprintable()
+    assert "a\\nERROR disk is full\\x1b[31m\\u2028" in text
+    for line in ("connection open", "connection closed"):
+        (record,) = [r for r in caplog.records if line in logs.plain(r)]
+        assert vars(record)["remote_address"].isprintable()

@@ -23,6 +23,7 @@ from .._endpoint.elsewhere import CONNECTION, Hinting
 from .._endpoint.endpoint import Endpoint
 from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
+from .._endpoint.identity import shown
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
 from .._endpoint.reader import PAUSED
 from .._endpoint.statistics import ConnectionStatistics, statistics_of
@@ -71,7 +72,7 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
 
         It is the one given, or ``trio_ws.client`` or ``trio_ws.server``, in an adapter
         that gives records the attributes ``websocket``, ``connection_id`` and
-        ``remote_address``.
+        ``remote_address``, in which a Unix socket's path is without control characters.
         """
         return self._endpoint.identity.log
 
@@ -157,16 +158,17 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} {self.id} {self.state.name} "
-            f"{self.local_address} - {self.remote_address}>"
+            f"{shown(self.local_address)} - {shown(self.remote_address)}>"
         )
 
     def statistics(self) -> ConnectionStatistics:
         """Say what the connection has carried, and what waits in it.
 
         Of one that is closed, as it was in the end. Raises RuntimeError in another
-        thread.
+        thread before.
         """
-        check_run(self._budget, "statistics")
+        if self._endpoint.state is not CLOSED:
+            check_run(self._budget, "statistics")
         return statistics_of(self._endpoint)
 
     # -- Receiving -----------------------------------------------------------

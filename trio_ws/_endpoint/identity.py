@@ -8,6 +8,7 @@ import weakref
 from collections.abc import MutableMapping
 from typing import Any, TypeAlias
 
+from .._protocol.escaping import escape
 from .._protocol.uri import host_port
 
 AnyLogger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
@@ -67,6 +68,14 @@ class Identity:
         return f"{name} {host_port(host.partition('%')[0], port)}"
 
 
+def shown(address: Any) -> Any:
+    """Return an address as a log or a repr can show it.
+
+    A Unix socket's is a path, in which its owner may have put any character.
+    """
+    return escape(address) if isinstance(address, str) else address
+
+
 class PlainLogger(logging.LoggerAdapter[Any]):
     """Gives records the attributes that those of connections have, as None.
 
@@ -106,7 +115,7 @@ class ConnectionLogger(PlainLogger):
     """Begins each line with the connection's id and the address of its peer.
 
     Records have the attributes ``websocket``, the connection or None before there is
-    one, ``connection_id`` and ``remote_address``.
+    one, ``connection_id`` and ``remote_address``, as a log can show it.
     """
 
     def __init__(self, logger: AnyLogger, identity: Identity) -> None:
@@ -118,7 +127,7 @@ class ConnectionLogger(PlainLogger):
         return {
             "websocket": identity.connection,
             "connection_id": identity.id,
-            "remote_address": identity.remote_address,
+            "remote_address": shown(identity.remote_address),
         }
 
     def process(
