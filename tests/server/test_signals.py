@@ -175,6 +175,9 @@ async def test_wrong_arguments() -> None:
             ({"spread": None}, ValueError, "spread: expected a finite number"),
             ({"open_grace": None}, ValueError, "open_grace: expected a finite number"),
             ({"open_grace": "1"}, TypeError, "open_grace: expected"),
+            ({"open_grace": -1}, ValueError, "seconds, at least 0; got -1$"),
+            ({"spread": float("nan")}, ValueError, "seconds, at least 0; got nan$"),
+            ({"spread": True}, TypeError, "seconds, at least 0; got True$"),
             ({"code": 1006}, ValueError, "1006"),
             ({"close_connections": 1001}, TypeError, "code is a keyword"),
         ]

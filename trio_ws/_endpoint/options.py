@@ -234,9 +234,13 @@ def check_seconds(name: str, value: object, *, zero: bool) -> None:
 
 def check_finite(name: str, value: object) -> None:
     """Check a time that can't be without end: a finite number of seconds, 0 or more."""
-    check_seconds(name, value, zero=True)
-    if value in (None, inf):
-        raise ValueError(f"{name}: expected a finite number; got {value}")
+    wanted = f"{name}: expected a finite number of seconds, at least 0; got {value!r}"
+    if value is None:  # as for inf, which it stands for elsewhere
+        raise ValueError(wanted)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(wanted)
+    if not 0 <= value < inf:  # also refuses NaN
+        raise ValueError(wanted)
 
 
 def check_port(port: object, *, least: int) -> None:
