@@ -414,6 +414,16 @@ def test_the_stream_ends_behind_our_close_frame() -> None:
     assert not side.lost_data
 
 
+def test_what_is_under_way_is_forgotten_with_the_stream() -> None:
+    side = engine()
+    send(side, bytes(100_000))
+    side.outbox.consume(1000)
+    side.lose(OSError())
+    assert side.outbox.next_buffers(1) == []
+    assert side.outbox.size == 0
+    assert side.lost_data
+
+
 @pytest.mark.parametrize("left", [FAILED, CLOSED])
 def test_nothing_follows_the_end(left: Phase) -> None:
     side = to_phase(left)

@@ -85,7 +85,7 @@ async def make_scope(connection: Connection, endpoint: Endpoint) -> ConnectionSc
     try:
         return ConnectionScope(connection, endpoint)
     except BaseException:
-        await endpoint.abort()
+        await endpoint.fail_to_enter()
         raise
 
 

@@ -10,7 +10,7 @@ from math import inf
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._protocol.closing import CONNECTING, UNCLOSED, in_order
+from .._protocol.closing import CONNECTING, FAILED, UNCLOSED, in_order
 from .._protocol.engine import Engine
 from .errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from .identity import Identity
@@ -82,6 +82,7 @@ class Ending:
         "_options",
         "aclosed",
         "body_task",
+        "broke",
         "clock",
         "leaving",
         "seen_by",
@@ -93,6 +94,7 @@ class Ending:
         self._identity = identity
         self.aclosed = False  # by the user: no clock runs, the scope raises nothing
         self.leaving = False  # the user's side has ended
+        self.broke = False  # it was lost before either side wanted to close
         self.seen_by = Seen.NOBODY
         self._lost_data_seen = False
         self.body_task: trio.lowlevel.Task | None = None
@@ -120,6 +122,10 @@ class Ending:
     @enable_ki_protection
     def begin(self, waiting: int) -> None:
         """Start the clock, if this end has one; ``waiting`` tasks wait to be told."""
+        engine = self._engine
+        self.broke = engine.phase is FAILED and isinstance(
+            engine.cause, (OSError, EOFError)
+        )
         if self.clock is not None and not (self.aclosed or self.leaving):
             options = self._options
             grace = options.loss_grace if self.lost else options.close_grace

@@ -147,6 +147,7 @@ class Endpoint:
         self.subprotocol = handshake.subprotocol
         self.engine.extend(tuple(handshake.extensions))
         if handshake.leftover:
+            self.reader.bytes_received = len(handshake.leftover)
             try:
                 self.engine.receive(handshake.leftover)
             except Exception as exc:  # noqa: BLE001 - the peer holds it for open
@@ -199,23 +200,26 @@ class Endpoint:
             self.died(exc)
             await take_leave(self.engine, self.reader, self.writer, self.transport)
         finally:
-            # Each of these steps is taken, whatever code of the user's raises.
-            try:
-                self._settle()
-            finally:
-                if self._pinger_scope is not None:
-                    self._pinger_scope.cancel()
-                self.writer.stop()
-                try:
-                    await self.transport.aclose()
-                finally:
-                    self.release()
+            await self.abort()
         bug, self.engine.bug = self.engine.bug, None
         if bug is not None and not isinstance(bug, MemoryError):
             try:
                 raise bug
             finally:
                 del bug  # no cycle with its traceback
+
+    async def abort(self) -> None:
+        """Close at once, whatever code of the user's raises. **Cancellation**: none."""
+        try:
+            self._settle()
+        finally:
+            if self._pinger_scope is not None:
+                self._pinger_scope.cancel()
+            self.writer.stop()
+            try:
+                await self.transport.aclose()
+            finally:
+                self.release()
 
     def release(self) -> None:
         """Be closed, once the transport is; that may not have been open."""
@@ -431,10 +435,6 @@ class Endpoint:
             await take_leave(self.engine, self.reader, self.writer, self.transport)
             self._settle()
             await discard(self.reader)
-
-    async def abort(self) -> None:
-        """Close a connection that never got its scope."""
-        await self.transport.aclose()
 
     async def fail_to_enter(self) -> None:
         """Close one whose scope can't be entered. **Cancellation**: none."""

@@ -143,7 +143,7 @@ class Reader:
         self._frame_limit = _FRAMES
         self.full = True  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
-        self.bytes_received = 0  # behind the opening handshake
+        self.bytes_received = 0  # behind the handshake, also with it
 
     # -- The reader's task ---------------------------------------------------
 

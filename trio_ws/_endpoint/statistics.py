@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
+
+from .writer import BROKEN
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -19,11 +22,13 @@ class ConnectionStatistics:
     opening handshake. Messages are counted once they are complete: those that came,
     taken or not, and those that were accepted to be sent.
 
-    * ``messages_received``, ``messages_sent``, ``bytes_received``, ``bytes_sent``
+    * ``messages_received``, ``messages_sent``, ``bytes_received``
+    * ``bytes_sent``: that the socket took, or TLS, or your stream, on their way to it.
     * ``messages_waiting``: that nobody has received yet; ``bytes_waiting``: their size
       in memory (``max_queue`` and ``max_size`` bound these).
-    * ``bytes_unsent``: that wait for the socket (``write_limit`` bounds these);
-      ``tasks_waiting_send``: that wait for their turn or for room.
+    * ``bytes_unsent``: that wait for the socket, also what TLS or your stream took and
+      holds, as it holds it (``write_limit`` bounds these); none once the connection is
+      broken or closed. ``tasks_waiting_send``: that wait for their turn or for room.
     * ``broadcasts_skipped``: of broadcast(), for want of room.
     * ``latency``: of the last ping that was answered, in seconds; 0 before.
     * ``age``: seconds since it opened; once it is closed, how long it was open.
@@ -45,14 +50,15 @@ class ConnectionStatistics:
 def statistics_of(endpoint: Endpoint) -> ConnectionStatistics:
     """Say how a connection is now, or was when it ended."""
     engine, outbox = endpoint.engine, endpoint.engine.outbox
-    unsent = endpoint.transport.unsent
     writer, sender = endpoint.writer, endpoint.sender
-    until = min(endpoint.closed_at, trio.current_time())
+    unsent = 0 if writer.state is BROKEN else endpoint.transport.unsent
+    # Once it is closed, it can be asked outside of trio, too.
+    until = trio.current_time() if endpoint.closed_at == inf else endpoint.closed_at
     return ConnectionStatistics(
         messages_received=engine.messages_received,
         messages_sent=engine.messages_sent,
         bytes_received=endpoint.reader.bytes_received,
-        bytes_sent=outbox.bytes_written - unsent,
+        bytes_sent=outbox.bytes_written,
         messages_waiting=len(engine.messages),
         bytes_waiting=engine.queued,
         bytes_unsent=outbox.size + unsent,

@@ -185,6 +185,7 @@ class Engine:
             elif self.phase in FINAL:
                 if type(item) is tuple and item[0] == CLOSE and self.rcvd is None:
                     self.rcvd = close_or_none(item[1])  # came before the loss
+                    self.rcvd_then_sent = False if self.rcvd and self.sent else None
             elif isinstance(item, tuple):
                 self._receive_control(item)
                 acts = True
@@ -266,9 +267,8 @@ class Engine:
         messages that came before it in the same read can still be answered.
         """
         exc, self.violation = self.violation, None
-        if exc is None:
-            return
-        self.fail(exc.close_code, close_reason(str(exc)), exc)
+        if exc is not None:
+            self.fail(exc.close_code, close_reason(str(exc)), exc)
 
     def pop(self) -> str | bytes:
         """Take the oldest message."""
@@ -410,11 +410,12 @@ class Engine:
             return
         self._step(Event.FAIL)
         self.cause, self.violation = self.violation or cause, None
-        self._drop(self.cause)
+        self.abandon(flushed=True)
 
     def abandon(self, *, flushed: bool) -> None:
         """Send nothing more; ``flushed``: what was taken from the outbox went out."""
-        self._drop(self.cause)
+        self._note_lost(self.cause)
+        self.outbox.discard()
         if not flushed and not reads_no_more(self.rcvd):
             self.lost_data = True
 

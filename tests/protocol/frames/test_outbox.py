@@ -193,6 +193,21 @@ def test_a_very_large_frame_that_is_dropped() -> None:
         assert not outbox.holds_data(None)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_discard_keeps_nothing(large: bool) -> None:
+    outbox = Outbox()
+    outbox.push(masked_frame(bytes(2 * PIECE_SIZE)) if large else (b"head", b"body"))
+    outbox.push(b"data")
+    take(outbox, 2)
+    outbox.push_control(b"ping")
+    outbox.put_pong(b"pong")
+    outbox.discard()
+    assert outbox.size == 0
+    assert not outbox.holds_data(None)
+    assert outbox.next_buffers(1) == []
+    assert outbox.bytes_written == 2
+
+
 def test_drop_keeps_the_frame_under_way() -> None:
     outbox = Outbox()
     outbox.push((b"head1 ", b"body1 "))

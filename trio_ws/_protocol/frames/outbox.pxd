@@ -23,6 +23,7 @@ cdef class Outbox:
     cpdef push_control(self, bytes frame)
     cpdef put_pong(self, bytes frame)
     cpdef bint holds_data(self, close_frame)
+    cpdef discard(self)
     cpdef drop(self)
     cpdef drop_data(self)
     @cython.locals(buffers=list, total=Py_ssize_t, size=Py_ssize_t)

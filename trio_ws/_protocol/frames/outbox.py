@@ -5,7 +5,8 @@ First the frame under way, of which the socket has taken a part: nothing may
 come between its halves, or the stream is torn. Then control frames, so that a
 ping or a pong never waits behind megabytes of data (RFC 6455, section 5.4:
 they may stand between fragments). Then data, with an orderly close frame as
-the last of it. Nothing here is ever taken back but by :meth:`Outbox.drop`.
+the last of it. Nothing here is ever taken back but by :meth:`Outbox.drop` and, once
+the stream is broken, :meth:`Outbox.discard`.
 """
 
 from __future__ import annotations
@@ -108,6 +109,12 @@ class Outbox:
             len(self._data) == 1 and self._data[0] is not close_frame
         )
 
+    def discard(self) -> None:
+        """Forget all, also the frame under way: nothing goes out any more."""
+        self._under_way.clear()
+        self._data_frame = self._rest = None
+        self.drop()
+
     def drop(self) -> None:
         """Forget all but the frame under way."""
         self._control.clear()
@@ -159,9 +166,7 @@ class Outbox:
         self.bytes_written += count
         self.size -= count
         if not self.size:  # of many small frames, one by one would cost more
-            self._under_way.clear()
-            self._data_frame = self._rest = None
-            self.drop()
+            self.discard()
             return
         parts = self._under_way
         while count:
