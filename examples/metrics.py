@@ -10,6 +10,7 @@ from trio_ws import Request, Response, Server, ServerConnection, connect, open_s
 GAUGES = [
     "connections",
     "handshakes",
+    "places_taken",
     "messages_waiting",
     "bytes_waiting",
     "bytes_unsent",

@@ -11,13 +11,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests import logs
 from tests.handlers import wait
 from tests.peers import raw_http
+from tests.peers.certificates import contexts
 from tests.peers.in_memory import MemoryListener
 from tests.peers.sockets import reset
 from tests.server.serving import ask, records, serving
 from trio_ws import (
     InvalidStatus,
+    Request,
     Server,
     ServerConnection,
     ServerOptions,
@@ -133,8 +136,11 @@ async def test_who_is_refused_has_a_moment_to_ask(autojump_clock: MockClock) -> 
 
 
 async def test_of_a_crowd_that_is_refused_some_get_an_answer(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
     monkeypatch.setattr("trio_ws._server.admission._MAX_REFUSED", 3)
     listener = MemoryListener()
     async with open_server(wait, listeners=[listener], max_connections=1) as server:
@@ -151,7 +157,14 @@ async def test_of_a_crowd_that_is_refused_some_get_an_answer(
                 assert (await raw_http.read_answer(stream)).status == 503
                 await stream.aclose()
             await wait_all_tasks_blocked()
-            assert server.statistics().refused == {"HTTP 503": 13}
+            refused = server.statistics().refused
+            assert refused == {"HTTP 503": 3, "Unanswered": 10}
+            lines = [logs.plain(record) for record in logs.told(caplog)]
+            assert lines.count("connection rejected: HTTP 503") == 3
+            failed = (
+                "opening handshake failed: Unanswered: HTTP 503, to too many at a time"
+            )
+            assert lines.count(failed) == 10
             assert (await ask(listener)).status == 503
 
 
@@ -229,8 +242,9 @@ async def test_those_whose_address_is_no_host_are_not_counted_by_it(
     counts = Admission(ServerOptions(max_connections_per_ip=1))
     for _ in range(3):
         ticket = Ticket(counts)
+        ticket.accepted()
         ticket.arrived(address)
-        assert ticket.refusal() is None
+        assert ticket.refusal(opens=True) is None
     assert counts.by_source == {}
 
 
@@ -294,18 +308,174 @@ async def test_a_server_that_waits_closes(autojump_clock: MockClock) -> None:
             await server.aclose()
 
 
-async def test_health_checks_are_told_too(autojump_clock: MockClock) -> None:
-    def hook(ws: ServerConnection, request: object) -> Any:
-        return ws.respond(200, "OK\n")
+async def test_streams_of_several_listeners_wait_for_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listeners = [MemoryListener() for _ in range(3)]
+    async with open_server(wait, listeners=listeners, max_handshakes=1) as server:
+        await wait_all_tasks_blocked()  # each accepts
+        streams = [listener.connect() for listener in listeners]
+        await wait_all_tasks_blocked()
+        assert server.statistics().handshakes == 1
+        for stream in streams:  # in whatever order they have their turn
+            await stream.send_all(raw_http.request())
+        for stream in streams:
+            await raw_http.read_switch(stream)
+        assert len(server.connections) == 3
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+    assert len(records(caplog, logging.ERROR)) == 1
+
+
+async def test_a_stream_that_waits_is_closed_with_the_server() -> None:
+    listeners = [MemoryListener() for _ in range(2)]
+    async with open_server(wait, listeners=listeners, max_handshakes=1) as server:
+        await wait_all_tasks_blocked()
+        streams = [listener.connect() for listener in listeners]
+        await wait_all_tasks_blocked()
+        await server.aclose(timeout=0)
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+
+
+HEALTH = b"GET /health HTTP/1.1"
+
+
+class Hook:
+    """Answers plain HTTP, and what else it is told to."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = seconds
+        self.calls = 0
+
+    async def __call__(self, ws: ServerConnection, request: Request) -> Any:
+        self.calls += 1
+        await trio.sleep(self.seconds)
+        return ws.respond(200, "OK\n") if request.path == "/health" else None
+
+
+@pytest.mark.parametrize("seconds", [0, 5])
+async def test_health_checks_need_no_place(
+    seconds: float, autojump_clock: MockClock
+) -> None:
+    hook = Hook(seconds)
+    listener = MemoryListener()
+    async with open_server(
+        wait, listeners=[listener], max_connections=1, process_request=hook
+    ) as server:
+        stream = listener.connect()
+        async with connect("ws://testing/", stream=stream):
+            hook.calls = 0
+            refused = await ask(listener)
+            assert (refused.status, refused.header("Retry-After")) == (503, "10")
+            assert hook.calls == 0
+            answer = await ask(listener, line=HEALTH, without=b"Upgrade")
+            assert (answer.status, answer.rest) == (200, b"OK\n")
+            # As where there is room, one that no hook answers is told what is wrong.
+            assert (await ask(listener, without=b"Upgrade")).status == 426
+            assert server.statistics().places_taken == 1
+        await wait_all_tasks_blocked()
+        now = server.statistics()
+        assert (now.answered, now.places_taken) == (1, 0)
+        assert now.refused == {"HTTP 503": 1, "InvalidUpgrade": 1}
+
+
+async def test_without_a_hook_all_need_a_place(autojump_clock: MockClock) -> None:
+    async with serving(wait, max_connections=1) as listener:
+        async with connect("ws://testing/", stream=listener.connect()):
+            assert (await ask(listener, without=b"Upgrade")).status == 503
+
+
+async def test_no_hook_makes_a_websocket_of_plain_http_where_there_is_no_room(
+    autojump_clock: MockClock,
+) -> None:
+    def hook(ws: ServerConnection, request: Request) -> None:
+        if "Upgrade" not in request.headers:
+            request.headers["Upgrade"] = "websocket"
 
     async with serving(wait, max_connections=1, process_request=hook) as listener:
-        assert (await ask(listener)).status == 200
-        await trio.sleep(2)  # the server waits for the end of that stream
-        slow = listener.connect()
+        stream = listener.connect()
+        await stream.send_all(raw_http.request(without=b"Upgrade"))
+        await raw_http.read_switch(stream)
+        assert (await ask(listener, without=b"Upgrade")).status == 503
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_health_checks_by_way_of_a_proxy(tls: bool) -> None:
+    for_client, for_server = contexts()
+    context = for_server if tls else None
+    options: dict[str, Any] = {"max_connections": 3, "max_connections_per_ip": 2}
+    async with open_server(
+        wait,
+        0,
+        host=LOCAL,
+        ssl=context,
+        proxy_protocol=True,
+        process_request=Hook(),
+        **options,
+    ) as server:
+
+        async def dial(address: str) -> trio.abc.Stream:
+            stream: trio.abc.Stream = await trio.open_tcp_stream(LOCAL, server.port)
+            await stream.send_all(header(address))
+            if tls:
+                stream = trio.SSLStream(
+                    stream,
+                    for_client,
+                    server_hostname="localhost",
+                    https_compatible=True,
+                )
+            return stream
+
+        async def status(address: str) -> int:
+            stream = await dial(address)
+            await stream.send_all(raw_http.request(line=HEALTH, without=b"Upgrade"))
+            answer = await raw_http.read_answer(stream)
+            await stream.aclose()
+            return answer.status
+
+        streams = []
+        for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            streams.append(await dial(address))
+            await streams[-1].send_all(raw_http.request())
+            await raw_http.read_switch(streams[-1])
+        for _ in range(3):  # and take no place of the address, either
+            assert await status("192.0.2.2") == 200
+        assert await status("192.0.2.1") == 429
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+
+
+async def test_who_is_refused_takes_no_place_of_its_address(
+    autojump_clock: MockClock,
+) -> None:
+    listener = MemoryListener()
+    async with open_server(
+        wait,
+        listeners=[listener],
+        proxy_protocol=True,
+        max_connections=1,
+        max_connections_per_ip=2,
+    ) as server:
+
+        async def dial(address: str, request: bytes) -> trio.abc.Stream:
+            stream = listener.connect()
+            await stream.send_all(header(address) + request)
+            await wait_all_tasks_blocked()
+            return stream
+
+        other = await dial("192.0.2.2", raw_http.request())
+        refused = [await dial("192.0.2.1", b"") for _ in range(2)]
+        assert len(admission(server).by_source) == 1
+        await trio.aclose_forcefully(other)
         await wait_all_tasks_blocked()
-        answer = await ask(listener)
-        assert (answer.status, answer.header("Retry-After")) == (503, "10")
-        await trio.aclose_forcefully(slow)
+        stream = await dial("192.0.2.1", raw_http.request())
+        await raw_http.read_switch(stream)
+        for one in [*refused, stream]:
+            await trio.aclose_forcefully(one)
+        await wait_all_tasks_blocked()
+        assert admission(server).by_source == {}
 
 
 LIMITS = ["max_connections", "max_connections_per_ip", "max_handshakes"]

@@ -319,7 +319,7 @@ async def test_scopes_are_short_where_it_is_opened(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     listener = MemoryListener()
-    async with open_server(echo, listeners=[listener]) as server:
+    async with open_server(echo, listeners=[listener], max_connections=2) as server:
         failed = 0
         while not server.connections:
             with monkeypatch.context() as patch:
@@ -336,6 +336,9 @@ async def test_scopes_are_short_where_it_is_opened(
                 async with connect("ws://x/", stream=listener.connect()):
                     pass
                 await trio.testing.wait_all_tasks_blocked()
+                # No place is lost.
+                now = server.statistics()
+                assert (now.places_taken, now.handshakes) == (0, 0)
         await stream.aclose()
     assert failed >= 3
 

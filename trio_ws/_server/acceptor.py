@@ -166,11 +166,14 @@ class Acceptor:
                 await self._wait_for_room()
                 stream = await listener.accept()
                 try:
+                    # Other listeners may have accepted meanwhile.
+                    await self._wait_for_room()
                     on_accept(stream)
                 except BaseException:
                     await close_any(stream)
                     raise
-                self._short = False
+                if self._admission.has_room:
+                    self._short = False
             except (OSError, MemoryError) as exc:
                 if isinstance(exc, OSError) and exc.errno in _GONE:
                     continue

@@ -15,6 +15,8 @@ from .options import ServerOptions
 # descriptor for some seconds.
 _MAX_REFUSED = 256
 
+_FULL = 503  # the status where all places are taken
+
 # What who was refused is told to wait, in seconds (RFC 9110, section 10.2.3).
 _RETRY_AFTER = 10
 
@@ -110,10 +112,13 @@ class Ticket:
         self._refusal = 0, ""  # a status and a text, once it is refused
         self._source: object = None  # in whose count it is
         self._standing = ABSENT
+
+    def accepted(self) -> None:
+        """Count it."""
         self._move(OPENING)
-        most = admission.max_connections
-        if most is not None and admission.connections > most:
-            self._refuse(503, "Too many connections.\n")
+        most = self._admission.max_connections
+        if most is not None and self._admission.connections > most:
+            self._refuse(_FULL, "Too many connections.\n")
 
     def _move(self, standing: Standing) -> None:
         before, self._standing = self._standing, standing
@@ -128,11 +133,11 @@ class Ticket:
             return  # of a virtual machine (AF_VSOCK), say
         source = _source_of(address[0])
         count = admission.by_source.get(source, 0)
-        if count < admission.max_per_ip:
+        if count >= admission.max_per_ip:
+            self._refuse(429, "Too many connections from your address.\n")
+        elif self._standing is not REFUSED:
             admission.by_source[source] = count + 1
             self._source = source
-        else:
-            self._refuse(429, "Too many connections from your address.\n")
 
     def _refuse(self, status: int, text: str) -> None:
         self._refusal = status, text
@@ -143,9 +148,13 @@ class Ticket:
         """Whether it is refused, with more others than are answered at a time."""
         return self._standing is REFUSED and self._admission.refused > _MAX_REFUSED
 
-    def refusal(self) -> Response | None:
-        """Return the answer to it, if it can't become a connection."""
-        if self._standing is not REFUSED:
+    def refusal(self, *, opens: bool) -> Response | None:
+        """Return the answer to it, if there is no room.
+
+        Where all that is wanting is a place, which only what ``opens`` as a connection
+        takes, a health check or a scrape of figures can be answered otherwise.
+        """
+        if self._standing is not REFUSED or (self._refusal[0] == _FULL and not opens):
             return None
         response = plain_response(*self._refusal)
         response.headers["Retry-After"] = str(_RETRY_AFTER)

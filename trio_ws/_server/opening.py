@@ -50,6 +50,10 @@ async def take_accepted(
         raise
 
 
+class Unanswered(InvalidHandshake):
+    """One that is refused was closed without an answer, which this names."""
+
+
 class Guest:
     """What a server knows of a connection that opens; nothing where there is none."""
 
@@ -60,8 +64,11 @@ class Guest:
     def arrived(self, address: Any) -> None:
         """Be told where it comes from, before all else."""
 
-    def refuse(self) -> Response | None:
-        """Answer otherwise than a request asks for, if need be."""
+    def refuse(self, *, opens: bool) -> Response | None:
+        """Answer otherwise than a request asks for, if need be.
+
+        ``opens``: it asks for a WebSocket, or may do.
+        """
         return None
 
     @property
@@ -125,7 +132,7 @@ class Opening:
         """
         if self._handshake.method:
             return False
-        if isinstance(exc, InvalidStatus):  # a server that closes, say
+        if isinstance(exc, (InvalidStatus, Unanswered)):  # a server that closes, say
             return not self._first
         if self._stage.name == _PROXY_HEADER:  # it is the proxy's, or there is none
             return isinstance(exc.__cause__, EOFError)
@@ -178,22 +185,21 @@ class Opening:
     def _plain(self, status: int, text: str) -> Response:
         return self._handshake.complete(plain_response(status, text))
 
-    def _refused(self) -> Response | None:
-        response = self._guest.refuse()
+    def _refused(self, *, opens: bool = True) -> Response | None:
+        response = self._guest.refuse(opens=opens)
         return response and self._handshake.complete(response)
 
     def _refuse_at_once(self, reading: trio.CancelScope) -> None:
         """Leave who is refused already a moment to ask, so that it gets an answer.
 
-        Raises InvalidStatus if there is no answer for it.
+        Raises Unanswered if there is no answer for it.
         """
         response = self._refused()
         if response is None:
             return
         if self._guest.is_one_of_a_crowd:
-            raise InvalidStatus(response)
-        self._deadline = min(self._deadline, trio.current_time() + _LINGER)
-        reading.deadline = self._deadline
+            raise Unanswered(f"HTTP {response.status_code}, to too many at a time")
+        reading.deadline = min(reading.deadline, trio.current_time() + _LINGER)
 
     async def _write(self, data: bytes) -> None:
         """Write an answer, as long as the peer goes on taking it. Raises OSError.
@@ -246,10 +252,12 @@ class Opening:
                 await self._respond(self._plain(400, NO_TLS))
             raise
         response = self._refused()
-        if response is not None:
-            if can_answer:
-                await self._respond(response)
+        if response is not None and can_answer:
+            await self._respond(response)
             raise InvalidStatus(response)
+        if response is not None:
+            why = f"before the end of the {self._stage.name}"
+            raise Unanswered(f"HTTP {response.status_code}, {why}")
         if self._first:
             await self._respond(self._plain(408, SLOW_REQUEST))
         # Without a byte, it is no request that is late, but what a browser opens in
@@ -301,6 +309,8 @@ class Opening:
     ) -> tuple[Response, Exception | None]:
         """Make the response, in time; return it with why, if there is more to say."""
         response = self._refused()
+        if response and not self._handshake.opens(connection.request):
+            response = self._refused(opens=False)
         if response is not None:
             return response, None
         problem: Exception | None = None
@@ -314,7 +324,8 @@ class Opening:
             response, problem = self._plain(503, SLOW_HOOK), self._timed_out()
         try:
             # The hooks may have taken their time.
-            return self._refused() or response, problem
+            opens = response.status_code == 101
+            return self._refused(opens=opens) or response, problem
         finally:
             del problem  # no cycle with its traceback
 

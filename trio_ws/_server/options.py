@@ -135,7 +135,8 @@ class ServerOptions(Options):
       are then those that the client has used. A connection without such a header is
       closed. Nobody else may reach the port: whoever can may give any address for his.
     * ``max_connections``: of a server, with those whose handshake is under way; more
-      are answered with HTTP 503 and ``Retry-After``.
+      are answered with HTTP 503 and ``Retry-After``. Plain HTTP, as of health checks,
+      needs no room where there is a ``process_request``.
     * ``max_connections_per_ip``: the same of one address, or of one IPv6 network of 64
       bits; more are answered with HTTP 429.
     * ``max_handshakes``: of a server, those that are under way; more wait in the

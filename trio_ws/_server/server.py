@@ -77,9 +77,10 @@ class Server(Hinting, Generic[ServerT], elsewhere=SERVER):
 
         Those of a server that has ended are the last. It looks at each connection: of
         10,000 that takes some tens of milliseconds. Raises RuntimeError in another
-        thread.
+        thread before that end.
         """
-        check_run(self._budget, "statistics", "server")
+        if self._sessions or not self._done.is_set():
+            check_run(self._budget, "statistics", "server")
         return self._sessions.statistics()
 
     async def aclose(

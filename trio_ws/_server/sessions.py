@@ -67,11 +67,11 @@ class Session(Guest):
         """Count it for where it comes from."""
         self.ticket.arrived(address)
 
-    def refuse(self) -> Response | None:
+    def refuse(self, *, opens: bool) -> Response | None:
         """Answer otherwise if the server closes, or has enough connections."""
         if self.sessions.closing:
             return plain_response(503, "Server is shutting down.\n")
-        return self.ticket.refusal()
+        return self.ticket.refusal(opens=opens)
 
     @property
     def is_one_of_a_crowd(self) -> bool:
@@ -129,7 +129,7 @@ class Sessions:
     def statistics(self) -> ServerStatistics:
         """Add up what all have done."""
         endpoints = (s.endpoint for s in self._sessions if s.endpoint is not None)
-        return self._tally.statistics(self.admission.under_way, endpoints)
+        return self._tally.statistics(self.admission, endpoints)
 
     @property
     def connections(self) -> Set[ServerConnection]:
@@ -146,11 +146,13 @@ class Sessions:
     def start(self, nursery: trio.Nursery, accepted: AnyStream) -> None:
         """Start to serve one connection; take it over unless this raises."""
         session = Session(self)
-        self._sessions[session] = None  # before its task runs: aclose() may come first
         try:
+            session.ticket.accepted()
+            # Before its task runs: aclose() may come first.
+            self._sessions[session] = None
             nursery.start_soon(self._serve, session, accepted, name="trio_ws session")
         except BaseException:
-            del self._sessions[session]
+            self._sessions.pop(session, None)
             session.ticket.give_back()
             raise
         self._tally.accepted += 1

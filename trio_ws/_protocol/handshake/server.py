@@ -125,6 +125,14 @@ class ServerHandshake:
         expected = ",".join(head.headers.get_all("Expect")).split(",")
         return "100-continue" in [item.strip().lower() for item in expected]
 
+    def opens(self, request: Request) -> bool:
+        """Whether a request asks for a WebSocket, or is to be refused as if it did."""
+        try:
+            check_upgrade(request.headers)
+        except InvalidHandshake:
+            return not self._plain
+        return True
+
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream before the request was complete.
 
