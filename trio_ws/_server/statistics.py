@@ -44,8 +44,8 @@ class ServerStatistics:
     * ``closed``: those that a close frame ended, by who sent the first, and its code:
       ``("received", 1001)``, ``("sent", 1000)``. ``lost``: those that broke while they
       were open, by the name of the cause, such as ``"ConnectionResetError"``, or
-      ``"TimeoutError"`` of the keepalive. What was opened and has ended is in one of
-      these two, whatever its handler has seen and done.
+      ``"TimeoutError"`` of the keepalive. Once its handler has ended, each that was
+      opened is in one of these two, whatever the handler has seen and done.
     * ``messages_received``, ``messages_sent``, ``bytes_received``, ``bytes_sent``,
       ``broadcasts_skipped``: as of :class:`~trio_ws.ConnectionStatistics`, of all that
       are or were open.
