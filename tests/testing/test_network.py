@@ -481,7 +481,7 @@ async def test_it_is_entered_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"latency": -1}, "latency: expected at least 0"),
+        ({"latency": -1}, "latency: expected a finite number of seconds, at least 0"),
         ({"latency": None}, "latency: expected a finite number"),
         ({"latency": float("inf")}, "latency: expected a finite number"),
         ({"buffer_size": 0}, "buffer_size: expected at least 1"),
@@ -495,7 +495,7 @@ def test_wrong_values(arguments: Any, expected: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"latency": "1"}, "latency: expected a number of seconds"),
+        ({"latency": "1"}, "latency: expected a finite number of seconds"),
         ({"buffer_size": None}, "buffer_size: expected an int"),
         ({"on_connect": 1}, "on_connect: expected a function"),
         ({"on_connect": stubborn}, "on_connect: expected a function that isn't async"),
