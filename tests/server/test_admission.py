@@ -17,6 +17,7 @@ from tests.peers import raw_http
 from tests.peers.certificates import contexts
 from tests.peers.in_memory import MemoryListener
 from tests.peers.sockets import reset
+from tests.peers.stream_peer import server_peer
 from tests.server.serving import ask, records, serving
 from trio_ws import (
     InvalidStatus,
@@ -133,6 +134,19 @@ async def test_who_is_refused_has_a_moment_to_ask(autojump_clock: MockClock) -> 
             await stream.send_all(raw_http.request())
             assert (await raw_http.read_answer(stream)).status == 503
             assert trio.current_time() == 0.9
+
+
+async def test_who_is_refused_and_takes_no_answer_is_soon_closed(
+    autojump_clock: MockClock,
+) -> None:
+    listener, peer = MemoryListener(), server_peer()
+    peer.takes = 0
+    async with open_server(wait, listeners=[listener], max_connections=1) as server:
+        async with connect("ws://testing/", stream=listener.connect()):
+            listener.add(peer)
+            await trio.sleep(3)
+            assert server.statistics().refused == {"HTTP 503": 1}
+            assert peer.closed
 
 
 async def test_of_a_crowd_that_is_refused_some_get_an_answer(

@@ -18,6 +18,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
+from tests import logs
 from tests.handlers import echo, stubborn, wait
 from tests.peers import raw_http
 from tests.peers.certificates import contexts
@@ -233,6 +234,22 @@ async def test_refusals_for_want_of_room() -> None:
                     async with client():
                         raise AssertionError("unreachable")
         assert running.statistics().refused == {"HTTP 503": 2}
+
+
+async def test_a_refusal_before_tls_is_up_is_no_answer(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws.server")
+    _, for_server = contexts()
+    listener = MemoryListener()
+    async with open_server(wait, listeners=[listener], ssl=for_server) as server:
+        listener.connect()
+        await wait_all_tasks_blocked()
+        await server.aclose()
+    assert server.statistics().refused == {"Unanswered": 1}
+    (record,) = logs.told(caplog)
+    assert record.name == "trio_ws.server.strangers"
+    assert "HTTP 503, before the end of the TLS handshake" in record.getMessage()
 
 
 async def test_openings_that_end_otherwise_are_refused(

@@ -201,6 +201,10 @@ class Opening:
             raise Unanswered(f"HTTP {response.status_code}, to too many at a time")
         reading.deadline = min(reading.deadline, trio.current_time() + _LINGER)
 
+    def _hurry(self) -> None:
+        """Leave who is refused no more than a moment to take the answer."""
+        self._deadline = trio.current_time()
+
     async def _write(self, data: bytes) -> None:
         """Write an answer, as long as the peer goes on taking it. Raises OSError.
 
@@ -253,6 +257,7 @@ class Opening:
             raise
         response = self._refused()
         if response is not None and can_answer:
+            self._hurry()
             await self._respond(response)
             raise InvalidStatus(response)
         if response is not None:
@@ -312,6 +317,7 @@ class Opening:
         if response and not self._handshake.opens(connection.request):
             response = self._refused(opens=False)
         if response is not None:
+            self._hurry()
             return response, None
         problem: Exception | None = None
         options = self._options
