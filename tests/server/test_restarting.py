@@ -94,7 +94,9 @@ async def hammered(port: int) -> AsyncIterator[Crowd]:
             clients.cancel_scope.cancel()
 
 
-async def running(nursery: trio.Nursery, *arguments: object, fd: int) -> trio.Process:
+async def running(
+    nursery: trio.Nursery, *arguments: object, fd: int, check: bool = True
+) -> trio.Process:
     """Run Python until the test ends; return what runs."""
     run = functools.partial(
         trio.run_process,
@@ -102,6 +104,8 @@ async def running(nursery: trio.Nursery, *arguments: object, fd: int) -> trio.Pr
         env=ENVIRONMENT,
         pass_fds=[fd],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=check,
     )
     process: trio.Process = await nursery.start(run)
     return process
@@ -110,36 +114,134 @@ async def running(nursery: trio.Nursery, *arguments: object, fd: int) -> trio.Pr
 async def line(process: trio.Process) -> str:
     assert process.stdout is not None
     said = b""
-    while not said.endswith(b"\n"):
-        said += await process.stdout.receive_some(1) or b" (end of stream)\n"
+    with trio.fail_after(60):
+        while not said.endswith(b"\n"):
+            said += await process.stdout.receive_some(1) or b" (end of stream)\n"
     return said.decode()
+
+
+async def logged(process: trio.Process, text: str) -> None:
+    """Read on until a line has a text; workers may log what became of clients."""
+    said = ""
+    while text not in said:
+        said = await line(process)
+        assert "(end of stream)" not in said, text
+
+
+class Workers:
+    """examples/workers.py, on a port of its own and with what else a test changes."""
+
+    def __init__(self, folder: Path, **values: float) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port: int = sock.getsockname()[1]
+        code = (ROOT / "examples/workers.py").read_text(encoding="utf-8")
+        changed = "".join(f"{name} = {value}\n" for name, value in values.items())
+        self._code = code.replace("8765", str(self.port)).replace(
+            "\nlog = ", f"\n{changed}log = "
+        )
+        self.script = folder / "workers.py"
+        self.become("")
+
+    def become(self, before: str) -> None:
+        """Let those that start from now on do something first."""
+        first = f"import sys\nif len(sys.argv) > 1:\n    {before or 'pass'}\n"
+        self.script.write_text(first + self._code, encoding="utf-8")
+
+    async def greeted_by(self) -> int:
+        async with connect(f"ws://127.0.0.1:{self.port}/") as ws:
+            await ws.send("hello")
+            return int(str(await ws.recv()).partition(" ")[0])
+
+
+HANG = "import time; print('hangs', flush=True); time.sleep(3600)"
 
 
 @needs_posix
 @pytest.mark.realtime(seconds=1.5)
 async def test_workers_that_share_a_socket(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    code = (ROOT / "examples/workers.py").read_text(encoding="utf-8")
-    script = tmp_path / "workers.py"
-    script.write_text(code.replace("8765", str(port)), encoding="utf-8")
+    workers = Workers(tmp_path)
     async with trio.open_nursery() as nursery:
-        process = await running(nursery, script, fd=2)
-        assert await line(process) == "serving\n"
-        async with hammered(port) as crowd:
+        process = await running(nursery, workers.script, fd=2)
+        await logged(process, "new workers serve")
+        async with hammered(workers.port) as crowd:
             await crowd.served_by(2)
             process.send_signal(signal.SIGHUP)
             await crowd.served_by(4)
         assert len(crowd.by) == 4
-        script.write_text("raise SystemExit(1)", encoding="utf-8")
+        await logged(process, "new workers serve")
+        workers.become("raise SystemExit(1)")
         process.send_signal(signal.SIGHUP)
-        for _ in range(2):
-            assert await line(process) == "a new one fails, the old one goes on\n"
-        async with connect(f"ws://127.0.0.1:{port}/") as ws:
-            await ws.send("hello")
-            assert str(await ws.recv()).partition(" ")[0] in crowd.by
+        await logged(process, "new workers can't start: worker ")
+        assert str(await workers.greeted_by()) in crowd.by
         process.terminate()
-        assert await line(process) == "stopped\n"
+        await logged(process, "stopped")
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=1.5)
+async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, WORKERS=1, FIRST_PAUSE=0.01)
+    async with trio.open_nursery() as nursery:
+        process = await running(nursery, workers.script, fd=2)
+        await logged(process, "new workers serve")
+        victim = await workers.greeted_by()
+        workers.become("raise SystemExit(1)")
+        os.kill(victim, signal.SIGKILL)
+        await logged(process, f"worker {victim} has ended with -9")
+        for pause in "0.01", "0.02", "0.04":
+            await logged(process, f"another one starts in {pause} s")
+            await logged(process, " doesn't listen")
+        workers.become("")
+        assert await workers.greeted_by() != victim
+        process.terminate()
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=0.5)
+@pytest.mark.parametrize(
+    ("before", "limit"), [("raise SystemExit(1)", 30), (HANG, 0.1)]
+)
+async def test_workers_that_never_start(
+    tmp_path: Path, before: str, limit: float
+) -> None:
+    workers = Workers(tmp_path, START_TIMEOUT=limit)
+    workers.become(before)
+    async with trio.open_nursery() as nursery:
+        process = await running(nursery, workers.script, fd=2, check=False)
+        await logged(process, "new workers can't start: worker ")
+        assert await line(process) == " (end of stream)\n"
+    assert process.returncode == 1
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=0.5)
+async def test_a_stop_while_new_workers_hang(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    async with trio.open_nursery() as nursery:
+        process = await running(nursery, workers.script, fd=2)
+        await logged(process, "new workers serve")
+        workers.become(HANG)
+        process.send_signal(signal.SIGHUP)
+        await logged(process, "hangs")
+        assert await workers.greeted_by()
+        process.terminate()
+        await logged(process, "stopped")
+
+
+@needs_posix
+@pytest.mark.realtime(seconds=0.5)
+async def test_no_worker_outlives_its_supervisor(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    async with trio.open_nursery() as nursery:
+        process = await running(nursery, workers.script, fd=2, check=False)
+        await logged(process, "new workers serve")
+        async with connect(f"ws://127.0.0.1:{workers.port}/") as ws:
+            process.kill()
+            with trio.fail_after(60):
+                await ws.wait_closed()
+            assert ws.close_code == 1001
+        # Which they write to, too.
+        assert await line(process) == " (end of stream)\n"
 
 
 @needs_posix
