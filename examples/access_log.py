@@ -1,10 +1,13 @@
 """Write a line of JSON for each connection once it has ended, or was refused.
 
-Those that send no whole request have none: server.statistics() counts them.
+Those that send no whole request have none: server.statistics() counts them. The lines
+go by logging: who reads them may go away, or a disk be full, and no connection minds.
 """
 
 import functools
 import json
+import logging
+import sys
 import time
 
 import trio
@@ -18,6 +21,8 @@ from trio_ws import (
     open_server,
 )
 
+log = logging.getLogger("access")
+
 
 async def echo(ws: ServerConnection) -> None:
     async for message in ws:
@@ -27,16 +32,17 @@ async def echo(ws: ServerConnection) -> None:
 def write_line(ws: ServerConnection, code: int | None, sent: int) -> None:
     """Write a line; json.dumps() escapes what the client has written."""
     now = ws.statistics()
+    address = ws.remote_address  # on a Unix socket it is no tuple
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "address": ws.remote_address[0],
+        "address": str(address[0] if isinstance(address, tuple) else address),
         "path": ws.request.path,
         "code": code,  # of the close frame; of HTTP, if the connection was refused
         "duration": round(now.age, 3),
         "bytes_received": now.bytes_received,
         "bytes_sent": sent,
     }
-    print(json.dumps(line), flush=True)
+    log.info("%s", json.dumps(line))
 
 
 async def log_end(ws: ServerConnection) -> None:
@@ -56,6 +62,8 @@ def log_response(
 
 
 async def main() -> None:
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.setLevel(logging.INFO)
     async with trio.open_nursery() as nursery:
         async with open_server(
             echo,
@@ -75,4 +83,5 @@ async def main() -> None:
                 pass
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
+import runpy
 import signal
 import socket
 import struct
@@ -23,13 +25,16 @@ import trustme
 
 from tests.interop import chromium_peer
 from tests.interop.proxy import required
-from tests.platforms import needs_resets, needs_unix_sockets
+from tests.platforms import needs_posix, needs_resets, needs_unix_sockets
 from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidStatus,
+    Server,
     connect,
+    unix_connect,
+    unix_serve,
 )
 from trio_ws.testing import open_pair
 
@@ -201,6 +206,52 @@ def test_access_log() -> None:
         "duration": 0,
         "bytes_received": 0,
     }
+
+
+@needs_posix
+def test_an_access_log_that_nobody_reads() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples/access_log.py"],
+        env=ENVIRONMENT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    os.close(writing)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("BrokenPipeError: ") == 2
+
+
+@needs_unix_sockets
+async def test_the_access_log_of_a_unix_socket(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "access")
+    example = runpy.run_path(str(ROOT / "examples/access_log.py"))
+    path = tmp_path / "socket"
+    async with trio.open_nursery() as nursery:
+        hook = functools.partial(example["log_response"], nursery)
+        start = functools.partial(
+            unix_serve, example["echo"], path, origins=[None], process_response=hook
+        )
+        server: Server = await nursery.start(start)
+        with pytest.raises(InvalidStatus, match="403"):
+            async with unix_connect(path, origin="https://example.org"):
+                pass
+        async with unix_connect(path) as ws:
+            await ws.send("Hello!")
+            assert await ws.recv() == "Hello!"
+        await server.aclose()
+    messages = [record.message for record in caplog.records if record.name == "access"]
+    lines = [json.loads(message) for message in messages]
+    assert [(line["address"], line["code"]) for line in lines] == [
+        ("", 403),
+        ("", 1000),
+    ]
 
 
 def test_embedding_h11() -> None:
