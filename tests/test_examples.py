@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from cryptography import x509
 from trio.testing import MockClock
 
 from tests.interop import chromium_peer
@@ -572,6 +574,29 @@ def test_tls(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    list(itertools.product((trustme.KeyType.ECDSA, trustme.KeyType.RSA), repeat=2)),
+)
+def test_new_certificate(
+    kinds: tuple[trustme.KeyType, trustme.KeyType], tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    paths = [str(tmp_path / name) for name in ("old", "new", "root")]
+    authority.cert_pem.write_to_path(paths[-1])
+    serials = []
+    for path, kind in zip(paths, kinds, strict=False):
+        issued = authority.issue_cert("127.0.0.1", key_type=kind)
+        issued.private_key_and_cert_chain_pem.write_to_path(path)
+        pem = issued.cert_chain_pems[0].bytes()
+        serials.append(f"{x509.load_pem_x509_certificate(pem).serial_number:X}")
+    shown = [
+        line.removeprefix("Hello! ")
+        for line in run_example("new_certificate.py", *paths)
+    ]
+    assert [serial.lstrip("0") for serial in shown] == [*serials, serials[-1]]
+
+
 def test_mutual_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     server, client, root = (str(tmp_path / name) for name in ("s", "c", "root"))
@@ -723,6 +748,7 @@ def test_every_example_is_in_these_tests() -> None:
         "large_file.py",
         "market_data.py",
         "mutual_tls.py",
+        "new_certificate.py",
         "push.py",
         "reconnecting.py",
         "screenshot.py",
