@@ -752,10 +752,11 @@ def test_every_example_is_in_these_tests() -> None:
         "push.py",
         "reconnecting.py",
         "screenshot.py",
+        "systemd.py",  # which tests/server/test_restarting.py runs, as workers.py
         "timeouts.py",
         "tls.py",
         "unix_socket.py",
-        "workers.py",  # which tests/server/test_restarting.py runs
+        "workers.py",
     } == EXAMPLES
 
 
