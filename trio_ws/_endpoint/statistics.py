@@ -29,7 +29,8 @@ class ConnectionStatistics:
     * ``bytes_unsent``: that wait for the socket, also what TLS or your stream took and
       holds, as it holds it (``write_limit`` bounds these); none once the connection is
       broken or closed. ``tasks_waiting_send``: that wait for their turn or for room.
-    * ``broadcasts_skipped``: of broadcast(), for want of room.
+    * ``broadcasts_skipped``: of broadcast(), for want of room, or in the middle of a
+      fragmented message.
     * ``latency``: of the last ping that was answered, in seconds; 0 before.
     * ``age``: seconds since it opened; once it is closed, how long it was open.
     """

@@ -179,7 +179,9 @@ class Ticket:
 def _source_of(host: str) -> object:
     """Return what counts as one source: an address; of IPv6, a network of 64 bits.
 
-    That much one customer is given (RFC 6177), and can take any address of.
+    Who has such a network can take any address in it. Sites are to be given
+    "significantly more" than one, though not always a /48 (RFC 6177, section 2), and
+    are as many sources.
     """
     try:
         address = ip_address(host.partition("%")[0])

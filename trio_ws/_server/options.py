@@ -138,7 +138,8 @@ class ServerOptions(Options):
       are answered with HTTP 503 and ``Retry-After``. Plain HTTP, as of health checks,
       needs no room where there is a ``process_request``.
     * ``max_connections_per_ip``: the same of one address, or of one IPv6 network of 64
-      bits; more are answered with HTTP 429.
+      bits; more are answered with HTTP 429. Connections by Unix sockets have no such
+      address, unless ``proxy_protocol`` tells it.
     * ``max_handshakes``: of a server, those that are under way; more wait in the
       backlog of the listener until one is over. None sets no limit. These three are
       not for accept().
