@@ -22,7 +22,10 @@ async def follow(uri: str) -> None:
 
 async def main() -> None:
     async with open_server(handler, 0, host="127.0.0.1") as server:
-        await follow(f"ws://127.0.0.1:{server.port}/")
+        try:
+            await follow(f"ws://127.0.0.1:{server.port}/")
+        finally:
+            await server.aclose()  # lets the handler end
 
 
 # Python does so itself, unless a shell has started it with &.
