@@ -15,11 +15,11 @@ from .notes import PROGRAM, Status, masked
 DEFAULT_PORT = 8765
 
 _EXIT_CODES = """exit codes:
-  0    closed in order
-  1    lost, or closed with a code that is an error
-  2    wrong usage, or text on stdin that isn't UTF-8
+  0    closed in order; serve, demo: also by Ctrl-C
+  1    connect: lost, or closed with a code that is an error
+  2    wrong usage; connect: text on stdin that isn't UTF-8
   3    could not connect, or not listen
-  130  interrupted by Ctrl-C"""
+  130  connect: interrupted by Ctrl-C"""
 
 _CONNECT = """Connect to a WebSocket server, and exchange messages with it.
 
