@@ -80,9 +80,12 @@ def agree(data: bytes, one: list[object], other: list[object]) -> bool:
     """Tell whether two outcomes are as good as the same.
 
     What refers to more than its window has is wrong; zlib sees that only where the
-    bytes have left the buffer that it writes to, which depends on the cuts.
+    bytes have left the buffer that it writes to, which depends on the cuts. ISA-L may
+    make more than max_size before it sees what is wrong, which depends on them, too.
     """
     for seen, also in zip(one, other, strict=False):
+        if {seen, also} == {"wrong", "too big"}:
+            return True
         if seen != also:
             return (data[0] >> 2 & 7) != 7 and "wrong" in (seen, also)
     return len(one) == len(other)
