@@ -4,6 +4,7 @@ h11 reads each request. One for the WebSocket goes to accept(), with the stream 
 h11 has read behind the request; the rest is answered here.
 """
 
+import contextlib
 import functools
 
 import h11
@@ -48,6 +49,23 @@ async def read_request(
     return event if isinstance(event, h11.Request) else None
 
 
+def answer(http: h11.Connection, method: bytes) -> bytes:
+    status, reason, page = 200, "OK", PAGE
+    if method not in (b"GET", b"HEAD"):
+        status, reason, page = 405, "Method Not Allowed", b""
+    headers = [
+        ("Allow", "GET, HEAD"),
+        ("Content-Length", str(len(page))),
+        ("Connection", "close"),
+    ]
+    events = (
+        h11.Response(status_code=status, headers=headers, reason=reason),
+        h11.Data(data=b"" if method == b"HEAD" else page),
+        h11.EndOfMessage(),
+    )
+    return b"".join(http.send(event) or b"" for event in events)
+
+
 async def serve(stream: trio.SocketStream) -> None:
     http = h11.Connection(h11.SERVER)
     async with stream:
@@ -70,14 +88,8 @@ async def serve(stream: trio.SocketStream) -> None:
             except (ConnectionClosedError, OSError) as exc:
                 print("lost:", exc)
             return
-        headers = [("Content-Length", str(len(PAGE))), ("Connection", "close")]
-        for answer in (
-            h11.Response(status_code=200, headers=headers, reason="OK"),
-            h11.Data(data=PAGE),
-            h11.EndOfMessage(),
-        ):
-            if data := http.send(answer):
-                await stream.send_all(data)
+        with contextlib.suppress(trio.BrokenResourceError):  # the client has gone
+            await stream.send_all(answer(http, event.method))
 
 
 async def get(port: int, path: str) -> str:
