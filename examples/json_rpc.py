@@ -42,7 +42,11 @@ class Peer:
         self._running: dict[int | str, trio.CancelScope] = {}
 
     async def call(self, method: str, *params: Any) -> Any:
-        """Return the result; raise RPCError, or trio.EndOfChannel after a close."""
+        """Return the result.
+
+        Raises RPCError; trio.EndOfChannel if the connection ends meanwhile;
+        ConnectionClosed after its end.
+        """
         number = next(self._numbers)
         self._waiting[number], answer = trio.open_memory_channel[dict[str, Any]](1)
         try:
@@ -55,8 +59,11 @@ class Peer:
             raise
         finally:
             self._waiting.pop(number, None)  # a late answer is nobody's
-        if "error" in outcome:
-            raise RPCError(outcome["error"]["code"], outcome["error"]["message"])
+        match outcome:
+            case {"error": {"code": int() as code, "message": str() as message}}:
+                raise RPCError(code, message)
+            case {"error": wrong}:
+                raise RPCError(-32603, f"no error of JSON-RPC: {wrong!r}")
         return outcome["result"]
 
     async def notify(self, method: str, *params: Any) -> None:
@@ -65,15 +72,17 @@ class Peer:
 
     async def run(self) -> None:
         """Read until the connection ends."""
-        async with trio.open_nursery() as nursery:
-            async for text in self.ws:
-                if len(nursery.child_tasks) >= MAX_HANDLERS:
-                    await self.ws.aclose(1008, "too many calls at once")
-                    break
-                self._take(text, nursery)
-            nursery.cancel_scope.cancel()
-        for sender in self._waiting.values():
-            sender.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                async for text in self.ws:
+                    if len(nursery.child_tasks) >= MAX_HANDLERS:
+                        await self.ws.aclose(1008, "too many calls at once")
+                        break
+                    self._take(text, nursery)
+                nursery.cancel_scope.cancel()
+        finally:  # also of a loss: who calls may be a task that it doesn't cancel
+            for sender in self._waiting.values():
+                sender.close()
 
     async def _send(self, fields: dict[str, Any]) -> None:
         await self.ws.send(json.dumps({"jsonrpc": "2.0", **fields}))

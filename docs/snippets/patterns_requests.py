@@ -28,12 +28,14 @@ class Caller:
 
     async def run(self) -> None:
         """Read answers, in a task of its own, until the connection ends."""
-        async for message in self.ws:
-            number, result = json.loads(message)
-            if number in self._waiting:
-                self._waiting.pop(number).send_nowait(result)
-        for sender in self._waiting.values():
-            sender.close()  # call() raises trio.EndOfChannel
+        try:
+            async for message in self.ws:
+                number, result = json.loads(message)
+                if number in self._waiting:
+                    self._waiting.pop(number).send_nowait(result)
+        finally:
+            for sender in self._waiting.values():
+                sender.close()  # call() raises trio.EndOfChannel
 
 
 async def main(uri: str) -> None:
