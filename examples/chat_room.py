@@ -1,14 +1,22 @@
 """A chat room for browsers: its page and its WebSocket share one port.
 
 Open http://localhost:8765/ in two windows. Whoever reads too slowly is sent away,
-rather than that all others wait.
+rather than that all others wait. It listens on all interfaces, until Ctrl+C; ORIGINS
+says from which pages browsers may come.
 """
 
 import itertools
 
 import trio
 
-from trio_ws import Request, Response, ServerConnection, broadcast, serve
+from trio_ws import (
+    ConnectionClosedError,
+    Request,
+    Response,
+    ServerConnection,
+    broadcast,
+    open_server,
+)
 
 PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -43,12 +51,9 @@ numbers = itertools.count(1)
 def page(ws: ServerConnection, request: Request) -> Response | None:
     if request.path == "/chat":
         return None  # opens the WebSocket
-    if request.path != "/":
-        return ws.respond(404, "Not found.\n")
-    response = ws.respond(200, PAGE)
-    del response.headers["Content-Type"]
-    response.headers["Content-Type"] = "text/html; charset=utf-8"
-    return response
+    if request.path == "/":
+        return ws.respond(200, PAGE, content_type="text/html; charset=utf-8")
+    return ws.respond(404, "Not found.\n")
 
 
 def say(text: str) -> None:
@@ -61,13 +66,18 @@ async def chat(ws: ServerConnection) -> None:
     try:
         async for line in ws:
             say(f"{name}: {line!s}")
+    except ConnectionClosedError:
+        pass  # lost: the others go on
     finally:
         del room[ws]
         say(f"{name} has left")
 
 
 async def main() -> None:
-    await serve(chat, 8765, process_request=page, origins=ORIGINS, max_size=1000)
+    async with open_server(
+        chat, 8765, process_request=page, origins=ORIGINS, max_size=1000
+    ) as server:
+        await server.aclose_on_signal()
 
 
 trio.run(main)
