@@ -4,7 +4,7 @@ To run it: python mutual_tls.py SERVER CLIENT AUTHORITY
 
 All are PEM files: the server's certificate for 127.0.0.1 and the client's, each with
 its chain and its private key in one file, and the certificate of the authority that
-both trust.
+both trust. docs/deployment.rst says how to make them by openssl.
 """
 
 import ssl
@@ -67,4 +67,6 @@ async def main() -> None:
             print("refused without a certificate")
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 trio.run(main)

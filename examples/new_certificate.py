@@ -66,4 +66,6 @@ async def main() -> None:
             await show_certificate()
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 trio.run(main)

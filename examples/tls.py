@@ -38,4 +38,6 @@ async def main() -> None:
             print("refused:", exc.reason)
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 trio.run(main)
