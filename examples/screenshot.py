@@ -16,11 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import trio
 
-from trio_ws import ClientConnection, connect
+from trio_ws import ClientConnection, ConnectionClosed, connect
 
 PAGE = "data:text/html,<body style='background: %2306c; color: white'><h1>Hello!</h1>"
 NAMES = ["chromium", "chromium-browser", "google-chrome", "chrome", "msedge"]
@@ -90,7 +91,7 @@ async def discard(said: trio.abc.ReceiveStream) -> None:
         pass
 
 
-async def main(program: str, path: trio.Path, url: str, profile: str) -> None:
+async def main(program: str, url: str, profile: str) -> bytes:
     command = [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
     if sys.platform != "win32" and os.geteuid() == 0:
         command.append("--no-sandbox")  # it has none for root
@@ -106,20 +107,27 @@ async def main(program: str, path: trio.Path, url: str, profile: str) -> None:
             # A picture is a long message, and longer in base64.
             async with connect(uri, max_size=2**26) as ws:
                 tools = DevTools(ws)
-                await path.write_bytes(await screenshot(tools, url))
-                print("written:", path)
+                picture = await screenshot(tools, url)
                 await tools.command("Browser.close")
+    return picture
 
 
+if len(sys.argv) > 3 or "-h" in sys.argv:
+    sys.exit(__doc__)
+png, url = [*sys.argv[1:], *["screenshot.png", PAGE][len(sys.argv) - 1 :]]
 found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 if found is None:
     sys.exit("no Chromium found: install one, or name it, as CHROMIUM=/path/to/chrome")
-png, url = [*sys.argv[1:], *["screenshot.png", PAGE][len(sys.argv) - 1 :]]
 wrong: Exception | None = None
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
     try:
-        trio.run(main, found, trio.Path(png), url, profile)
-    except* (OSError, RuntimeError) as errors:
+        picture = trio.run(main, found, url, profile)
+    except* (OSError, RuntimeError, ConnectionClosed, trio.TooSlowError) as errors:
         wrong = errors.exceptions[0]
 if wrong is not None:
-    sys.exit(f"{found}: {wrong}")
+    sys.exit(f"{found}: {str(wrong) or repr(wrong)}")
+try:
+    Path(png).write_bytes(picture)
+except OSError as exc:
+    sys.exit(str(exc))
+print("written:", png)
