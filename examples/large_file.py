@@ -7,7 +7,6 @@ of it. The receiver says how much it has, the sender begins there, and a checksu
 whole comes last. To run it: python large_file.py [MIB]
 """
 
-import contextlib
 import filecmp
 import functools
 import hashlib
@@ -33,7 +32,10 @@ CHUNK = 2**16
 
 async def send_file(ws: Connection, path: Path) -> None:
     """Send what the other side lacks of a file, then its checksum."""
-    have = int(await ws.recv())
+    answer = str(await ws.recv())
+    if not re.fullmatch("[0-9]{1,19}", answer):
+        raise ValueError("how much of it do you have?")
+    have = int(answer)
     digest = hashlib.sha256()
     position = 0
     async with await trio.open_file(path, "rb") as file:
@@ -64,17 +66,17 @@ async def receive_file(
             progress(size)
     if message != digest.hexdigest():
         part.unlink()  # or it would never be right
-        raise ValueError(f"{path.name} isn't what was sent")
+        raise ValueError("it isn't what was sent")
     part.replace(path)
 
 
 async def files(folder: Path, ws: ServerConnection) -> None:
     """Serve the files of a folder: ``get NAME`` or ``put NAME``, one a connection."""
-    request = re.fullmatch(r"(get|put) (\w[\w.-]*)", str(await ws.recv()))
-    if request is None:  # or a name that leads out of the folder
-        return await ws.aclose(1008, "get NAME or put NAME")
-    path = folder / request[2]
-    with contextlib.suppress(ConnectionClosedError):  # the client may come again
+    try:
+        request = re.fullmatch(r"(get|put) (\w[\w.-]{0,50})", str(await ws.recv()))
+        if request is None:  # or a name that leads out of the folder
+            raise ValueError("get NAME or put NAME")
+        path = folder / request[2]
         if request[1] == "put":  # two who put one name at a time are up to you
             await receive_file(ws, path)
             await ws.send("stored")
@@ -82,6 +84,10 @@ async def files(folder: Path, ws: ServerConnection) -> None:
             await send_file(ws, path)
         else:
             await ws.aclose(4404, "no such file")
+    except ValueError as exc:
+        await ws.aclose(1008, str(exc))
+    except ConnectionClosedError:
+        pass  # the client may come again
 
 
 async def upload(uri: str, path: Path) -> None:
@@ -122,6 +128,12 @@ async def main(mib: int, there: Path, here: Path) -> None:
         print("download: all of it:", filecmp.cmp(original, copy, False))
 
 
-with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as here:
-    size = int(sys.argv[1]) if sys.argv[1:] else 8
-    trio.run(main, size, Path(there), Path(here))
+if __name__ == "__main__":
+    mib, *more = sys.argv[1:] or ["8"]
+    if more or not re.fullmatch("[1-9][0-9]*", mib):
+        sys.exit(__doc__)
+    with (
+        tempfile.TemporaryDirectory() as there,
+        tempfile.TemporaryDirectory() as here,
+    ):
+        trio.run(main, int(mib), Path(there), Path(here))
