@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
     InvalidStatus,
+    Server,
+    ServerConnection,
     connect,
+    open_server,
     serve,
 )
 from trio_ws.testing import MemoryNetwork
@@ -174,7 +179,62 @@ async def test_the_client() -> None:
         await server.aclose()
     assert (done.returncode, done.stderr) == (0, "")
     # What has come by then is shown before that.
-    assert done.stdout.endswith("closed: 1000 \n")
+    assert done.stdout.endswith("closed: 1000  - press Return\n")
+
+
+async def refuse(server: Server, ws: ServerConnection) -> None:
+    await ws.aclose(4401, "log in first")
+
+
+async def stop(server: Server, ws: ServerConnection) -> None:
+    await server.aclose(reason="be back soon")
+
+
+async def lose(server: Server, ws: ServerConnection) -> None:
+    assert ws.socket is not None
+    ws.socket.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (refuse, "closed: 4401 log in first - press Return\n"),
+        (stop, "closed: 1001 be back soon - press Return\n"),
+        (lose, "closed: 1006  - press Return\n"),
+    ],
+)
+@pytest.mark.parametrize("typed", ["\n", ""])
+async def test_the_client_of_a_server_that_ends_it(
+    end: Callable[[Server, ServerConnection], Awaitable[None]], shown: str, typed: str
+) -> None:
+    opened, opens = trio.open_memory_channel[ServerConnection](1)
+
+    async def chat(ws: ServerConnection) -> None:
+        await opened.send(ws)
+        await ws.wait_closed()
+
+    with trio.fail_after(60):
+        async with open_server(chat, 0, host="127.0.0.1") as server:
+            command = [sys.executable, "-W", "error", str(STEPS / "client.py")]
+            async with trio.open_nursery() as nursery:
+                start = functools.partial(
+                    trio.run_process,
+                    [*command, f"ws://127.0.0.1:{server.port}/"],
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+                client: trio.Process = await nursery.start(start)
+                assert client.stdin is not None
+                assert client.stdout is not None
+                await end(server, await opens.receive())
+                said = b""
+                while b"Return" not in said:
+                    said += await client.stdout.receive_some()
+                await client.stdin.send_all(typed.encode())
+                await client.stdin.aclose()
+                said += b"".join([chunk async for chunk in client.stdout])
+    assert said.decode() == shown.replace("\n", os.linesep)
 
 
 def test_every_step_is_in_these_tests() -> None:

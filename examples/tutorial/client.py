@@ -7,22 +7,28 @@ import sys
 
 import trio
 
-from trio_ws import ClientConnection, connect
+from trio_ws import ClientConnection, ConnectionClosed, connect
 
 
 async def show(ws: ClientConnection) -> None:
-    async for line in ws:
-        print(line)
+    try:
+        async for line in ws:
+            print(line)
+    except ConnectionClosed:
+        pass  # refused or lost, as is said below
     await ws.wait_closed()
-    print("closed:", ws.close_code, ws.close_reason)
+    print("closed:", ws.close_code, ws.close_reason, "- press Return")
 
 
 async def main(uri: str) -> None:
-    async with connect(uri) as ws:
-        ws.nursery.start_soon(show, ws)
-        async for line in trio.wrap_file(sys.stdin):
-            await ws.send(line.rstrip("\n"))
-        await ws.aclose()
+    try:
+        async with connect(uri) as ws:
+            ws.nursery.start_soon(show, ws)
+            async for line in trio.wrap_file(sys.stdin):
+                await ws.send(line.rstrip("\n"))
+            await ws.aclose()
+    except ConnectionClosed:
+        pass  # show() has said so
 
 
 if __name__ == "__main__":
