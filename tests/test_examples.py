@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import itertools
 import json
@@ -15,7 +16,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import pytest
 import trio
 import trustme
 from cryptography import x509
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.interop import chromium_peer
 from tests.interop.proxy import required
@@ -40,7 +41,7 @@ from trio_ws import (
     unix_connect,
     unix_serve,
 )
-from trio_ws.testing import open_pair
+from trio_ws.testing import MemoryNetwork, open_pair
 
 ROOT = Path(__file__).parents[1]
 PORT = "8765"
@@ -123,6 +124,23 @@ def run_example(name: str, *arguments: str) -> list[str]:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     return result.stdout.splitlines()
+
+
+def failing(
+    name: str, *arguments: str, environment: Mapping[str, str] = {}, folder: Path = ROOT
+) -> list[str]:
+    """Run an example that fails; return what it says of that."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
+        env=ENVIRONMENT | dict(environment),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 1
+    return result.stderr.splitlines()
 
 
 @pytest.mark.realtime(seconds=0.3)
@@ -309,6 +327,35 @@ def test_embedding_h11() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (b"GET / HTTP/1.1", b"200 OK", True),
+        (b"HEAD / HTTP/1.1", b"200 OK", False),
+        (b"CONNECT / HTTP/1.1", b"405 Method Not Allowed", False),
+        (b"not HTTP", b"", False),
+    ],
+)
+async def test_the_answers_of_embedding_h11(
+    request_: bytes, status: bytes, body: bool
+) -> None:
+    example = definitions("embedding_h11.py")
+    client, server = memory_stream_pair()
+    await client.send_all(request_ + b"\r\nHost: x\r\n\r\n")
+    await example["serve"](server)
+    got = b"".join([chunk async for chunk in client])
+    assert got.startswith(b"HTTP/1.1 " + status if status else b"")
+    assert got.endswith(example["PAGE"]) == body
+
+
+async def test_embedding_h11_without_its_client() -> None:
+    example = definitions("embedding_h11.py")
+    client, server = memory_stream_pair()
+    await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await client.aclose()
+    await example["serve"](server)  # one client's loss isn't the server's
+
+
 @pytest.mark.realtime(seconds=0.4)
 def test_reconnecting() -> None:
     assert run_example("reconnecting.py") == [
@@ -340,6 +387,56 @@ STREAMED = [
 
 def test_large_file() -> None:
     assert run_example("large_file.py", "2") == STREAMED
+
+
+async def recv_until_closed(ws: ClientConnection) -> None:
+    while True:
+        await ws.recv()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (["get ../large.bin"], 1008),
+        (["get large.bin", "abc"], 1008),
+        (["get large.bin", b"0"], 1008),
+        (["put small.bin", "no checksum"], 1008),
+        (["get small.bin"], 4404),
+    ],
+)
+async def test_what_large_file_refuses(
+    said: list[str | bytes], code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "large.bin").write_bytes(b"x")
+    example = runpy.run_path(str(ROOT / "examples/large_file.py"))
+    serve_files = functools.partial(example["files"], tmp_path)
+    async with open_server(serve_files, 0, host="127.0.0.1") as server:
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            for message in said:
+                await ws.send(message)
+            with pytest.raises(ConnectionClosedError):
+                await recv_until_closed(ws)
+            assert ws.close_code == code
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("tls.py", []),
+        ("mutual_tls.py", ["one"]),
+        ("new_certificate.py", []),
+        ("large_file.py", ["abc"]),
+        ("large_file.py", ["1", "2"]),
+        ("screenshot.py", ["-h"]),
+        ("screenshot.py", ["1", "2", "3"]),
+    ],
+)
+def test_wrong_arguments(name: str, arguments: list[str]) -> None:
+    code = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(code), clean=False)
+    assert docstring is not None
+    assert "\n".join(failing(name, *arguments)) == docstring
 
 
 @pytest.mark.cpython("it measures memory")
@@ -458,6 +555,50 @@ async def test_the_end_of_json_rpc() -> None:
         await peer.run()
 
 
+async def test_the_loss_of_json_rpc(autojump_clock: MockClock) -> None:
+    async def call(peer: Any) -> None:
+        with pytest.raises(trio.EndOfChannel), trio.fail_after(60):
+            await peer.call("wait")
+
+    async def lose(nursery: trio.Nursery) -> None:
+        async with connect("ws://localhost:8765/") as ws:
+            peer = JSON_RPC["Peer"](ws)
+            peers.append(peer)
+            ws.nursery.start_soon(peer.run)
+            nursery.start_soon(call, peer)
+            await wait_all_tasks_blocked()
+            network.link(ws).reset()
+            await trio.sleep_forever()
+
+    peers: list[Any] = []
+    with MemoryNetwork() as network:
+        async with (
+            open_server(JSON_RPC["serve"], 8765) as server,
+            trio.open_nursery() as outside,
+        ):
+            with pytest.raises(ConnectionClosedError):
+                await lose(outside)
+            with pytest.raises(ConnectionClosedError):
+                await peers[0].call("wait")
+            await server.aclose()
+
+
+@pytest.mark.parametrize("wrong", ["no", None, {"code": 1}, {"code": [], "message": 2}])
+async def test_an_error_that_json_rpc_does_not_know(wrong: Any) -> None:
+    async with open_pair() as (client, server):
+        peer = JSON_RPC["Peer"](client)
+        client.nursery.start_soon(peer.run)
+        await server.send(json.dumps({"id": 1, "error": wrong}))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def call() -> None:
+                with pytest.raises(JSON_RPC["RPCError"], match="no error of JSON-RPC"):
+                    await peer.call("add")
+
+        await client.aclose()
+
+
 CHAT_ROOM = (ROOT / "examples/chat_room.py").read_text(encoding="utf-8")
 
 
@@ -480,6 +621,29 @@ async def test_chat_room() -> None:
         with pytest.raises(InvalidStatus, match="404"):
             async with connect(f"{uri}/private"):
                 pass
+
+
+async def test_the_end_of_the_chat_room(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MemoryNetwork() as network:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(definitions("chat_room.py")["main"])
+            await wait_all_tasks_blocked()
+            uri = "ws://localhost:8765/chat"
+            async with connect(uri) as first:
+                assert await first.recv() == "guest 1 comes in"
+                async with connect(uri) as second:
+                    assert await second.recv() == "guest 2 comes in"
+                    network.link(second).reset()
+                    with pytest.raises(ConnectionClosedError):
+                        await second.recv()
+                assert await first.recv() == "guest 2 comes in"
+                assert await first.recv() == "guest 2 has left"
+                signal.raise_signal(signal.SIGINT)
+                assert [line async for line in first] == []
+                assert first.close_code == 1001
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 # What the page shows, once it is so many lines.
@@ -706,19 +870,46 @@ def test_screenshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_screenshot_without_chromium(
     environment: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples/screenshot.py"],
-        env=ENVIRONMENT | environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+    (line,) = failing("screenshot.py", environment=environment, folder=tmp_path)
     assert line.startswith(said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_screenshot_that_goes_nowhere(tmp_path: Path) -> None:
+    environment = {"CHROMIUM": required("chromium")}
+    path = str(tmp_path / "nowhere" / "page.png")
+    (line,) = failing("screenshot.py", path, environment=environment)
+    assert line.startswith("[Errno ")
+    assert repr(path) in line
+
+
+# A Chromium that ends as it gets its first command.
+DYING = """#!%s
+import os, sys, trio
+from trio_ws import open_server
+
+async def die(ws):
+    await ws.recv()
+    os._exit(1)
+
+async def main():
+    async with open_server(die, 0, host="127.0.0.1") as server:
+        print(f"DevTools listening on ws://127.0.0.1:{server.port}/", file=sys.stderr)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@needs_posix
+def test_no_screenshot_of_a_chromium_that_dies(tmp_path: Path) -> None:
+    program = tmp_path / "dying"
+    program.write_text(DYING % sys.executable, encoding="utf-8")
+    program.chmod(0o700)
+    environment = {"CHROMIUM": str(program)}
+    (line,) = failing("screenshot.py", environment=environment, folder=tmp_path)
+    assert line.startswith(f"{program}: ")
+    assert list(tmp_path.iterdir()) == [program]
 
 
 EXAMPLES = {path.name for path in (ROOT / "examples").glob("*.py")}
