@@ -229,8 +229,10 @@ async def test_the_client_of_a_server_that_ends_it(
                 assert client.stdout is not None
                 await end(server, await opens.receive())
                 said = b""
-                while b"Return" not in said:
-                    said += await client.stdout.receive_some()
+                async for chunk in client.stdout:
+                    said += chunk
+                    if b"Return" in said:
+                        break
                 await client.stdin.send_all(typed.encode())
                 await client.stdin.aclose()
                 said += b"".join([chunk async for chunk in client.stdout])
