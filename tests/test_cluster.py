@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,8 +15,8 @@ import trio
 from examples.cluster.redis_link import open_client
 from examples.cluster.rooms import PUBLISH, Room, open_rooms
 from examples.cluster.server import chat
+from tests.processes import ran
 from tests.programs.cluster.harness import (
-    ROOT,
     Cluster,
     Redis,
     check,
@@ -170,15 +168,7 @@ async def drain(ws: ClientConnection) -> None:
 def command(*arguments: str, path: str | None = None) -> str:
     """Run the example's command, which fails; return the line that it prints."""
     environment = dict(os.environ) if path is None else {**os.environ, "PATH": path}
-    result = subprocess.run(
-        [sys.executable, "-m", "examples.cluster", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    result = ran("-m", "examples.cluster", *arguments, env=environment)
     assert result.returncode == 1
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()

@@ -30,6 +30,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from tests.interop import chromium_peer
 from tests.interop.proxy import required
 from tests.platforms import needs_posix, needs_resets, needs_unix_sockets
+from tests.processes import STRICT, ran
 from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
@@ -113,14 +114,7 @@ async def test_echo_examples() -> None:
 
 def run_example(name: str, *arguments: str) -> list[str]:
     """Run an example that ends by itself; return the lines it prints."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    result = ran(*STRICT, ROOT / "examples" / name, *arguments, env=ENVIRONMENT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     return result.stdout.splitlines()
@@ -130,14 +124,9 @@ def failing(
     name: str, *arguments: str, environment: Mapping[str, str] = {}, folder: Path = ROOT
 ) -> list[str]:
     """Run an example that fails; return what it says of that."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
-        env=ENVIRONMENT | dict(environment),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+    program = ROOT / "examples" / name
+    result = ran(
+        *STRICT, program, *arguments, env=ENVIRONMENT | dict(environment), cwd=folder
     )
     assert result.returncode == 1
     return result.stderr.splitlines()
@@ -276,14 +265,12 @@ def test_access_log() -> None:
 def test_an_access_log_that_nobody_reads() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples/access_log.py"],
+    result = ran(
+        *STRICT,
+        ROOT / "examples/access_log.py",
         env=ENVIRONMENT,
         stdout=writing,
         stderr=subprocess.PIPE,
-        text=True,
-        timeout=100,
-        check=False,
     )
     os.close(writing)
     assert result.returncode == 0, result.stderr
@@ -959,14 +946,7 @@ def test_the_rest_of_the_readmes_code_is_complete() -> None:
 @needs_resets
 @pytest.mark.realtime(seconds=2)
 def test_demo() -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples/demo.py"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    result = ran(*STRICT, ROOT / "examples/demo.py", env=ENVIRONMENT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "EXPECTED" not in result.stdout
     assert result.stdout.endswith("All as it should be.\n")

@@ -17,6 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.processes import STRICT, ran
 from trio_ws import (
     ClientConnection,
     ConnectionClosedError,
@@ -144,15 +145,17 @@ async def test_an_end_in_good_order(autojump_clock: MockClock) -> None:
 
 
 def run(typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(STEPS)])},
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(STEPS)]),
+    }
+    return ran(
+        *STRICT,
+        *arguments,
+        env=environment,
         cwd=STEPS,
-        capture_output=True,
-        text=True,
         input=typed,
-        timeout=100,
-        check=False,
+        capture_output=True,
     )
 
 

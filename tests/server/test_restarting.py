@@ -145,7 +145,7 @@ class Workers:
             return int(str(await ws.recv()).partition(" ")[0])
 
 
-HANG = "import time; print('hangs', flush=True); time.sleep(3600)"
+HANG = "import signal; print('hangs', flush=True); signal.pause()"
 
 
 @needs_posix

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trio.lowlevel import enable_ki_protection
 
-from .._endpoint.budget import check_run, current_budget
+from .._endpoint.budget import check_run
 from .._endpoint.messages import Data, encode_message
 from .._protocol.closing import OPEN
 from .._protocol.frames.outbox import Encoded
@@ -37,8 +37,7 @@ def broadcast(
     """
     if slow not in ("skip", "close"):
         raise ValueError(f'slow: expected "skip" or "close"; got {slow!r}')
-    check_run(None, "broadcast")
-    budget = current_budget()
+    budget = check_run(None, "broadcast")
     opcode, payload = encode_message(message, text)
     cache: dict[int, Encoded] = {}
     left_out: list[Connection] = []

@@ -102,14 +102,17 @@ def current_budget() -> Budget:
         return budget
 
 
-def check_run(budget: Budget | None, call: str, of: str = "connection") -> None:
+def check_run(budget: Budget | None, call: str, of: str = "connection") -> Budget:
     """Raise RuntimeError unless this is the trio run of ``budget``; of any if None.
+
+    Return the counter of the run.
 
     From another thread a call works by luck, until the socket is full.
     """
     try:
-        if current_budget() is budget or budget is None:
-            return
+        current = current_budget()
+        if current is budget or budget is None:
+            return current
     except RuntimeError:
         pass
     raise RuntimeError(

@@ -256,13 +256,13 @@ class Opening:
                 await self._respond(self._plain(400, NO_TLS))
             raise
         response = self._refused()
-        if response is not None and can_answer:
+        if response is not None:
+            if not can_answer:
+                why = f"before the end of the {self._stage.name}"
+                raise Unanswered(f"HTTP {response.status_code}, {why}")
             self._hurry()
             await self._respond(response)
             raise InvalidStatus(response)
-        if response is not None:
-            why = f"before the end of the {self._stage.name}"
-            raise Unanswered(f"HTTP {response.status_code}, {why}")
         if self._first:
             await self._respond(self._plain(408, SLOW_REQUEST))
         # Without a byte, it is no request that is late, but what a browser opens in

@@ -127,10 +127,9 @@ class Lane:
             _ACTS_OF_CLIENT[what](self)
         elif what == "cancel":
             code.cancel(self.server_scope)
-        elif what == "close":
-            self._start(code.close, close_code, "by a button")
         else:
-            self._start({"flood": code.flood, "fail": code.fail}[what])
+            arguments = (close_code, "by a button") if what == "close" else ()
+            self._start(_ACTS_OF_SERVER[what], *arguments)
 
     def _start(
         self, function: Callable[..., Awaitable[None]], *arguments: object
@@ -207,13 +206,17 @@ _ACTS_OF_CLIENT: dict[str, Callable[[Lane], None]] = {
     "read": Lane.read_on,
 }
 
+_ACTS_OF_SERVER: dict[str, Callable[..., Awaitable[None]]] = {
+    "close": code.close,
+    "flood": code.flood,
+    "fail": code.fail,
+}
+
 _FUNCTIONS: dict[str, list[Callable[..., object]]] = {
     **{what: [function] for what, function in _ACTS_OF_NETWORK.items()},
     "stop": [Lane.stop_reading, Lane.work],
     "read": [Lane.read_on, Lane.work],
-    "close": [code.close],
-    "flood": [code.flood],
-    "fail": [code.fail],
+    **{what: [function] for what, function in _ACTS_OF_SERVER.items()},
     "cancel": [code.cancel],
 }
 
