@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [*os.environ]:
         if name.lower().endswith("_proxy"):
             del os.environ[name]
+    # A shell that starts this with & has Control-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A thread asks for those of Windows and macOS, and no MockClock knows of it.
     proxy_choice._SYSTEM_SETTINGS = False
     strict = _everything_required() or "CI" in os.environ
