@@ -29,6 +29,8 @@ from .tcp import open_tcp
 from .tls import default_context, server_name
 from .unix import open_unix
 
+_LOGGER = logging.getLogger("trio_ws.client")
+
 
 class Dialer(Generic[ClientT]):
     """Opens connections to one URI; the arguments are those of connect().
@@ -74,7 +76,7 @@ class Dialer(Generic[ClientT]):
         self._choice = ProxyChoice(proxy, proxy_ssl)
         if stream is not None:
             self._check_stream(stream)
-        self.logger = PlainLogger(options.logger or logging.getLogger("trio_ws.client"))
+        self.logger = PlainLogger(options.logger or _LOGGER)
 
     @property
     def uri(self) -> WebSocketURI | None:
@@ -205,15 +207,13 @@ class Dialer(Generic[ClientT]):
     ) -> Transport:
         stream = await self._open_stream(uri, proxy, identity, stage)
         try:
-            context = None
+            context = name = None
             if uri.secure:
                 stage.name = "reading the system's root certificates"
                 context = self._ssl or await default_context()
+                name = server_name(self._server_hostname or uri.host)
             return transport_of(
-                stream,
-                context,
-                server_side=False,
-                server_hostname=server_name(self._server_hostname or uri.host),
+                stream, context, server_side=False, server_hostname=name
             )
         except BaseException:
             await close_any(stream)

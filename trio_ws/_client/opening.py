@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import trio
 
 from .._connection.groups import raise_as_is
@@ -11,7 +9,7 @@ from .._connection.opener import Opened, make_connection
 from .._connection.scope import ConnectionScope
 from .._connection.sides import ClientConnection
 from .._endpoint.endpoint import Endpoint
-from .._endpoint.identity import AnyLogger, Identity
+from .._endpoint.identity import Identity
 from .._endpoint.log import log_request, log_response
 from .._protocol.errors import InvalidHandshake, InvalidProxyStatus, InvalidStatus
 from .._protocol.escaping import escape
@@ -40,7 +38,7 @@ async def open_client(
     use any more; the caller closes it.
     """
     identity.is_between(transport.remote_address, transport.local_address)
-    response = await ask(transport, handshake, identity.log)
+    response = await ask(transport, handshake, identity)
     endpoint = Endpoint(transport, handshake.request, options, identity, client=True)
     try:
         connection = make_connection(endpoint, ClientConnection)
@@ -65,7 +63,7 @@ def explain(exc: InvalidStatus | InvalidProxyStatus) -> None:
         exc.add_note(f"the answer says: {escape(text)}")
 
 
-async def ask(transport: Transport, exchange: Exchange, log: AnyLogger) -> Response:
+async def ask(transport: Transport, exchange: Exchange, identity: Identity) -> Response:
     """Send a request; return the response that agrees to it.
 
     Raises InvalidHandshake, OSError. **Cancellation**: the transport is of no
@@ -76,15 +74,15 @@ async def ask(transport: Transport, exchange: Exchange, log: AnyLogger) -> Respo
         await write_all(transport, exchange.request_bytes)
     except ConnectionError as exc:
         broken = exc  # but the server may have answered before it went
-    log_request(log, ">", exchange.request)
+    log_request(identity, ">", exchange.request)
     try:
         response = await _read_response(transport, exchange, broken)
     except InvalidStatus as exc:
-        log_response(log, "<", exc.response)
+        log_response(identity, "<", exc.response)
         raise
     finally:
         del broken  # no cycle with its traceback
-    log_response(log, "<", response)
+    log_response(identity, "<", response)
     return response
 
 
@@ -98,27 +96,31 @@ async def _read_response(
 
     Raises InvalidHandshake, OSError.
     """
-    with trio.CancelScope() as body:
-        while True:
-            try:
-                size = exchange.most or READ_SIZE
-                data = (
-                    transport.read(size) if broken else await read_some(transport, size)
-                )
-                if not data and broken:
-                    raise_as_is(broken)
-                if not data:
-                    break
-                response = exchange.receive(data)
-            except (OSError, InvalidHandshake):
-                if exchange.is_refused:
-                    break
-                raise
-            if response is not None:
-                return response
-            if exchange.is_redirected:
-                break
-            if exchange.is_refused and body.deadline == inf:
-                body.deadline = trio.current_time() + _EXPLANATION
-            await trio.lowlevel.checkpoint()  # a server may send without end
+    while not exchange.is_refused:
+        response = await _receive(transport, exchange, broken)
+        if response is not None:
+            return response
+        await trio.lowlevel.checkpoint()  # a server may send without end
+    if not exchange.is_redirected:
+        with trio.move_on_after(_EXPLANATION):
+            while True:
+                await _receive(transport, exchange, broken)
+                await trio.lowlevel.checkpoint()
+    exchange.receive_eof()
+
+
+async def _receive(
+    transport: Transport, exchange: Exchange, broken: ConnectionError | None
+) -> Response | None:
+    """Read once; return the response that agrees, once it is complete."""
+    try:
+        size = exchange.most or READ_SIZE
+        data = transport.read(size) if broken else await read_some(transport, size)
+        if data:
+            return exchange.receive(data)
+        if broken:
+            raise_as_is(broken)
+    except (OSError, InvalidHandshake):
+        if not exchange.is_refused:
+            raise
     exchange.receive_eof()

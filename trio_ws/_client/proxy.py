@@ -142,7 +142,7 @@ class _Connect(Exchange):
 async def _tunnel(transport: Transport, connect: _Connect, identity: Identity) -> None:
     """Have an HTTP proxy connect to the server. Raises ProxyError."""
     try:
-        await ask(transport, connect, identity.log)
+        await ask(transport, connect, identity)
     except InvalidStatus as exc:
         raise InvalidProxyStatus(exc.response) from None
     except InvalidHandshake as exc:

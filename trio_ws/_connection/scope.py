@@ -17,7 +17,6 @@ a task that failed.
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 from math import inf
 from types import TracebackType
 
@@ -101,8 +100,8 @@ class ConnectionScope:
         self._user_scope = trio.CancelScope()
         self._clock = LossClock(self._user_scope, service)
         self._ending.clock = self._clock
-        with ExitStack() as stack:
-            stack.enter_context(self._user_scope)
+        self._user_scope.__enter__()
+        try:
             self._user = trio.open_nursery(strict_exception_groups=True)
             self._connection.nursery = await self._user.__aenter__()
             try:
@@ -111,7 +110,9 @@ class ConnectionScope:
             except BaseException as exc:
                 await aexit(self._user, exc)
                 raise
-            stack.pop_all()
+        except BaseException as exc:
+            self._user_scope.__exit__(type(exc), exc, exc.__traceback__)
+            raise
 
     @enable_ki_protection
     async def __aexit__(

@@ -179,12 +179,13 @@ class Endpoint:
                 if self.ending.abandoned:
                     await self._say_goodbye(1001, "")
                     break
-                due = inf if keepalive is None else keepalive.due
+                due = self._deadline
+                if self.engine.phase is OPEN:
+                    due = inf if keepalive is None else keepalive.due
+                scope = trio.CancelScope(deadline=due, shield=shield)
+                self._reader_scope = scope
                 try:
-                    with trio.CancelScope(shield=shield) as self._reader_scope:
-                        self._reader_scope.deadline = (
-                            due if self.engine.phase is OPEN else self._deadline
-                        )
+                    with scope:
                         await self.reader.run()
                         if self.state < STOPPED:
                             # A peer that has ended its stream may still read.

@@ -12,7 +12,7 @@ from .._protocol.http.headers import Headers
 from .._protocol.http.messages import Request, Response
 from .._protocol.opcodes import CLOSE, CONT, OPCODE_NAMES
 from .._protocol.uri import without_secrets
-from .identity import AnyLogger, ConnectionLogger
+from .identity import AnyLogger, ConnectionLogger, Identity
 
 # Headers whose values are nobody's business.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
@@ -20,27 +20,30 @@ _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cook
 _WITH_URIS = frozenset({"location", "referer"})  # whose query may be a secret
 
 
-def log_request(logger: AnyLogger, sign: str, request: Request) -> None:
+def log_request(identity: Identity, sign: str, request: Request) -> None:
     """Log a request of the opening handshake."""
-    path = shortened(without_secrets(request.path))
-    logger.debug("%s %s %s %s", sign, request.method, path, request.protocol)
-    _log_headers(logger, sign, request.headers)
+    if identity.logger.isEnabledFor(logging.DEBUG):
+        logger = identity.log
+        path = shortened(without_secrets(request.path))
+        logger.debug("%s %s %s %s", sign, request.method, path, request.protocol)
+        _log_headers(logger, sign, request.headers)
 
 
-def log_response(logger: AnyLogger, sign: str, response: Response) -> None:
+def log_response(identity: Identity, sign: str, response: Response) -> None:
     """Log a response of the opening handshake."""
-    logger.debug("%s HTTP/1.1 %d", sign, response.status_code)
-    _log_headers(logger, sign, response.headers)
+    if identity.logger.isEnabledFor(logging.DEBUG):
+        logger = identity.log
+        logger.debug("%s HTTP/1.1 %d", sign, response.status_code)
+        _log_headers(logger, sign, response.headers)
 
 
 def _log_headers(logger: AnyLogger, sign: str, headers: Headers) -> None:
-    if logger.isEnabledFor(logging.DEBUG):
-        for name, value in headers.raw_items():
-            shown = "[secret]" if name.lower() in _SECRET else escape(value)
-            if name.lower() in _WITH_URIS:
-                shown = without_secrets(shown)
-            shown = shortened(shown)
-            logger.debug("%s %s: %s", sign, name, shown)
+    for name, value in headers.raw_items():
+        shown = "[secret]" if name.lower() in _SECRET else escape(value)
+        if name.lower() in _WITH_URIS:
+            shown = without_secrets(shown)
+        shown = shortened(shown)
+        logger.debug("%s %s: %s", sign, name, shown)
 
 
 def log_or_print(

@@ -8,7 +8,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from types import NoneType
 from typing import Any, TypedDict, TypeVar
@@ -308,16 +308,11 @@ def make_options(
     kind: type[_OptionsT], call: str, keywords: Mapping[str, Any]
 ) -> _OptionsT:
     """Make the options of a call; raise TypeError for a keyword it doesn't have."""
-    check_keywords(kind, call, keywords)
-    return kind(**keywords)
-
-
-def check_keywords(kind: type[Options], call: str, keywords: Iterable[str]) -> None:
-    """Raise TypeError for a keyword that a call doesn't have."""
-    known = {field.name for field in dataclasses.fields(kind)}
+    names = [field.name for field in dataclasses.fields(kind)] if keywords else []
     for name in keywords:
-        if name not in known:
+        if name not in names:
             hint = f"; {KEYWORDS[name]}" if name in KEYWORDS else ""
             raise TypeError(
                 f"{call}() got an unexpected keyword argument {name!r}{hint}"
             )
+    return kind(**keywords)

@@ -36,6 +36,8 @@ class Phase(enum.Enum):
     FAILED = enum.auto()  # lost or given up; final
     CLOSED = enum.auto()  # both close frames and the end of the stream; final
 
+    __hash__ = object.__hash__  # Enum's own is in Python, that of its name
+
 
 class Event(enum.Enum):
     """What either side can do to the closing handshake."""
@@ -48,6 +50,8 @@ class Event(enum.Enum):
     RECV_CLOSE = enum.auto()
     EOF = enum.auto()
     FAIL = enum.auto()
+
+    __hash__ = object.__hash__
 
 
 CONNECTING = Phase.CONNECTING

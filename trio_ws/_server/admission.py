@@ -35,6 +35,8 @@ class Standing(enum.Enum):
     OPEN = enum.auto()
     REFUSED = enum.auto()  # it takes no other's place
 
+    __hash__ = object.__hash__  # Enum's own is in Python, that of its name
+
 
 ABSENT = Standing.ABSENT
 OPENING = Standing.OPENING

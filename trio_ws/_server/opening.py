@@ -95,7 +95,6 @@ class Opening:
         self._transport = transport
         self._options = options
         self._identity = identity
-        self._logger = identity.log
         self._guest = guest or Guest()
         self._received = received
         self._handshake = server_handshake(options)
@@ -144,21 +143,21 @@ class Opening:
         return spoken_by(self._first) not in ASTRAY
 
     async def _run(self, reading: trio.CancelScope) -> Opened[ServerConnection]:
-        transport, logger = self._transport, self._logger
+        transport, identity = self._transport, self._identity
         request = await self._receive(reading)
         try:
-            log_request(logger, "<", request)
+            log_request(identity, "<", request)
             endpoint = self._endpoint = Endpoint(
-                transport, request, self._options, self._identity, client=False
+                transport, request, self._options, identity, client=False
             )
             connection = make_connection(endpoint, ServerConnection)
             connection.server = self._guest.server
             response, problem = await self._answer(connection)
             if response.status_code == 101:
-                log_response(logger, ">", response)
+                log_response(identity, ">", response)
                 offered = "Sec-WebSocket-Protocol" in request.headers
                 if offered and "Sec-WebSocket-Protocol" not in response.headers:
-                    logger.info(
+                    identity.log.info(
                         "no offered subprotocol selected: browsers fail with 1006"
                     )
         except Exception:
@@ -178,8 +177,8 @@ class Opening:
         endpoint.opened(response, self._handshake)
         pack(request.headers)
         pack(response.headers)
-        if self._identity.logger.isEnabledFor(logging.INFO):
-            log_or_print(logger, logging.INFO, "connection open")
+        if identity.logger.isEnabledFor(logging.INFO):
+            log_or_print(identity.log, logging.INFO, "connection open")
         return connection, endpoint
 
     def _plain(self, status: int, text: str) -> Response:
@@ -344,7 +343,7 @@ class Opening:
         """
         transport = self._transport
         try:
-            log_response(self._logger, ">", response)
+            log_response(self._identity, ">", response)
         finally:  # a handler of the log that raises keeps no answer back
             loss = None
             try:

@@ -199,9 +199,7 @@ class Sessions:
     def _log_error(
         self, exc: Exception, session: Session, scope: ConnectionScope | None
     ) -> None:
-        logger: AnyLogger = self._logger
-        if session.identity is not None:
-            logger = session.identity.log
+        logger = self._logger_of(session)
         if scope is None:
             log_or_print(
                 logger, logging.ERROR, "opening handshake failed", exc_info=exc
@@ -215,6 +213,9 @@ class Sessions:
                 logger, logging.ERROR, "connection handler failed", exc_info=exc
             )
 
+    def _logger_of(self, session: Session) -> AnyLogger:
+        return self._logger if session.identity is None else session.identity.log
+
     @disable_ki_protection
     async def _handle(self, connection: ServerConnection) -> None:
         await self._handler(connection)
@@ -225,7 +226,6 @@ class Sessions:
         """Do the opening handshake; log what goes wrong and return None."""
         reading = session.reading
         assert reading is not None  # until the end of this
-        logger: AnyLogger = self._logger
         opening: Opening | None = None
         refused: str | None = "Cancelled"  # why, unless something else happens
         try:
@@ -236,13 +236,14 @@ class Sessions:
                 identity = Identity(
                     self._logger, transport.remote_address, transport.local_address
                 )
-                session.identity, logger = identity, identity.log
+                session.identity = identity
                 opening = Opening(transport, self._options, identity, session)
                 opened = await opening.run(reading)
                 refused = None
                 return opened
         except (InvalidHandshake, OSError) as exc:
             refused = type(exc).__name__
+            logger = self._logger_of(session)
             if opening is not None and opening.is_of_a_stranger(exc):
                 logger = identity.log.child("strangers")
             if isinstance(exc, InvalidStatus):

@@ -22,6 +22,15 @@ _IOV_MAX = 16  # buffers in one system call: as many as POSIX guarantees
 # 16 KiB. Without a limit, of megabytes, a pong waits behind all of that.
 _UNSENT = 768 * 1024
 
+_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    # While an application has paused reading, this finds dead peers. Not
+    # TCP_USER_TIMEOUT: it kills live ones with a closed window.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+]
+if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+    _OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT))
+
 
 @functools.lru_cache(maxsize=64)
 def _shared(address: Any) -> Any:
@@ -42,15 +51,11 @@ class SocketTransport(Transport):
         self.unsent = 0
         self.local_address = _shared(name_of(sock.getsockname))
         self.remote_address = name_of(sock.getpeername)
-        with suppress(OSError):  # not TCP
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        with suppress(OSError):
-            # While an application has paused reading, this finds dead peers.
-            # Not TCP_USER_TIMEOUT: it kills live ones with a closed window.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        for option in _OPTIONS:
+            try:
+                sock.setsockopt(*option)
+            except OSError:
+                pass  # it isn't TCP
 
     @property
     def trio_socket(self) -> trio.socket.SocketType | None:
@@ -129,9 +134,10 @@ def name_of(ask: Callable[[], Any]) -> Any:
 
     Linux then forgets the peer's address, macOS and the BSDs our own, too.
     """
-    with suppress(OSError):
+    try:
         return ask()
-    return None
+    except OSError:
+        return None
 
 
 def unix_family(keyword: str) -> int:

@@ -59,6 +59,7 @@ COMPRESS_SETTINGS: Final[Mapping[str, int]] = {"memLevel": 5}
 _MIN_BITS: Final = 8
 _MAX_BITS: Final = 15
 _MIN_COMPRESS_BITS: Final = 9
+_BITS: Final = frozenset(map(str, range(_MIN_BITS, _MAX_BITS + 1)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,12 +74,12 @@ class Parameters:
     def as_list(self) -> list[ExtensionParameter]:
         """Return the parameters as they stand in the header."""
         params: list[ExtensionParameter] = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name in self.__slots__:
+            value = getattr(self, name)
             if value is True:
-                params.append((field.name, None))
+                params.append((name, None))
             elif value is not None and value is not False:
-                params.append((field.name, str(value)))
+                params.append((name, str(value)))
         return params
 
 
@@ -109,8 +110,7 @@ def _parse(params: Sequence[ExtensionParameter], *, response: bool) -> Parameter
 def _bits(name: str, value: str | None) -> int:
     # Sections 7.1.2.1 and 7.1.2.2: "a decimal integer value without leading
     # zeroes between 8 to 15, inclusive"
-    known = [str(bits) for bits in range(_MIN_BITS, _MAX_BITS + 1)]
-    if value not in known:
+    if value not in _BITS:
         raise NegotiationError(f"parameter {name}: expected 8 to 15; got {value!r}")
     return int(value)
 

@@ -14,7 +14,7 @@ from ..errors import (
 )
 from ..escaping import escape, shortened
 from ..extensions.base import ClientExtensionFactory, Extension
-from ..http.headers import Headers, HeadersLike
+from ..http.headers import Headers, HeadersLike, check_header
 from ..http.messages import Request, Response
 from ..limits import DEFAULT_LIMITS, Limits
 from ..uri import WebSocketURI, build_host
@@ -66,11 +66,19 @@ class ClientHandshake(Exchange):
         self._factories = extensions
         self._subprotocols = validate_subprotocols(subprotocols or ())
         self._key = generate_key()
-        headers = Headers()
-        headers["Host"] = build_host(uri.host, uri.port, secure=uri.secure)
+        host = build_host(uri.host, uri.port, secure=uri.secure)
+        check_header("Host", host)
+        headers = Headers.from_valid(
+            [
+                ("Host", host),
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Key", self._key),
+                ("Sec-WebSocket-Version", "13"),
+            ]
+        )
         # Headers that come from elsewhere may not come twice.
-        own = set(OWN_HEADERS)
-        own.add("host")
+        own = {*OWN_HEADERS, "host"}
         if uri.username is not None:
             own.add("authorization")
             headers["Authorization"] = build_authorization_basic(
@@ -79,10 +87,6 @@ class ClientHandshake(Exchange):
         if origin is not None:
             own.add("origin")
             headers["Origin"] = origin
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Key"] = self._key
-        headers["Sec-WebSocket-Version"] = "13"
         if extensions:
             headers["Sec-WebSocket-Extensions"] = build_extensions(
                 [(one.name, list(one.get_request_params())) for one in extensions]
@@ -114,7 +118,7 @@ class ClientHandshake(Exchange):
         check_upgrade(headers)
         # A server switches to one protocol (RFC 6455, section 4.1, item 2).
         upgrade = ", ".join(headers.get_all("Upgrade"))
-        if len(parse_upgrade(upgrade)) > 1:
+        if "," in upgrade and len(parse_upgrade(upgrade)) > 1:
             raise InvalidUpgrade("Upgrade", escape(upgrade))
         accept = single(headers, "Sec-WebSocket-Accept")
         if accept != accept_key(self._key):

@@ -91,6 +91,8 @@ def check_upgrade(headers: Headers) -> None:
         if not values:
             raise InvalidUpgrade(name)
         joined = ", ".join(values)
+        if joined.lower() == wanted:
+            continue  # as nearly all say
         try:
             items = parse(joined)
         except InvalidHeader as exc:

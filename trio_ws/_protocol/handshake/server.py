@@ -46,6 +46,8 @@ from .fields import (
 )
 from .request_parser import RequestParser, check_no_body
 
+_is_key = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in base64
+
 # The peer's own words that a rejection quotes end here.
 _MAX_EXPLANATION = 500
 
@@ -163,8 +165,7 @@ class ServerHandshake:
         if version != "13":
             raise InvalidHeaderValue("Sec-WebSocket-Version", escape(version))
         key = single(headers, "Sec-WebSocket-Key")
-        # 16 bytes in base64
-        if re.fullmatch(r"[A-Za-z0-9+/]{22}==", key) is None:
+        if _is_key(key) is None:
             raise InvalidHeaderValue("Sec-WebSocket-Key", escape(key))
         self._check_origin(headers)
         # Offers can be declined, but "if a value [...] does not conform to the
@@ -282,7 +283,7 @@ class ServerHandshake:
             # "An origin server with a clock [...] MUST generate a Date header field in
             # all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error)
             # responses" (RFC 9110, section 6.6.1)
-            headers["Date"] = http_date(time.time())
+            headers["Date"] = http_date(int(time.time()))
         return response
 
     def serialize(self, response: Response) -> bytes:

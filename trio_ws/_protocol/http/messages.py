@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http
 import re
 import time
@@ -26,9 +27,13 @@ _MONTHS = [
 ]
 
 
+_is_path = re.compile(r"[\x21-\x7e]+").fullmatch
+_is_protocol = re.compile(r"HTTP/[0-9]\.[0-9]").fullmatch
+
 _PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 
 
+@functools.lru_cache(maxsize=1)
 def http_date(seconds: float) -> str:
     """Make an IMF-fixdate (RFC 9110, section 5.6.7) of seconds since the epoch."""
     # Not by email.utils, which needs sockets, nor strftime(), which speaks the locale's
@@ -102,12 +107,12 @@ class Request:
         """
         if is_token(self.method) is None:
             raise ValueError(f"method: expected a token; got {self.method!r}")
-        if re.fullmatch(r"[\x21-\x7e]+", self.path) is None:
+        if _is_path(self.path) is None:
             raise ValueError(
                 f"path: expected ASCII without spaces or control characters; "
                 f"got {self.path!r}"
             )
-        if re.fullmatch(r"HTTP/[0-9]\.[0-9]", self.protocol) is None:
+        if _is_protocol(self.protocol) is None:
             raise ValueError(f"protocol: expected HTTP/1.1; got {self.protocol!r}")
         line = f"{self.method} {self.path} {self.protocol}\r\n"
         return line.encode("ascii") + self.headers.serialize() + self.body
