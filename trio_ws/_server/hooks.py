@@ -57,13 +57,14 @@ async def answer(
                 accepted = True
             except InvalidHandshake as exc:
                 response, problem = handshake.rejection(exc), exc
-        stage.name = "process_response"
-        changed = await _call_hook(
-            options.process_response, connection, request, response
-        )
-        if changed is not None and changed is not response:
-            response = handshake.complete(changed)
-        _check_response(response, handshake.method, accepted)
+        if options.process_response is not None:
+            stage.name = "process_response"
+            changed = await _call_hook(
+                options.process_response, connection, request, response
+            )
+            if changed is not None and changed is not response:
+                response = handshake.complete(changed)
+            _check_response(response, handshake.method, accepted)
     except Exception as exc:
         connection.logger.exception("%s failed", stage.name)
         response = handshake.complete(plain_response(500, FAILED))

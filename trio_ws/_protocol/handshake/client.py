@@ -93,7 +93,8 @@ class ClientHandshake(Exchange):
             )
         if self._subprotocols:
             headers["Sec-WebSocket-Protocol"] = build_subprotocols(self._subprotocols)
-        headers.update(checked_additional(additional_headers, own))
+        if additional_headers is not None:
+            headers.update(checked_additional(additional_headers, own))
         if user_agent_header is not None and "User-Agent" not in headers:
             headers["User-Agent"] = user_agent_header
         super().__init__(Request(uri.resource_name, headers), limits)

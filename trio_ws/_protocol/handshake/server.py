@@ -278,7 +278,8 @@ class ServerHandshake:
             for name, value in self._additional.raw_items()
             if name not in headers
         ]
-        headers.update(missing)
+        for name, value in missing:
+            headers[name] = value
         if "Date" not in headers:
             # "An origin server with a clock [...] MUST generate a Date header field in
             # all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error)
