@@ -330,12 +330,11 @@ def _redact(uri: str) -> str:
     """Make a URI fit to be shown, even one that can't be parsed.
 
     A password with an unescaped slash, say, ends the authority too early; so
-    all before the last "@" is left out. So is a query, which may be a signature.
+    all before the last "@" is left out. So are a query, which may be a signature, and
+    a fragment, which may be a token.
     """
     before, at, after = uri.rpartition("@")
-    after, query, _ = after.partition("?")
-    if query:
-        after += "?***"
+    after = re.sub(r"([?#]).+", r"\1***", after, flags=re.DOTALL)
     if not at:
         return escape(after)
     scheme = re.match(r"(?:wss?|https?|socks[45][ah]?)://", before, re.IGNORECASE)
