@@ -152,6 +152,7 @@ class Endpoint:
                 self.engine.receive(handshake.leftover)
             except Exception as exc:  # noqa: BLE001 - the peer holds it for open
                 self.died(exc)
+        self.reader.full = self.engine.backlog or self.transport.holds
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""
@@ -397,7 +398,8 @@ class Endpoint:
                 await self._finish_message(code, reason)
             if self.engine.phase in UNCLOSED:
                 self.close(code, reason)
-            await self.wait_closed()
+            if self.state is not CLOSED:
+                await self.wait_closed()
         except BaseException:
             await self.goodbye(code, reason)
             raise
@@ -421,8 +423,9 @@ class Endpoint:
                 await self._say_goodbye(code, reason)
         finally:  # whatever an extension of the user's raises
             self._stop_reading()
-            with trio.CancelScope(shield=True):
-                await self.wait_closed()
+            if self.state is not CLOSED:
+                with trio.CancelScope(shield=True):
+                    await self.wait_closed()
 
     async def _say_goodbye(self, code: int, reason: str) -> None:
         if self.ending.abandoned:

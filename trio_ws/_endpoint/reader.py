@@ -141,7 +141,7 @@ class Reader:
         self._delivered = -inf  # when the task last brought a receiver something
         self.receiver_reads = 0  # how many reads of receive calls found something
         self._frame_limit = _FRAMES
-        self.full = True  # the last read filled its buffer: there may be more
+        self.full = False  # the last read filled its buffer: there may be more
         self.streaming = False  # somebody reads the current message piecemeal
         self.bytes_received = 0  # behind the handshake, also with it
 
