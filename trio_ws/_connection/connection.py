@@ -427,4 +427,5 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
         **Cancellation**: changes nothing.
         """
         check_run(self._budget, "wait_closed")
+        await trio.lowlevel.checkpoint()
         await self._endpoint.wait_closed()

@@ -235,12 +235,10 @@ class Endpoint:
 
     async def wait_closed(self) -> None:
         """Wait until the transport is closed. **Cancellation**: changes nothing."""
-        if self.state is CLOSED:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._closed_event is None:
-            self._closed_event = trio.Event()
-        await self._closed_event.wait()
+        if self.state is not CLOSED:
+            if self._closed_event is None:
+                self._closed_event = trio.Event()
+            await self._closed_event.wait()
 
     # -- What a step of the engine leads to ----------------------------------
 
@@ -398,8 +396,7 @@ class Endpoint:
                 await self._finish_message(code, reason)
             if self.engine.phase in UNCLOSED:
                 self.close(code, reason)
-            if self.state is not CLOSED:
-                await self.wait_closed()
+            await self.wait_closed()
         except BaseException:
             await self.goodbye(code, reason)
             raise
@@ -423,9 +420,8 @@ class Endpoint:
                 await self._say_goodbye(code, reason)
         finally:  # whatever an extension of the user's raises
             self._stop_reading()
-            if self.state is not CLOSED:
-                with trio.CancelScope(shield=True):
-                    await self.wait_closed()
+            with trio.CancelScope(shield=True):
+                await self.wait_closed()
 
     async def _say_goodbye(self, code: int, reason: str) -> None:
         if self.ending.abandoned:

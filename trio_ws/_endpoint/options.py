@@ -303,12 +303,19 @@ def check_size(name: str, value: object, *, least: int, none: bool) -> None:
 
 _OptionsT = TypeVar("_OptionsT", bound=Options)
 
+# Of calls without keywords, which share them: they are frozen.
+_made: dict[type[Options], Any] = {}
+
 
 def make_options(
     kind: type[_OptionsT], call: str, keywords: Mapping[str, Any]
 ) -> _OptionsT:
     """Make the options of a call; raise TypeError for a keyword it doesn't have."""
-    names = [field.name for field in dataclasses.fields(kind)] if keywords else []
+    if not keywords:
+        made: _OptionsT = _made.get(kind) or kind()
+        _made[kind] = made
+        return made
+    names = [field.name for field in dataclasses.fields(kind)]
     for name in keywords:
         if name not in names:
             hint = f"; {KEYWORDS[name]}" if name in KEYWORDS else ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import ssl
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Protocol, overload
 
 import trio
@@ -222,6 +221,8 @@ async def read_some(transport: Transport, size: int = READ_SIZE) -> bytes:
     """Read what is there, or comes; b"" at the end. **Cancellation**: harmless."""
     await trio.lowlevel.checkpoint_if_cancelled()
     while (data := transport.read(size)) is None:
-        with suppress(trio.ClosedResourceError):  # then there is something to read
+        try:
             await transport.wait_readable()
+        except trio.ClosedResourceError:
+            pass  # then there is something to read
     return data

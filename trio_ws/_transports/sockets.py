@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import trio
@@ -104,13 +103,17 @@ class SocketTransport(Transport):
             return
 
     def shutdown(self) -> bool:
-        with suppress(OSError):
+        try:
             self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
         return True
 
     def discard(self) -> None:
-        with suppress(OSError):  # somebody may have closed the descriptor
+        try:
             self._sock.close()
+        except OSError:
+            pass  # somebody may have closed the descriptor
 
     async def aclose(self) -> None:
         if self._sock.fileno() >= 0:

@@ -7,6 +7,7 @@ parsers look at each character a fixed number of times, whatever the input.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
@@ -106,6 +107,11 @@ def parse_extensions(value: str) -> list[ExtensionHeader]:
 
     Raises InvalidHeaderFormat.
     """
+    return [(name, [*parameters]) for name, parameters in _scan_extensions(value)]
+
+
+@functools.lru_cache(maxsize=16)  # nearly all clients say one of a few things
+def _scan_extensions(value: str) -> list[ExtensionHeader]:
     scanner = _Scanner("Sec-WebSocket-Extensions", value)
     extensions: list[ExtensionHeader] = []
     scanner.skip_empty_elements()
