@@ -315,11 +315,14 @@ def make_options(
         made: _OptionsT = _made.get(kind) or kind()
         _made[kind] = made
         return made
-    names = [field.name for field in dataclasses.fields(kind)]
-    for name in keywords:
-        if name not in names:
-            hint = f"; {KEYWORDS[name]}" if name in KEYWORDS else ""
-            raise TypeError(
-                f"{call}() got an unexpected keyword argument {name!r}{hint}"
-            )
-    return kind(**keywords)
+    try:
+        return kind(**keywords)
+    except TypeError:
+        names = [field.name for field in dataclasses.fields(kind)]
+        for name in keywords:
+            if name not in names:
+                hint = f"; {KEYWORDS[name]}" if name in KEYWORDS else ""
+                raise TypeError(
+                    f"{call}() got an unexpected keyword argument {name!r}{hint}"
+                ) from None
+        raise
