@@ -12,6 +12,7 @@ MODULES = [
     "_protocol.engine",
     "_protocol.frames.decoder",
     "_protocol.frames.encoder",
+    "_protocol.frames.extended",
     "_protocol.frames.header",
     "_protocol.frames.outbox",
     "_protocol.frames.partial",

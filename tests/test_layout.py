@@ -45,8 +45,8 @@ LONG_FUNCTIONS = {
         "the hot loop: a call for each frame would be most of its time"
     ),
 }
-# connection._endpoint is how broadcast() comes to what users don't see.
-DOORS = {("_connection.broadcast", "_endpoint")}
+# connection._writer is how broadcast() comes to what users don't see.
+DOORS = {("_connection.broadcast", "_writer")}
 
 MAX_MODULE, MAX_FUNCTION = 450, 50
 

@@ -187,14 +187,19 @@ async def test_closing_while_the_flusher_waits_beside_a_receiver(
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of what was written at once."""
     sizes: list[int] = []
-    original = SocketTransport.write
 
-    def write(transport: SocketTransport, buffers: Any) -> int:
-        count = original(transport, buffers)
-        sizes.append(count)
-        return count
+    def watch(name: str) -> None:
+        original = getattr(SocketTransport, name)
 
-    monkeypatch.setattr(SocketTransport, "write", write)
+        def write(transport: SocketTransport, what: Any) -> int:
+            count: int = original(transport, what)
+            sizes.append(count)
+            return count
+
+        monkeypatch.setattr(SocketTransport, name, write)
+
+    watch("write")
+    watch("write_one")
     return sizes
 
 

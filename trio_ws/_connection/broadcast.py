@@ -9,7 +9,6 @@ from trio.lowlevel import enable_ki_protection
 
 from .._endpoint.budget import check_run
 from .._endpoint.messages import Data, encode_message
-from .._protocol.closing import OPEN
 from .._protocol.frames.outbox import Encoded
 from .connection import Connection
 
@@ -43,15 +42,13 @@ def broadcast(
     left_out: list[Connection] = []
     for connection in connections:
         try:
-            endpoint = connection._endpoint
+            writer = connection._writer
         except AttributeError:  # isinstance() of an abstract class costs more
             raise TypeError(
                 f"connections: expected connections; got {connection!r}"
             ) from None
-        if endpoint.engine.phase is not OPEN:
-            continue
-        if not endpoint.sender.accept_shared(opcode, payload, cache, budget):
+        if not writer.share(opcode, payload, cache, budget):
             left_out.append(connection)
             if slow == "close":
-                endpoint.fail(1008, "reads too slowly", None)
+                writer.host.fail(1008, "reads too slowly", None)
     return left_out

@@ -56,6 +56,7 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
         self._reader = self._endpoint.reader
         self._receiver = self._endpoint.receiver
         self._sender = self._endpoint.sender
+        self._writer = self._endpoint.writer
         self._budget = current_budget()
         self._endpoint.identity.belongs_to(self)
 
@@ -305,7 +306,7 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
         due = self._budget.spend()
         if not due:
             await checkpoint_if_cancelled()
-            if text is None and sender.lock is None:
+            if text is None and self._writer.turn is None:
                 if sender.queue_behind(message, compress):
                     return
         if type(message) is bytes and text is None:

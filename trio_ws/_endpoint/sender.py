@@ -10,9 +10,8 @@ from trio.lowlevel import enable_ki_protection
 
 from .._protocol.closing import FINISHING, OPEN
 from .._protocol.engine import Engine
-from .._protocol.frames.outbox import Encoded
 from .._protocol.opcodes import CONT
-from .budget import Budget, check_run, current_budget
+from .budget import current_budget
 from .ending import Ending
 from .host import NO_HOST, Host
 from .messages import Data, FragmentedMessage
@@ -23,17 +22,17 @@ from .writer import DIRECT, Writer
 class _Turn:
     """The turn of one sender, in the order in which they came."""
 
-    __slots__ = ("_lock", "_sender")
+    __slots__ = ("_lock", "_writer")
 
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
 
     @enable_ki_protection
     async def __aenter__(self) -> None:
-        sender = self._sender
-        if sender.lock is None:
-            sender.lock = trio.StrictFIFOLock()
-        self._lock = sender.lock
+        writer = self._writer
+        if writer.turn is None:
+            writer.turn = trio.StrictFIFOLock()
+        self._lock = writer.turn
         try:
             await self._lock.acquire()
         except BaseException:
@@ -52,15 +51,12 @@ class _Turn:
 
     def _leave(self) -> None:
         # A waiter that is cancelled may come here late, when there is another lock.
-        if self._sender.lock is self._lock and not self._lock.locked():
-            self._sender.lock = None
+        if self._writer.turn is self._lock and not self._lock.locked():
+            self._writer.turn = None
 
 
 class Sender:
-    """Accepts messages, one sender after the other.
-
-    ``lock`` exists only while somebody holds or wants it.
-    """
+    """Accepts messages, one sender after the other."""
 
     __slots__ = (
         "_budget",
@@ -71,8 +67,6 @@ class Sender:
         "_writer",
         "host",
         "in_message",
-        "lock",
-        "skipped",
     )
 
     def __init__(
@@ -88,15 +82,14 @@ class Sender:
         self._ending = ending
         self.host: Host = NO_HOST
         self._budget = current_budget()
-        self.lock: trio.StrictFIFOLock | None = None
         self.in_message = False  # a fragmented message has begun and not ended
         self._message_end: trio.Event | None = None
-        self.skipped = 0  # shared messages that there was no room for
 
     @property
     def waiting(self) -> int:
         """How many senders queue."""
-        return 0 if self.lock is None else self.lock.statistics().tasks_waiting
+        turn = self._writer.turn
+        return 0 if turn is None else turn.statistics().tasks_waiting
 
     @enable_ki_protection
     def queue_behind(self, message: object, compress: bool) -> bool:
@@ -110,30 +103,14 @@ class Sender:
         if engine.phase is not OPEN:
             raise self._ending.closed()
         # Where nobody flushes, nothing waits.
-        if self.lock is None and (writer.state is DIRECT or writer.has_room):
+        if writer.turn is None and (writer.state is DIRECT or writer.has_room):
             writer.write(engine.data_frame(opcode, payload, True, compress))
             return True
         return False
 
-    @enable_ki_protection
-    def accept_shared(
-        self, opcode: int, payload: bytes, cache: dict[int, Encoded], budget: Budget
-    ) -> bool:
-        """Accept a message that goes to many connections, if there is room.
-
-        ``budget`` is that of the current trio run.
-        """
-        if budget is not self._budget:
-            check_run(self._budget, "broadcast")
-        if self.lock is None and self._writer.has_room:
-            self._writer.write_now(self._engine.shared_frame(opcode, payload, cache))
-            return True
-        self.skipped += 1
-        return False
-
     async def accept(self, opcode: int, payload: bytes, compress: bool) -> None:
         """Accept a message once it is its turn and there is room."""
-        async with _Turn(self):
+        async with _Turn(self._writer):
             await self._wait_room()
             self._commit(opcode, payload, fin=True, compress=compress)
 
@@ -167,7 +144,7 @@ class Sender:
         """Accept the fragments of one message as they come."""
         iterator = aiter(fragments)
         self._check_open()
-        async with _Turn(self):
+        async with _Turn(self._writer):
             await self._budget.checkpoint()
             self._check_open()
             message = FragmentedMessage(text)
@@ -208,7 +185,8 @@ class Sender:
         Also if the connection ends before. **Cancellation**: changes nothing.
         """
         task = trio.lowlevel.current_task()
-        if self.lock is not None and self.lock.statistics().owner is task:
+        turn = self._writer.turn
+        if turn is not None and turn.statistics().owner is task:
             return RuntimeError("its own iterable has closed the connection")
         if self._message_end is None:
             self._message_end = trio.Event()

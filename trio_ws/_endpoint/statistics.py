@@ -64,7 +64,7 @@ def statistics_of(endpoint: Endpoint) -> ConnectionStatistics:
         bytes_waiting=engine.queued,
         bytes_unsent=outbox.size + unsent,
         tasks_waiting_send=sender.waiting + writer.sender_waits,
-        broadcasts_skipped=sender.skipped,
+        broadcasts_skipped=writer.skipped,
         latency=endpoint.pings.latency,
         age=max(until - endpoint.opened_at, 0),
     )

@@ -14,10 +14,11 @@ from time import perf_counter
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._protocol.closing import OPEN
 from .._protocol.engine import Engine
 from .._protocol.frames.outbox import Encoded, frame_size
 from .._transports.base import STEP_SIZE, WRITE_SIZE, Transport
-from .budget import current_budget
+from .budget import Budget, check_run, current_budget
 from .host import CLOSING, NO_HOST, Host
 from .options import Options
 
@@ -66,7 +67,9 @@ class Writer:
         "holds_data",
         "host",
         "last_progress",
+        "skipped",
         "state",
+        "turn",
         "watched",
     )
 
@@ -85,6 +88,9 @@ class Writer:
         self._write_limit = options.write_limit
         self._batch_limit = min(WRITE_SIZE, options.write_limit)
         self._budget = current_budget()
+        # Whose turn it is to send; there only while somebody holds or wants it.
+        self.turn: trio.StrictFIFOLock | None = None
+        self.skipped = 0  # messages to many that there was no room for
         self._nursery: trio.Nursery | None = None
         self._flusher_scope: trio.CancelScope | None = None
         self._flusher_done: trio.Event | None = None
@@ -112,7 +118,7 @@ class Writer:
         try:
             if self.state is not DIRECT:
                 waited = outbox.size
-                outbox.push(frame)
+                outbox.put_back(frame)
                 # Where as much waited before, the socket had taken nothing more.
                 if waited < WRITE_SIZE <= outbox.size:
                     self.write_some()
@@ -128,12 +134,12 @@ class Writer:
                 return
             # First, since it may raise, and a message that isn't sent must not wait.
             self._start_flusher()
-            outbox.push(frame)
+            outbox.put_back(frame)
             if self.state is FLUSHING:
                 self.state = GATHERING
                 outbox.batch_limit = self._batch_limit
         except BaseException:
-            self._engine.forget_context()  # for it isn't sent
+            self._engine.take_back(frame)
             raise
 
     @enable_ki_protection
@@ -141,25 +147,48 @@ class Writer:
         """Take over a data frame, of which the socket gets now what it takes."""
         outbox = self._outbox
         if type(frame) is not bytes or outbox.size:
-            outbox.push(frame)
+            outbox.put_back(frame)
             self.flush()
             return
         # Nothing waits, so it goes past the outbox.
+        transport = self._transport
         self.holds_data = True
         try:
-            count = self._transport.write((frame,))
-            if count == len(frame) and not self._transport.unsent:
-                outbox.bytes_written += count
+            count = transport.write_one(frame)
+            if count == len(frame) and not transport.unsent:
                 self.holds_data = False
                 return
-            outbox.push(frame)
+            outbox.put_back(frame)
             outbox.consume(count)
             self._start_flusher()
         except OSError as exc:
-            outbox.push(frame)
+            outbox.put_back(frame)
             self.host.write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - the connection ends by it
             self._give_up(exc)
+
+    @enable_ki_protection
+    def share(
+        self, opcode: int, payload: bytes, cache: dict[int, Encoded], budget: Budget
+    ) -> bool:
+        """Take over a message to many connections; return False if there is no room.
+
+        Where the connection isn't open, nothing is to be done. ``budget`` is that of
+        the current trio run.
+        """
+        # Of thousands of connections none is in the processor's caches: each object
+        # looked at costs more than what is done with it. So they are few.
+        engine = self._engine
+        if engine.phase is not OPEN:
+            return True
+        if budget is not self._budget:
+            check_run(self._budget, "broadcast")
+        # Where nobody flushes, nothing waits.
+        if self.turn is None and (self.state is DIRECT or self.has_room):
+            self.write_now(engine.shared_frame(opcode, payload, cache))
+            return True
+        self.skipped += 1
+        return False
 
     @enable_ki_protection
     def flush(self) -> None:

@@ -3,10 +3,11 @@ cimport cython
 from .frames cimport text
 from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
-from .frames.outbox cimport Outbox
+from .frames.extended cimport encode_control, encode_extended, forget
+from .frames.outbox cimport Outbox, frame_size
 from .frames.shared cimport encode_shared
 
-cdef int BINARY, CLOSE, CONT, PING, PONG, TEXT, MAX_HEADER
+cdef int BINARY, CLOSE, PING, PONG, TEXT, MAX_HEADER
 cdef object DEAF, FAILED, FINAL, OPEN, TABLE, WideText, _NOTHING, deque
 
 cdef class Engine:
@@ -69,7 +70,7 @@ cdef class Engine:
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 
-    cpdef forget_context(self)
+    cpdef take_back(self, frame)
 
     cpdef bytes send_ping(self, payload)
 

@@ -28,16 +28,16 @@ from .closing import (
     reads_no_more,
 )
 from .errors import ProtocolError
-from .extensions.base import Extension, Frame
+from .extensions.base import Extension
 from .frames import text
 from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
 from .frames.extended import encode_control, encode_extended, forget
 from .frames.header import MAX_LENGTH
-from .frames.outbox import Encoded, Outbox
+from .frames.outbox import Encoded, Outbox, frame_size
 from .frames.shared import encode_shared
 from .frames.text import WideText
-from .opcodes import BINARY, CLOSE, CONT, MAX_HEADER, PING, PONG, TEXT
+from .opcodes import BINARY, CLOSE, MAX_HEADER, PING, PONG, TEXT
 
 # Shared where no message waits, and never added to: an empty deque takes 760 bytes.
 _NOTHING: Final[deque[str | bytes]] = deque()
@@ -138,9 +138,8 @@ class Engine:
     @property
     def backlog(self) -> bool:
         """Whether go_on() has something to take in."""
-        return (
-            self.decoder.stopped and self.violation is None and self.phase not in DEAF
-        )
+        waits = self.decoder.stopped and self.violation is None
+        return waits and self.phase not in DEAF
 
     def go_on(self) -> bool:
         """Take in more of what receive() was given, also after a loss; return that."""
@@ -208,8 +207,7 @@ class Engine:
             self.cause = EOFError(f"stream ended {self.decoder.where()}")
         if self.sent is None:
             self._drop(self.cause)
-        # After a close frame of ours a peer that has ended its stream may still
-        # read, so what waits may still go out.
+        # A peer that has ended its stream after our close frame may still read.
         self._step(Event.EOF)
 
     def _receive_control(self, item: Control) -> None:
@@ -300,24 +298,23 @@ class Engine:
     def data_frame(
         self, opcode: int, payload: bytes, fin: bool, compress: bool = True
     ) -> Encoded:
-        """Build a data frame, which the caller has to push or write at once.
+        """Build a data frame, which counts as written: the caller does that at once.
 
-        ``compress`` is the same for all frames of a message.
+        Or else calls Outbox.put_back(), or take_back(). ``compress`` is the same for
+        all frames of a message.
         """
         self._sends(opcode, payload, fin)
         if self.extensions:
             deflate = self.decoder.deflate
-            # Most whole messages compression leaves as they are: no detour for these.
-            whole = fin and opcode != CONT
-            if not whole or deflate is None or deflate.bits_for(payload):
-                frame = Frame(opcode, payload, fin)
-                return encode_extended(
-                    frame, self.extensions, compress=compress, masked=self.client
-                )
-        return encode(opcode, payload, fin, self.client)
+            frame = encode_extended(
+                opcode, payload, fin, self.client, self.extensions, compress, deflate
+            )
+        else:
+            frame = encode(opcode, payload, fin, self.client)
+        self.outbox.bytes_written += frame_size(frame)
+        return frame
 
     def _sends(self, opcode: int, payload: bytes, fin: bool) -> None:
-        """Act on a data frame that is about to be built."""
         if self.phase is not OPEN:
             self._step(Event.SEND_DATA)
         if self._trace_sent is not None:
@@ -342,9 +339,9 @@ class Engine:
             return False
         frame = self.data_frame(opcode, payload, True, compress)
         try:
-            outbox.push(frame)
+            outbox.put_back(frame)
         except MemoryError:
-            self.forget_context()
+            self.take_back(frame)
             raise
         return True
 
@@ -352,14 +349,17 @@ class Engine:
         self, opcode: int, payload: bytes, cache: dict[int, Encoded]
     ) -> Encoded:
         """Build the frame of a message to many; those alike share it by ``cache``."""
-        deflate = self.decoder.deflate
+        deflate = self.decoder.deflate if self.extensions else None
         if self.client or (self.extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
         self._sends(opcode, payload, True)
-        return encode_shared(opcode, payload, deflate, cache)
+        frame = encode_shared(opcode, payload, deflate, cache)
+        self.outbox.bytes_written += frame_size(frame)
+        return frame
 
-    def forget_context(self) -> None:
-        """Let nothing refer to a message that was built and will not be sent."""
+    def take_back(self, frame: Encoded) -> None:
+        """Count a frame as never written, and let nothing refer to what it has."""
+        self.outbox.bytes_written -= frame_size(frame)
         forget(self.extensions)
 
     def send_ping(self, payload: bytes) -> bytes:

@@ -20,6 +20,7 @@ from .._endpoint.identity import AnyLogger, Identity
 from .._endpoint.log import log_or_print
 from .._endpoint.poller import Poller
 from .._protocol.closing import OPEN, State
+from .._protocol.engine import Engine
 from .._protocol.errors import InvalidHandshake, InvalidStatus
 from .._protocol.escaping import shortened
 from .._protocol.http.messages import Response, plain_response
@@ -40,12 +41,15 @@ class Session(Guest):
         "cancelled",
         "connection",
         "endpoint",
+        "engine",
         "identity",
         "reading",
         "scope",
         "sessions",
         "ticket",
     )
+
+    engine: Engine  # of the connection, once there is one
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -77,11 +81,6 @@ class Session(Guest):
     def is_one_of_a_crowd(self) -> bool:
         """Whether it is refused with so many others that it gets no answer."""
         return self.ticket.is_one_of_a_crowd
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection is."""
-        return self.endpoint is not None and self.endpoint.engine.phase is OPEN
 
     def cancel(self) -> None:
         """Cancel what goes on now and what follows."""
@@ -137,7 +136,7 @@ class Sessions:
         return {
             session.connection: None
             for session in self._sessions
-            if session.connection is not None and session.is_open
+            if session.connection is not None and session.engine.phase is OPEN
         }.keys()
 
     # -- One session ---------------------------------------------------------
@@ -170,6 +169,7 @@ class Sessions:
             connection, session.endpoint = opened
             self._tally.opened += 1
             session.endpoint.reader.poller = self._poller
+            session.engine = session.endpoint.engine
             session.connection = connection
             scope = await make_scope(connection, session.endpoint)
             async with scope:

@@ -180,6 +180,10 @@ class Transport(abc.ABC):
         Raises OSError.
         """
 
+    def write_one(self, buffer: bytes) -> int:
+        """Do that with a single buffer, of less than WRITE_SIZE."""
+        return self.write((buffer,))
+
     @abc.abstractmethod
     async def wait_writable(self) -> None:
         """Wait until write() may take something, or the transport is closed.

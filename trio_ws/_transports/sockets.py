@@ -96,6 +96,12 @@ class SocketTransport(Transport):
         except (BlockingIOError, InterruptedError):
             return 0
 
+    def write_one(self, buffer: bytes) -> int:
+        try:
+            return self._sock.send(buffer)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
     async def wait_writable(self) -> None:
         try:
             await trio.lowlevel.wait_writable(self._sock)

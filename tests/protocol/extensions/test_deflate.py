@@ -35,6 +35,7 @@ from trio_ws._protocol.extensions.deflate import (
     ServerPerMessageDeflateFactory,
 )
 from trio_ws._protocol.frames.outbox import Encoded
+from trio_ws._protocol.frames.text import WideText
 
 
 def sent_frames(side: Engine, *encoded: Encoded) -> list[PeerFrame]:
@@ -138,6 +139,28 @@ def test_empty_messages_and_fragments() -> None:
     for each in encoded:
         peer.receive(wire.made(each))
     assert peer.messages.pop() == bytes(200)
+
+
+@pytest.mark.parametrize("text", ["x" * 4000, "\xe9" * 4000, "x" * 4000 + "\U0001f600"])
+def test_text_is_kept_alike_however_it_comes(text: str) -> None:
+    """Whole, in pieces, in fragments, and as it would without compression."""
+    data = wire.made(engine().data_frame(TEXT, text.encode(), True))
+    ways = [(data,), (data[:9], data[9:])]
+    side = engine()
+    fragments = [(TEXT, text[:300], False), (CONT, text[300:], True)]
+    ways.append(
+        tuple(wire.made(side.data_frame(o, t.encode(), f)) for o, t, f in fragments)
+    )
+    kept = []
+    for pieces in ways:
+        peer = engine(client=False)
+        for piece in pieces:
+            peer.receive(piece)
+        kept.append((type(peer.messages[0]), peer.queued))
+        assert peer.pop() == text
+        assert peer.queued == 0
+    assert len(set(kept)) == 1
+    assert (kept[0][0] is WideText) == ("\U0001f600" in text)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ connection that negotiates compression and doesn't use it costs nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from .base import (
     Frame,
     ServerExtensionFactory,
 )
+from .parameters import MAX_BITS, Parameters, bits_or_most, check_bits, parse
 
 # ISA-L, the extra ``speed``, where it is installed. On JSON of 1, 4 and 16 KiB it
 # compresses in 5.8, 10 and 27 us, where zlib takes 15, 89 and 316 and zlib-ng 11,
@@ -55,69 +55,8 @@ _PIECE: Final = 4096
 WINDOW_BITS: Final = 12
 COMPRESS_SETTINGS: Final[Mapping[str, int]] = {"memLevel": 5}
 
-# Section 7.1.2 allows 8 to 15; zlib can't compress with 8.
-_MIN_BITS: Final = 8
-_MAX_BITS: Final = 15
+# Section 7.1.2 allows 8 bits; zlib can't compress with these.
 _MIN_COMPRESS_BITS: Final = 9
-_BITS: Final = frozenset(map(str, range(_MIN_BITS, _MAX_BITS + 1)))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parameters:
-    """What the two sides have agreed on (section 7.1)."""
-
-    server_no_context_takeover: bool = False
-    client_no_context_takeover: bool = False
-    server_max_window_bits: int | None = None
-    client_max_window_bits: int | bool | None = None  # True: supported, no limit
-
-    def as_list(self) -> list[ExtensionParameter]:
-        """Return the parameters as they stand in the header."""
-        params: list[ExtensionParameter] = []
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is True:
-                params.append((name, None))
-            elif value is not None and value is not False:
-                params.append((name, str(value)))
-        return params
-
-
-def _parse(params: Sequence[ExtensionParameter], *, response: bool) -> Parameters:
-    """Parse the parameters of an offer or of an answer.
-
-    Raises NegotiationError for what section 7.1 doesn't allow.
-    """
-    values: dict[str, Any] = {}
-    for name, value in params:
-        if name in values:
-            raise NegotiationError(f"duplicate parameter: {name!r}")
-        if name in ("server_no_context_takeover", "client_no_context_takeover"):
-            if value is not None:
-                raise NegotiationError(
-                    f"parameter {name}: expected no value; got {value!r}"
-                )
-            values[name] = True
-        elif name == "client_max_window_bits" and value is None and not response:
-            values[name] = True
-        elif name in ("server_max_window_bits", "client_max_window_bits"):
-            values[name] = _bits(name, value)
-        else:
-            raise NegotiationError(f"unknown parameter: {name!r}")
-    return Parameters(**values)
-
-
-def _bits(name: str, value: str | None) -> int:
-    # Sections 7.1.2.1 and 7.1.2.2: "a decimal integer value without leading
-    # zeroes between 8 to 15, inclusive"
-    if value not in _BITS:
-        raise NegotiationError(f"parameter {name}: expected 8 to 15; got {value!r}")
-    return int(value)
-
-
-def _check_bits(name: str, value: object) -> None:
-    if not isinstance(value, int) or not _MIN_BITS <= value <= _MAX_BITS:
-        raise ValueError(f"{name}: expected 8 to 15 or None; got {value!r}")
 
 
 def _checked_settings(settings: Mapping[str, int]) -> dict[str, int]:
@@ -205,6 +144,15 @@ class PerMessageDeflate(Extension):
             self._inflater = None
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
 
+    def inflate_message(self, data: bytes, max_size: int | None) -> bytes:
+        """Inflate a message of one frame: as decode() does, without its frames."""
+        self._ends = 0
+        if data:
+            data = self._inflate(data + _TAIL, max_size)
+        if self._remote_no_takeover:
+            self._inflater = None
+        return data
+
     def _inflate(self, data: bytes, max_size: int | None) -> bytes:
         # One byte more than allowed tells a message that is too big from one
         # that just fits; zlib makes no more than it is told to.
@@ -263,25 +211,45 @@ class PerMessageDeflate(Extension):
         """Deflate a frame (section 7.2.1), if its message is large enough."""
         if frame.opcode & 0x08:
             return frame
-        if frame.opcode != CONT:
+        first = frame.opcode != CONT
+        if first and frame.fin:
+            self._encoding = False
+            deflated = self.deflate_message(frame.data)
+            if deflated is None:
+                return frame
+            return Frame(frame.opcode, deflated, True, True, frame.rsv2, frame.rsv3)
+        if first:
             self._encoding = self.bits_for(frame.data) != 0
         if not self._encoding:
             return frame
+        data = self._deflate(frame.data, frame.fin)
+        if frame.fin:
+            self._encoding = False
+        return Frame(frame.opcode, data, frame.fin, first, frame.rsv2, frame.rsv3)
+
+    def deflate_message(self, data: bytes) -> bytes | None:
+        """Deflate a message of one frame; return None where it is to stay as it is."""
+        if len(data) < MIN_SIZE or self._local_bits < _MIN_COMPRESS_BITS:
+            return None
+        deflated = self._deflate(data, True)
+        if len(deflated) < len(data):
+            return deflated
+        # It can't be compressed, and would exceed the peer's limit where it just fits.
+        self._deflater = None
+        return None
+
+    def _deflate(self, data: bytes, fin: bool) -> bytes:
         # What the peer doesn't get isn't referred to: a context that fails at work
         # is forgotten, and what follows begins anew.
         deflater, self._deflater = self._deflater or self._new_deflater(), None
-        data = deflater.compress(frame.data) + deflater.flush(zlib.Z_SYNC_FLUSH)
-        first = frame.opcode != CONT
-        if frame.fin:
-            data = data[: -len(_TAIL)]
-            self._encoding = False
-            if first and len(data) >= len(frame.data):
-                # It can't be compressed, and would exceed the peer's limit where
-                # it just fits.
-                return frame
-        if not (frame.fin and self._local_no_takeover):
+        begun: bytes = deflater.compress(data)
+        ended: bytes = deflater.flush(zlib.Z_SYNC_FLUSH)
+        if not fin:
             self._deflater = deflater
-        return Frame(frame.opcode, data, frame.fin, first, frame.rsv2, frame.rsv3)
+            return begun + ended
+        if not self._local_no_takeover:
+            self._deflater = deflater
+        return (begun + ended)[: -len(_TAIL)]
 
     def bits_for(self, data: bytes) -> int:
         """Return the window bits to compress a message with, 0 if it isn't."""
@@ -308,11 +276,6 @@ class PerMessageDeflate(Extension):
         return _fast.compressobj(level=1, wbits=-self._local_bits, **settings)
 
 
-def _bits_or_most(bits: int | None) -> int:
-    """Return the window bits of a parameter; a missing one sets no limit."""
-    return _MAX_BITS if bits is None else bits
-
-
 class ClientPerMessageDeflateFactory(ClientExtensionFactory):
     """Offers compression; the parameters are those of section 7.1."""
 
@@ -328,9 +291,9 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         compress_settings: Mapping[str, int] = COMPRESS_SETTINGS,
     ) -> None:
         if server_max_window_bits is not None:
-            _check_bits("server_max_window_bits", server_max_window_bits)
+            check_bits("server_max_window_bits", server_max_window_bits)
         if client_max_window_bits is not None and client_max_window_bits is not True:
-            _check_bits("client_max_window_bits", client_max_window_bits)
+            check_bits("client_max_window_bits", client_max_window_bits)
         self._offer = Parameters(
             server_no_context_takeover,
             client_no_context_takeover,
@@ -351,13 +314,13 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         """Make the extension that the server's answer describes (section 7.1)."""
         if any(other.name == NAME for other in accepted_extensions):
             raise NegotiationError(f"duplicate extension: {NAME}")
-        answer = _parse(params, response=True)
+        answer = parse(params, response=True)
         offer = self._offer
         if offer.server_no_context_takeover and not answer.server_no_context_takeover:
             raise NegotiationError("expected server_no_context_takeover")
         # Some servers leave out what they don't know: theirs is the largest window.
         bits, limit = answer.server_max_window_bits, offer.server_max_window_bits
-        if bits is not None and bits > _bits_or_most(limit):
+        if bits is not None and bits > bits_or_most(limit):
             raise NegotiationError(f"expected server_max_window_bits up to {limit}")
         if answer.client_max_window_bits is not None:
             limit = offer.client_max_window_bits
@@ -369,9 +332,9 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
             remote_no_context_takeover=answer.server_no_context_takeover,
             local_no_context_takeover=answer.client_no_context_takeover
             or offer.client_no_context_takeover,
-            remote_max_window_bits=_bits_or_most(bits),
+            remote_max_window_bits=bits_or_most(bits),
             local_max_window_bits=min(
-                _bits_or_most(answer.client_max_window_bits),
+                bits_or_most(answer.client_max_window_bits),
                 _own_bits(offer.client_max_window_bits),
             ),
             compress_settings=self._settings,
@@ -402,7 +365,7 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
             ("client_max_window_bits", client_max_window_bits),
         ):
             if value is not None:
-                _check_bits(name, value)
+                check_bits(name, value)
         self._wish = Parameters(
             server_no_context_takeover,
             client_no_context_takeover,
@@ -419,16 +382,16 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         """Make the extension that an offer asks for, and the answer to it."""
         if any(other.name == NAME for other in accepted_extensions):
             raise NegotiationError(f"duplicate extension: {NAME}")
-        offer = _parse(params, response=False)
+        offer = parse(params, response=False)
         wish = self._wish
         server_bits = min(
-            _bits_or_most(offer.server_max_window_bits),
-            _bits_or_most(wish.server_max_window_bits),
+            bits_or_most(offer.server_max_window_bits),
+            bits_or_most(wish.server_max_window_bits),
         )
         client_bits: int | None = None
         if offer.client_max_window_bits is not None:
             # Only a client that knows the parameter may be told it.
-            client_bits = _bits_or_most(wish.client_max_window_bits)
+            client_bits = bits_or_most(wish.client_max_window_bits)
             if offer.client_max_window_bits is not True:
                 client_bits = min(client_bits, offer.client_max_window_bits)
         answer = Parameters(
@@ -438,12 +401,12 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
             # name one unasked is allowed there, but some clients refuse it, and all
             # can read what was compressed with less than the largest window.
             None if offer.server_max_window_bits is None else server_bits,
-            None if client_bits == _MAX_BITS else client_bits,
+            None if client_bits == MAX_BITS else client_bits,
         )
         extension = PerMessageDeflate(
             remote_no_context_takeover=answer.client_no_context_takeover,
             local_no_context_takeover=answer.server_no_context_takeover,
-            remote_max_window_bits=_bits_or_most(client_bits),
+            remote_max_window_bits=bits_or_most(client_bits),
             local_max_window_bits=server_bits,
             compress_settings=self._settings,
         )

@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 
 from . cimport masking
 from .header cimport check_header, extended_length
-from .partial cimport PartialMessage
+from .partial cimport PartialMessage, decoded
 
 cdef int CLOSE, CONT, MESSAGE_OVERHEAD, SHORT_FRAGMENT, TEXT, TRACED, _LARGE
 cdef long long MAX_LENGTH
@@ -48,9 +48,15 @@ cdef class Decoder:
         start=Py_ssize_t,
         length="long long",
         transform=bint,
+        whole=bint,
         frames="long long",
     )
     cdef _parse(self, bytes data, Py_ssize_t position, list items)
+
+    @cython.locals(payload=bytes)
+    cdef _add_deflated(
+        self, bytes data, Py_ssize_t start, Py_ssize_t stop, int first, list items
+    )
 
     cdef bint _is_for_extensions(self, int first) except -1
 

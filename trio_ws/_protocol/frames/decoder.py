@@ -6,9 +6,6 @@ one frame, by far the most common, becomes a str or bytes at once; only the
 rest goes through a :class:`PartialMessage`. That, and the frame whose payload is
 still incomplete, are the state, so that feeding byte by byte costs no more than
 feeding all at once: nothing is ever scanned twice.
-
-Where there is a C compiler, Cython makes an extension module of this file, with
-the types in ``decoder.pxd``.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from ..opcodes import CLOSE, CONT, SHORT_FRAGMENT, TEXT
 from . import masking
 from .header import MAX_LENGTH, check_header, expected, extended_length
 from .memory import keep_memory
-from .partial import PartialMessage, invalid_utf8
+from .partial import PartialMessage, decoded, invalid_utf8
 from .text import MESSAGE_OVERHEAD
 
 # The trace of a frame that comes in pieces shows this many bytes of it.
@@ -182,24 +179,19 @@ class Decoder:
             # Before the payload is waited for, so that a message too big is
             # refused by its header.
             transform = self._is_for_extensions(first) if self._extensions else False
-            if (
-                self._message is not None
-                or not first & 0x0F
-                or length > self._limit
-                or transform
-            ):
+            if self._message is not None or not first & 0x0F or length > self._limit:
                 self._check_data(first, length, transform)
             if masked:
                 if end - start < 4:
                     break
                 self._key = masking.key_at(data, start)
                 start += 4
-            if (
-                not first & 0x80
-                or not first & 0x0F
-                or length > end - start
-                or transform
-            ):
+            whole = first & 0x80 != 0 and first & 0x0F != 0 and length <= end - start
+            if whole and transform and self.deflate is not None and not first & 0x30:
+                position = start + length
+                self._add_deflated(data, start, position, first, items)
+                continue
+            if transform or not whole:
                 self._begin(first, length, transform)
                 position = self._add_payload(data, start, items)
                 if self._missing:
@@ -227,6 +219,18 @@ class Decoder:
             # Of what is parsed soon no copy is made.
             self._at = position if self.stopped else 0
             self._left = data if self.stopped else data[position:]
+
+    def _add_deflated(
+        self, data: bytes, start: int, stop: int, first: int, items: list[Item]
+    ) -> None:
+        """Add a whole message that is compressed, which is all that was done to it."""
+        assert self.deflate is not None
+        payload = masking.masked(data, start, stop, self._key)
+        payload = self.deflate.inflate_message(payload, self._max_size)
+        self.room -= len(payload) + MESSAGE_OVERHEAD
+        if self._trace is not None:
+            self._trace(first & 0x0F, payload, len(payload), True)
+        items.append(decoded(payload) if first & 0x0F == TEXT else payload)
 
     def _is_for_extensions(self, first: int) -> bool:
         """Tell whether a data frame with this first byte concerns extensions."""

@@ -5,6 +5,9 @@ from . cimport masking
 
 cdef Py_ssize_t _LARGEST_ROOM, _AT_ONCE, _JOINED, _SMALL_PART
 
+@cython.locals(message=str)
+cpdef decoded(bytes payload)
+
 cdef class PartialMessage:
     cdef object _buffer
     cdef Py_ssize_t _filled

@@ -32,6 +32,18 @@ def invalid_utf8(exc: UnicodeDecodeError, offset: int) -> ProtocolError:
     return error
 
 
+def decoded(payload: bytes) -> str | text.WideText:
+    """Decode text, but for what is wide; raise ProtocolError if it isn't UTF-8."""
+    try:
+        message = payload.decode()
+    except UnicodeDecodeError as exc:
+        raise invalid_utf8(exc, 0) from exc
+    # Of ASCII, which has as many characters as bytes, none is wide.
+    if len(message) < len(payload) and text.is_wide(message, len(payload)):
+        return text.WideText(payload)
+    return message
+
+
 class PartialMessage:
     """What came of a message, in order, and wasn't taken yet.
 
