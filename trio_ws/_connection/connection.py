@@ -216,7 +216,11 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
                     await self._budget.checkpoint()
                     receiver.leave_stream()
                 while engine.idle:
-                    await receiver.wait()
+                    if receiver.sleeps:
+                        await receiver.sleep()
+                        self._budget.renew()
+                    else:
+                        await receiver.wait()
                 if not engine.messages and not receiver.look_after_end():
                     raise self._endpoint.ending.closed()
             finally:

@@ -361,13 +361,12 @@ class Reader:
     def read_some(self) -> int | None:
         """Read once and parse, in one step: no more than is fair, nor than has room.
 
-        Return the size, 0 at the end of the stream, None if nothing was there. What
-        was read before and not parsed comes first.
+        Return the size, 0 at the end of the stream, None if nothing was there.
         """
         engine = self._engine
         data: bytes | None = None
         size = READ_SIZE
-        backlog = self.full and engine.backlog
+        backlog = self.full and engine.backlog  # what was read before comes first
         try:
             if backlog:
                 count: int | None = size  # more may be there, in TLS even
@@ -396,10 +395,11 @@ class Reader:
             except Exception as exc:  # noqa: BLE001 - of a user's extension, perhaps
                 self.host.died(exc)
                 return None
-            # There is nothing to act on if all that came are messages, and the
-            # receiver itself reads; what waits to go out has its flusher.
-            if acts or self.parked is not None:
+            # Messages alone are for who waits; what waits to go out has its flusher.
+            if acts:
                 self.host.changed()
+            elif self.parked is not None:
+                self.wake_parked()
         elif count is not None:
             self._end_of_stream()
         if self._transport.unsent:
