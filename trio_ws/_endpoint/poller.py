@@ -5,6 +5,9 @@ task that waited, and both cost more the more sockets there are. An epoll object
 itself be waited for. So one task waits for those of all connections, and goes from one
 to the next of those that have something. Its registrations last, since the kernel tells
 of a socket again as long as anything is left in it (it is level-triggered).
+
+The reading itself is done before that task has its step, right after trio has waited:
+who receives has the message in the same turn of the loop, not in the next one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import errno
 import select
 import sys
 from contextlib import suppress
+from contextvars import Context
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -48,16 +52,29 @@ class Readable(Protocol):
         """Have it read for itself."""
 
 
-class Poller:
+class Poller(trio.abc.Instrument):
     """Waits for the sockets of a server's connections, and has them read."""
 
-    __slots__ = ("_epoll", "_events", "_readers", "_scope", "_stale", "standing_by")
+    __slots__ = (
+        "_context",
+        "_epoll",
+        "_events",
+        "_found",
+        "_readers",
+        "_ready",
+        "_scope",
+        "_stale",
+        "standing_by",
+    )
 
     def __init__(self) -> None:
         self._epoll: Any = None  # a select.epoll, while this runs
         self._events = 0  # what it is to tell of
         self._readers: dict[int, Readable] = {}
         self._stale = False  # the epoll may know of what can't be unregistered
+        self._ready: list[tuple[int, int]] = []  # those to be read, the next one last
+        self._found: bool | None = None  # whether any were, if this turn has looked
+        self._context = Context()  # of the task
         # What ends the connections, and waits for them, says when this ends.
         self._scope = trio.CancelScope(shield=True)
         self.standing_by = 0  # how many connections' receivers read
@@ -104,10 +121,14 @@ class Poller:
             # Where start() was cancelled it waits for this, and nobody calls stop().
             await trio.lowlevel.checkpoint_if_cancelled()
             if self._epoll is not None:
+                self._context = trio.lowlevel.current_task().context
+                trio.lowlevel.add_instrument(self)
                 with self._scope:
                     await self._read_on()
         finally:
             self._close()
+            with suppress(KeyError):  # it wasn't added, or trio has removed it
+                trio.lowlevel.remove_instrument(self)
             for reader in list(self._readers.values()):
                 reader.wake()
 
@@ -155,7 +176,7 @@ class Poller:
 
     async def _read(self) -> None:
         """Read until the epoll is stale."""
-        epoll, readers = self._epoll, self._readers
+        epoll = self._epoll
         waits = vain_waits = 0
         while not self._stale:
             looks = not waits
@@ -164,18 +185,37 @@ class Poller:
             else:
                 waits -= 1
                 await trio.lowlevel.wait_readable(epoll)
-            events = epoll.poll(0, _BATCH)
-            few = len(events) + self.standing_by <= _FEW
-            until = perf_counter() + SECONDS
-            for fd, _ in events:
-                reader = readers.get(fd)
-                if reader is None:
-                    continue  # removed since
-                reader.read_on(few)
-                if perf_counter() >= until:
-                    # The rest has its turn before those that are read have another.
-                    await checkpoint()
-                    until = perf_counter() + SECONDS
-            if looks:
+            found, self._found = self._found, None
+            if found is None:
+                found = self._look()
+            if self._ready:  # in the next turn
+                waits = vain_waits = 0
+            elif looks:
                 more = min(2 * vain_waits + 1, _MOST_WAITS)
-                waits = vain_waits = 0 if events else more
+                waits = vain_waits = 0 if found else more
+
+    @enable_ki_protection
+    def after_io_wait(self, timeout: float) -> None:
+        """Read before tasks have their steps, as trio's instrument."""
+        self._found = None
+        if self._readers and self._epoll is not None:
+            with suppress(OSError, MemoryError):  # the task meets with it, too
+                self._found = self._context.run(self._look)
+
+    def _look(self) -> bool:
+        """Read for those that have something; return whether there were any."""
+        if not self._ready:
+            self._ready = self._epoll.poll(0, _BATCH)
+        ready, readers = self._ready, self._readers
+        found = bool(ready)
+        few = len(ready) + self.standing_by <= _FEW
+        until = perf_counter() + SECONDS
+        while ready:
+            fd, _ = ready.pop()
+            reader = readers.get(fd)
+            if reader is None:
+                continue  # removed since
+            reader.read_on(few)
+            if perf_counter() >= until:
+                break  # the rest has its turn before those that are read have another
+        return found
