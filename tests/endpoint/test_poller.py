@@ -584,11 +584,11 @@ async def test_who_receives_has_it_in_the_same_turn(
 
 async def test_trio_calls_it_no_more(poller: Poller) -> None:
     # As if it had raised, for want of memory. What it waits for is still to be read.
-    trio.lowlevel.remove_instrument(poller)
     ours, theirs = socket.socketpair()
     fake = FakeReader()
     fake.then = lambda: ours.recv(1)
     assert poller.add(ours.fileno(), fake)
+    trio.lowlevel.remove_instrument(poller)
     for count in range(1, 10):
         theirs.send(b"x")
         await wait_all_tasks_blocked()

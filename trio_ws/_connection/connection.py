@@ -25,7 +25,7 @@ from .._endpoint.errors import ConnectionClosed, ConnectionClosedOK
 from .._endpoint.host import CLOSED
 from .._endpoint.identity import shown
 from .._endpoint.messages import Data, control_payload, encode_message, fragments_of
-from .._endpoint.reader import PAUSED
+from .._endpoint.reader import OFFERED, PAUSED
 from .._endpoint.statistics import ConnectionStatistics, statistics_of
 from .._protocol.closing import CONNECTING, OPEN, State, close_payload, connection_close
 from .._protocol.http.messages import Request, Response
@@ -216,11 +216,11 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
                     await self._budget.checkpoint()
                     receiver.leave_stream()
                 while engine.idle:
-                    if receiver.sleeps:
+                    if self._reader.by is OFFERED:
+                        await receiver.wait()
+                    else:
                         await receiver.sleep()
                         self._budget.renew()
-                    else:
-                        await receiver.wait()
                 if not engine.messages and not receiver.look_after_end():
                     raise self._endpoint.ending.closed()
             finally:

@@ -90,12 +90,16 @@ class Poller(trio.abc.Instrument):
             self._epoll.register(fd, self._events)
         except OSError:  # the system has a limit, for instance
             return False
+        if not self._readers:  # it costs each turn of the loop a little
+            trio.lowlevel.add_instrument(self)
         self._readers[fd] = reader
         return True
 
     def remove(self, fd: int) -> None:
         """Read no longer for it."""
         del self._readers[fd]
+        if not self._readers:
+            self._read_no_more()
         if self._epoll is None:
             return
         try:
@@ -122,15 +126,17 @@ class Poller(trio.abc.Instrument):
             await trio.lowlevel.checkpoint_if_cancelled()
             if self._epoll is not None:
                 self._context = trio.lowlevel.current_task().context
-                trio.lowlevel.add_instrument(self)
                 with self._scope:
                     await self._read_on()
         finally:
             self._close()
-            with suppress(KeyError):  # it wasn't added, or trio has removed it
-                trio.lowlevel.remove_instrument(self)
+            self._read_no_more()
             for reader in list(self._readers.values()):
                 reader.wake()
+
+    def _read_no_more(self) -> None:
+        with suppress(KeyError):  # trio removes one that has raised, too
+            trio.lowlevel.remove_instrument(self)
 
     def _open(self) -> None:
         if sys.platform == "linux":
@@ -198,7 +204,7 @@ class Poller(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:
         """Read before tasks have their steps, as trio's instrument."""
         self._found = None
-        if self._readers and self._epoll is not None:
+        if self._epoll is not None:
             with suppress(OSError, MemoryError):  # the task meets with it, too
                 self._found = self._context.run(self._look)
 

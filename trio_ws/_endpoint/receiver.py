@@ -184,33 +184,33 @@ class Receiver:
 
     # -- Waiting -------------------------------------------------------------
 
-    @property
-    def sleeps(self) -> bool:
-        """Whether all there is to do is to sleep till another task has read."""
-        return self._reader.by is not OFFERED and self._writer.state is DIRECT
-
     @enable_ki_protection
     def sleep(self) -> Awaitable[object]:
-        """Sleep till there is something; to be awaited at once.
+        """Wait while another task reads; to be awaited at once.
 
         The caller renews the budget then. Not a coroutine of its own, which would be
         one more to run for each message, and cost an idle connection 200 bytes.
         """
+        if self._writer.state is not DIRECT and self._ends_by_writing():
+            return self._budget.checkpoint()
         self._reader.parked = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._reader.unpark)  # noqa: ASYNC105
+
+    def _ends_by_writing(self) -> bool:
+        """Write what is held back, now at the latest; return whether it failed."""
+        self._writer.write_some()
+        return not self._engine.idle
 
     @enable_ki_protection
     async def wait(self) -> None:
         """Wait for a message, a piece, or the end. **Cancellation**: loses nothing."""
         engine, reader, writer = self._engine, self._reader, self._writer
-        if writer.state is not DIRECT:
-            writer.write_some()  # what is held back, now at the latest
-            if not engine.idle:  # it failed
-                await self._budget.checkpoint()
-                return
         if reader.by is not OFFERED:
             await self.sleep()
             self._budget.renew()
+            return
+        if writer.state is not DIRECT and self._ends_by_writing():
+            await self._budget.checkpoint()
             return
         # This task is here, so it reads, rather than be woken by another.
         reader.by = RECEIVER
