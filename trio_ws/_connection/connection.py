@@ -409,6 +409,8 @@ class Connection(trio.abc.Channel[str | bytes], Hinting, elsewhere=CONNECTION):
             raise self._endpoint.ending.closed()
         ending = self._endpoint.ending
         ending.aclose()
+        if self._endpoint.state is CLOSED:  # else there is the closing to wait for
+            await trio.lowlevel.checkpoint()
         await self._endpoint.aclose(code, reason)
         ending.raise_for_lost_data()
 
