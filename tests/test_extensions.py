@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from trio.testing import MockClock
 
-from trio_ws import ProtocolError, extensions
+from trio_ws import ProtocolError, broadcast, extensions
 from trio_ws.extensions import (
     ClientExtensionFactory,
     Extension,
@@ -122,6 +122,57 @@ def test_compression_by_itself(bits: int) -> None:
         assert sent.rsv1
         assert len(sent.data) < 200
         assert receiver.decode(sent) == Frame(1, text)
+
+
+class Counting(PerMessageDeflate):
+    """A subclass that does something of its own."""
+
+    __slots__ = ("called",)
+
+    def __init__(self) -> None:
+        super().__init__(
+            remote_no_context_takeover=False,
+            local_no_context_takeover=False,
+            remote_max_window_bits=15,
+            local_max_window_bits=15,
+        )
+        self.called: list[str] = []
+
+    def encode(self, frame: Frame) -> Frame:
+        self.called.append("encode")
+        return super().encode(frame)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        self.called.append("decode")
+        return super().decode(frame, max_size=max_size)
+
+
+async def test_a_subclass_of_compression_is_asked(autojump_clock: MockClock) -> None:
+    made: list[Counting] = []
+
+    class Factory(extensions.ServerPerMessageDeflateFactory):
+        def process_request_params(
+            self,
+            params: Sequence[ExtensionParameter],
+            accepted_extensions: Sequence[Extension],
+        ) -> tuple[Sequence[ExtensionParameter], Extension]:
+            answer, _ = super().process_request_params(params, accepted_extensions)
+            made.append(Counting())
+            return answer, made[0]
+
+    async with open_pair({}, {"extensions": [Factory(server_max_window_bits=15)]}) as (
+        client,
+        server,
+    ):
+        message = "compressed " * 100
+        await client.send(message)
+        assert await server.recv() == message
+        await server.send(message)
+        assert await client.recv() == message
+        assert made[0].called == ["decode", "encode"]
+        assert not broadcast([server], message)
+        assert await client.recv() == message
+        assert made[0].called == ["decode", "encode", "encode"]
 
 
 def test_all_of_them_are_there() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import logging
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,6 +37,13 @@ from trio_ws._endpoint import poller as _poller
 from trio_ws._endpoint.poller import Poller
 from trio_ws._endpoint.reader import OFFERED, PAUSED, POLLER, TASK, Reader, Reading
 from trio_ws._transports.sockets import SocketTransport
+from trio_ws.extensions import (
+    ClientExtensionFactory,
+    Extension,
+    ExtensionParameter,
+    Frame,
+    ServerExtensionFactory,
+)
 
 pytestmark = needs_linux
 
@@ -503,6 +512,8 @@ def _is_epoll_of_sockets(number: int) -> bool:
 class FakeReader:
     """Counts how often it is read; there is always more."""
 
+    calls_user = False
+
     def __init__(self) -> None:
         self.reads = 0
         self.woken = 0
@@ -580,6 +591,111 @@ async def test_who_receives_has_it_in_the_same_turn(
     poller.remove(ours.fileno())
     for sock in (ours, theirs):
         sock.close()
+
+
+class Raised(BaseException):
+    """What a handler of a signal raises, as SystemExit, wherever the program is."""
+
+
+async def test_what_is_raised_there_is_raised_by_the_task() -> None:
+    # trio would log it, and go on without an instrument.
+    poller, fake = Poller(), FakeReader()
+    ours, theirs = socket.socketpair()
+
+    def take() -> None:
+        ours.recv(1)
+        poller.remove(ours.fileno())
+        raise Raised
+
+    fake.then = take
+    with ours, theirs, pytest.RaisesGroup(Raised):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            assert poller.add(ours.fileno(), fake)
+            await wait_all_tasks_blocked()
+            theirs.send(b"x")
+            await trio.sleep_forever()
+    assert fake.reads == 1
+
+
+def current_task_name(*_: object) -> str:
+    return trio.lowlevel.current_task().name
+
+
+class Asking(Extension):
+    """An extension that asks trio something."""
+
+    name = "x-asking"
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode & 8:
+            return frame
+        return dataclasses.replace(frame, data=current_task_name().encode())
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame
+
+
+class ClientAsking(ClientExtensionFactory):
+    name = Asking.name
+
+    def get_request_params(self) -> Sequence[ExtensionParameter]:
+        return []
+
+    def process_response_params(
+        self, params: Sequence[ExtensionParameter], accepted: Sequence[Extension]
+    ) -> Extension:
+        return Aside()
+
+
+class Aside(Asking):
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        return frame
+
+
+class ServerAsking(ServerExtensionFactory):
+    name = Asking.name
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted: Sequence[Extension]
+    ) -> tuple[Sequence[ExtensionParameter], Extension]:
+        return [], Asking()
+
+
+async def test_an_extension_is_called_in_a_task(mock_clock: MockClock) -> None:
+    async with open_server(echo, 0, host="127.0.0.1", extensions=[ServerAsking()]) as (
+        server
+    ):
+        async with connect(
+            f"ws://127.0.0.1:{server.port}/", extensions=[ClientAsking()]
+        ) as ws:
+            await ws.ping()
+            await wait_all_tasks_blocked()
+            assert reading(server) == [POLLER]
+            await ws.send(b"who?")
+            assert await ws.recv() != b"who?"
+
+
+async def test_a_log_is_written_in_a_task(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_ws.server")
+    asked: list[str] = []
+
+    def ask(record: logging.LogRecord) -> bool:
+        asked.append(current_task_name())
+        return True
+
+    caplog.handler.addFilter(ask)
+    try:
+        async with serving(echo, 2) as (server, clients):
+            assert reading(server) == [POLLER] * 2
+            asked.clear()
+            for ws in clients:
+                await check_echo(ws, "x")
+            assert len(asked) == 4  # a line for each that came and each that went
+    finally:
+        caplog.handler.removeFilter(ask)
 
 
 async def test_trio_calls_it_no_more(poller: Poller) -> None:

@@ -84,7 +84,7 @@ class Run:
 
     def send(self, *args: Any) -> Any:
         frame = self.engine.data_frame(*args)
-        self.engine.outbox.put_back(frame)
+        self.engine.outbox.push(frame)
         if self.engine.client:
             return unmasked(frame)
         return frame
@@ -95,7 +95,7 @@ class Run:
 
     def broadcast(self, *args: Any) -> Any:
         frame = self.engine.shared_frame(*args, {})
-        self.engine.outbox.put_back(frame)
+        self.engine.outbox.push(frame)
         return None if self.engine.client else frame
 
     def ping(self, payload: bytes) -> None:

@@ -47,8 +47,7 @@ from .receiver import Receiver
 from .sender import Sender
 from .writer import BROKEN, Writer
 
-# How long a connection that failed goes on discarding what the peer sends, so
-# that its close frame arrives.
+# How long one that failed goes on discarding input, so that its close frame arrives.
 _LINGER = 1.0
 
 # How long a client waits for the server to end TCP, once both close frames are out.
@@ -153,6 +152,8 @@ class Endpoint:
             except Exception as exc:  # noqa: BLE001 - the peer holds it for open
                 self.died(exc)
         self.reader.full = self.engine.backlog or self.transport.holds
+        plain = not handshake.extensions or self.engine.decoder.deflate is not None
+        self.reader.calls_user = self._log is not None or not plain
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the reader in the service nursery of the connection's scope."""

@@ -7,7 +7,8 @@ to the next of those that have something. Its registrations last, since the kern
 of a socket again as long as anything is left in it (it is level-triggered).
 
 The reading itself is done before that task has its step, right after trio has waited:
-who receives has the message in the same turn of the loop, not in the next one.
+who receives has the message in the same turn of the loop, not in the next one. But code
+of the user's, as of an extension or a log, is called in a task.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _SHORTAGE_SLEEP = 0.1
 class Readable(Protocol):
     """What is read for: a Reader."""
 
+    calls_user: bool  # to read may be to call code of the user's
+
     def read_on(self, few: bool) -> None:
         """Read what is there. Raises nothing."""
 
@@ -56,8 +59,10 @@ class Poller(trio.abc.Instrument):
     """Waits for the sockets of a server's connections, and has them read."""
 
     __slots__ = (
+        "_calling_user",
         "_context",
         "_epoll",
+        "_error",
         "_events",
         "_found",
         "_readers",
@@ -75,6 +80,8 @@ class Poller(trio.abc.Instrument):
         self._ready: list[tuple[int, int]] = []  # those to be read, the next one last
         self._found: bool | None = None  # whether any were, if this turn has looked
         self._context = Context()  # of the task
+        self._calling_user = 0  # how many of the readers do
+        self._error: BaseException | None = None  # that the task is to raise
         # What ends the connections, and waits for them, says when this ends.
         self._scope = trio.CancelScope(shield=True)
         self.standing_by = 0  # how many connections' receivers read
@@ -90,16 +97,15 @@ class Poller(trio.abc.Instrument):
             self._epoll.register(fd, self._events)
         except OSError:  # the system has a limit, for instance
             return False
-        if not self._readers:  # it costs each turn of the loop a little
-            trio.lowlevel.add_instrument(self)
         self._readers[fd] = reader
+        self._calling_user += reader.calls_user
+        self._install()
         return True
 
     def remove(self, fd: int) -> None:
         """Read no longer for it."""
-        del self._readers[fd]
-        if not self._readers:
-            self._read_no_more()
+        self._calling_user -= self._readers.pop(fd).calls_user
+        self._install()
         if self._epoll is None:
             return
         try:
@@ -130,13 +136,17 @@ class Poller(trio.abc.Instrument):
                     await self._read_on()
         finally:
             self._close()
-            self._read_no_more()
+            self._install()
             for reader in list(self._readers.values()):
                 reader.wake()
 
-    def _read_no_more(self) -> None:
-        with suppress(KeyError):  # trio removes one that has raised, too
-            trio.lowlevel.remove_instrument(self)
+    def _install(self) -> None:
+        """Be an instrument while that is of use: it costs each turn of the loop."""
+        if self._epoll is not None and self._readers and not self._calling_user:
+            trio.lowlevel.add_instrument(self)  # again is nothing
+        else:
+            with suppress(KeyError):  # it is none
+                trio.lowlevel.remove_instrument(self)
 
     def _open(self) -> None:
         if sys.platform == "linux":
@@ -185,6 +195,7 @@ class Poller(trio.abc.Instrument):
         epoll = self._epoll
         waits = vain_waits = 0
         while not self._stale:
+            self._raise_error()
             looks = not waits
             if looks:
                 await checkpoint()
@@ -205,8 +216,22 @@ class Poller(trio.abc.Instrument):
         """Read before tasks have their steps, as trio's instrument."""
         self._found = None
         if self._epoll is not None:
-            with suppress(OSError, MemoryError):  # the task meets with it, too
+            try:
                 self._found = self._context.run(self._look)
+            except (OSError, MemoryError):
+                pass  # the task meets with it, too
+            except BaseException as exc:  # noqa: BLE001 - raised in the task
+                # Of a handler of a signal, say. trio would log it and go on.
+                self._error = exc
+                trio.lowlevel.notify_closing(self._epoll)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # no cycle with its traceback
 
     def _look(self) -> bool:
         """Read for those that have something; return whether there were any."""

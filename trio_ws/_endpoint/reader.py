@@ -104,6 +104,7 @@ class Reader:
         "by",
         "bytes_received",
         "callers_read",
+        "calls_user",
         "full",
         "host",
         "parked",
@@ -128,9 +129,8 @@ class Reader:
         self._pings = pings
         self.host: Host = NO_HOST
         self._budget = current_budget()
-        # Whether receivers may read; the helpers for tests have one order of
-        # things, whatever the clock says.
-        self.callers_read = transport.callers_read
+        self.callers_read = transport.callers_read  # whether receivers may read
+        self.calls_user = False  # an extension or a log is the user's
         self.reset: OSError | None = None  # that a write met with
         self.parked: trio.lowlevel.Task | None = None  # a receiver that sleeps
         self.by = TASK

@@ -118,7 +118,7 @@ class Writer:
         try:
             if self.state is not DIRECT:
                 waited = outbox.size
-                outbox.put_back(frame)
+                outbox.push(frame)
                 # Where as much waited before, the socket had taken nothing more.
                 if waited < WRITE_SIZE <= outbox.size:
                     self.write_some()
@@ -134,12 +134,12 @@ class Writer:
                 return
             # First, since it may raise, and a message that isn't sent must not wait.
             self._start_flusher()
-            outbox.put_back(frame)
+            outbox.push(frame)
             if self.state is FLUSHING:
                 self.state = GATHERING
                 outbox.batch_limit = self._batch_limit
         except BaseException:
-            self._engine.take_back(frame)
+            self._engine.forget_context()  # for it isn't sent
             raise
 
     @enable_ki_protection
@@ -147,7 +147,7 @@ class Writer:
         """Take over a data frame, of which the socket gets now what it takes."""
         outbox = self._outbox
         if type(frame) is not bytes or outbox.size:
-            outbox.put_back(frame)
+            outbox.push(frame)
             self.flush()
             return
         # Nothing waits, so it goes past the outbox.
@@ -156,13 +156,14 @@ class Writer:
         try:
             count = transport.write_one(frame)
             if count == len(frame) and not transport.unsent:
+                outbox.bytes_written += count
                 self.holds_data = False
                 return
-            outbox.put_back(frame)
+            outbox.push(frame)
             outbox.consume(count)
             self._start_flusher()
         except OSError as exc:
-            outbox.put_back(frame)
+            outbox.push(frame)
             self.host.write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - the connection ends by it
             self._give_up(exc)
@@ -183,9 +184,15 @@ class Writer:
             return True
         if budget is not self._budget:
             check_run(self._budget, "broadcast")
-        # Where nobody flushes, nothing waits.
-        if self.turn is None and (self.state is DIRECT or self.has_room):
-            self.write_now(engine.shared_frame(opcode, payload, cache))
+        # Where a flusher would run and none does, nothing waits.
+        direct = self.state is DIRECT and self._nursery is not None
+        if self.turn is None and (direct or self.has_room):
+            frame = engine.shared_frame(opcode, payload, cache)
+            try:
+                self.write_now(frame)
+            except BaseException:
+                engine.forget_context()  # for it isn't sent
+                raise
             return True
         self.skipped += 1
         return False

@@ -4,7 +4,7 @@ from .frames cimport text
 from .frames.decoder cimport Decoder
 from .frames.encoder cimport encode
 from .frames.extended cimport encode_control, encode_extended, forget
-from .frames.outbox cimport Outbox, frame_size
+from .frames.outbox cimport Outbox
 from .frames.shared cimport encode_shared
 
 cdef int BINARY, CLOSE, PING, PONG, TEXT, MAX_HEADER
@@ -70,7 +70,7 @@ cdef class Engine:
 
     cpdef shared_frame(self, int opcode, payload, dict cache)
 
-    cpdef take_back(self, frame)
+    cpdef forget_context(self)
 
     cpdef bytes send_ping(self, payload)
 

@@ -34,7 +34,7 @@ from .frames.decoder import Control, Decoder, Item, Trace
 from .frames.encoder import encode
 from .frames.extended import encode_control, encode_extended, forget
 from .frames.header import MAX_LENGTH
-from .frames.outbox import Encoded, Outbox, frame_size
+from .frames.outbox import Encoded, Outbox
 from .frames.shared import encode_shared
 from .frames.text import WideText
 from .opcodes import BINARY, CLOSE, MAX_HEADER, PING, PONG, TEXT
@@ -298,21 +298,17 @@ class Engine:
     def data_frame(
         self, opcode: int, payload: bytes, fin: bool, compress: bool = True
     ) -> Encoded:
-        """Build a data frame, which counts as written: the caller does that at once.
+        """Build a data frame, which the caller has to push or write at once.
 
-        Or else calls Outbox.put_back(), or take_back(). ``compress`` is the same for
-        all frames of a message.
+        ``compress`` is the same for all frames of a message.
         """
         self._sends(opcode, payload, fin)
         if self.extensions:
             deflate = self.decoder.deflate
-            frame = encode_extended(
+            return encode_extended(
                 opcode, payload, fin, self.client, self.extensions, compress, deflate
             )
-        else:
-            frame = encode(opcode, payload, fin, self.client)
-        self.outbox.bytes_written += frame_size(frame)
-        return frame
+        return encode(opcode, payload, fin, self.client)
 
     def _sends(self, opcode: int, payload: bytes, fin: bool) -> None:
         if self.phase is not OPEN:
@@ -339,9 +335,9 @@ class Engine:
             return False
         frame = self.data_frame(opcode, payload, True, compress)
         try:
-            outbox.put_back(frame)
+            outbox.push(frame)
         except MemoryError:
-            self.take_back(frame)
+            self.forget_context()
             raise
         return True
 
@@ -353,13 +349,10 @@ class Engine:
         if self.client or (self.extensions and deflate is None):
             return self.data_frame(opcode, payload, True)
         self._sends(opcode, payload, True)
-        frame = encode_shared(opcode, payload, deflate, cache)
-        self.outbox.bytes_written += frame_size(frame)
-        return frame
+        return encode_shared(opcode, payload, deflate, cache)
 
-    def take_back(self, frame: Encoded) -> None:
-        """Count a frame as never written, and let nothing refer to what it has."""
-        self.outbox.bytes_written -= frame_size(frame)
+    def forget_context(self) -> None:
+        """Let nothing refer to a message that was built and will not be sent."""
         forget(self.extensions)
 
     def send_ping(self, payload: bytes) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.memory import counts_references
 from tests.peers import wire
 from trio_ws._protocol.frames.memory import PIECE_SIZE
-from trio_ws._protocol.frames.outbox import MAX_PONGS, Encoded, Outbox, frame_size
+from trio_ws._protocol.frames.outbox import MAX_PONGS, Outbox, frame_size
 
 
 def take(outbox: Outbox, count: int, limit: int = 2**16) -> bytes:
@@ -46,18 +46,6 @@ def test_an_empty_outbox() -> None:
     outbox.consume(0)
     outbox.drop()
     assert outbox.size == 0
-
-
-@pytest.mark.parametrize("frame", [b"data", (b"head", b"body")])
-def test_what_is_put_back_was_not_written(frame: Encoded) -> None:
-    outbox = Outbox()
-    size = outbox.bytes_written = frame_size(frame)
-    outbox.put_back(frame)
-    assert (outbox.size, outbox.bytes_written) == (size, 0)
-    outbox.consume(1)
-    assert (outbox.size, outbox.bytes_written) == (size - 1, 1)
-    assert len(take_all(outbox)) == size - 1
-    assert (outbox.size, outbox.bytes_written) == (0, size)
 
 
 def test_control_frames_go_before_data() -> None:

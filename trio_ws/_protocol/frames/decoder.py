@@ -107,7 +107,7 @@ class Decoder:
         self._extensions = extensions
         # Compression alone, by far the most common, leaves most frames as they
         # are; what else an extension wants to see can't be known.
-        if len(extensions) == 1 and isinstance(extensions[0], PerMessageDeflate):
+        if len(extensions) == 1 and type(extensions[0]) is PerMessageDeflate:
             self.deflate = extensions[0]
 
     def feed(self, data: bytes) -> list[Item]:

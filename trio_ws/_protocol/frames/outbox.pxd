@@ -20,7 +20,6 @@ cdef class Outbox:
     cdef public long long bytes_written
 
     cpdef push(self, frame)
-    cpdef put_back(self, frame)
     cpdef push_control(self, bytes frame)
     cpdef put_pong(self, bytes frame)
     cpdef bint holds_data(self, close_frame)

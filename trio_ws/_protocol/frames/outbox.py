@@ -61,9 +61,7 @@ class Outbox:
         self._pongs: list[bytes] = []
         self._data: deque[Encoded] = _NOTHING
         self.size = 0  # bytes that wait
-        # Bytes that the socket took, ever. The engine adds a data frame's when it
-        # builds it: most are written past the outbox, and many at once.
-        self.bytes_written = 0
+        self.bytes_written = 0  # bytes that the socket took, ever
         # Above 0, a flusher is about to write, and up to so many bytes may wait for it.
         self.batch_limit = 0
 
@@ -73,11 +71,6 @@ class Outbox:
             self._data = deque()
         self._data.append(frame)
         self.size += frame_size(frame)
-
-    def put_back(self, frame: Encoded) -> None:
-        """Queue a data frame that the engine has built, and counted as written."""
-        self.push(frame)
-        self.bytes_written -= frame_size(frame)
 
     def push_control(self, frame: bytes) -> None:
         """Queue a control frame ahead of all data."""
