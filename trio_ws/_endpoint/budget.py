@@ -23,8 +23,8 @@ _LARGE = 16  # calls
 # Where many tasks have more than a millisecond of work each, one turn of the loop would
 # take that many milliseconds. So all of them share _TURN, in seconds; but since
 # switching tasks isn't free, none gets less than _LEAST. Who is late in a turn that has
-# lasted longer waits for another. An echo takes three turns: to read, to receive, and
-# since trio shuffles.
+# lasted longer waits for another. An echo takes up to three turns: to be read, unless a
+# poller does so before the turn's tasks, to be received, and since trio shuffles.
 _TURN = 0.0025
 _LEAST = 0.0001
 
