@@ -107,9 +107,9 @@ def test_ratios_of_two_revisions() -> None:
 
 def test_tails_are_compared_at_rates_that_both_carry() -> None:
     group, case = "latency, 100 connections", "10,000/s"
-    fast: dict[str, list[float]] = {"p99": [200.0], "backlog": [False]}
-    slow: dict[str, list[float]] = {"p99": [400.0], "backlog": [False]}
-    lost: dict[str, list[float]] = {"p99": [9000.0], "backlog": [True]}
+    fast: dict[str, list[float]] = {open_loop.STRETCHES: [200.0], "backlog": [False]}
+    slow: dict[str, list[float]] = {open_loop.STRETCHES: [400.0], "backlog": [False]}
+    lost: dict[str, list[float]] = {open_loop.STRETCHES: [9000.0], "backlog": [True]}
 
     def measured(ours: Any, theirs: Any) -> float:
         results = {"results": {group: {case: {TRIO_WS: ours, AIOHTTP: theirs}}}}
@@ -218,11 +218,17 @@ def test_a_wrong_echo_is_a_failure() -> None:
 def test_latency_in_the_report() -> None:
     times: dict[str, list[float]] = {
         name: [float(number)] for number, name in enumerate(open_loop.PERCENTILES, 1)
-    } | {"late": [5], "carried": [9000], "backlog": [False], "pinned": [True]}
+    } | {
+        open_loop.STRETCHES: [2.5],
+        "late": [5],
+        "carried": [9000],
+        "backlog": [False],
+        "pinned": [True],
+    }
     found = {TRIO_WS: times, RAW_TRIO: times | {"backlog": [True]}}
     table = report.latency("latency, 100 connections", {"10,000/s": found})
     assert table.rows == [
-        [TRIO_WS, "1.00 / 2.00 / 3.00 / 4.00"],
+        [TRIO_WS, "1.00 / 2.00 / 3.00 (2.50) / 4.00"],
         [RAW_TRIO, "a backlog grows: 9,000/s"],
     ]
     assert "each on a core of its own" in table.note

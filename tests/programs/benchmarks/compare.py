@@ -3,7 +3,7 @@
     python tests/programs/benchmarks/compare.py REV [--group G] [--case C]
 
 Both take turns, in processes that live for a few rounds. Prints, for each workload,
-the least CPU time of either (for latency, the least that 99 % stay below) and two
+the least CPU time of either (for latency, the least p99 of a stretch) and two
 ratios of this tree to the revision: of those minima, and the median of the rounds'
 own. Where the two differ by more than what is asked about, the machine was too busy
 to tell.
@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.programs.benchmarks import report, workloads
+from tests.programs.benchmarks.open_loop import STRETCHES
 from tests.programs.benchmarks.peers import PURE, TRIO_WS, at
 from tests.programs.benchmarks.run import MEMORY, Driver, chosen
 from tests.programs.benchmarks.workloads import WORKLOADS
@@ -87,7 +88,7 @@ def compare(given: argparse.Namespace, progress: Progress) -> list[list[str]]:
             what = f"{workload.group}, {workload.case}"
             progress.at(done, what)
             found = driver.measure(workload)
-            key = "p99" if workload.group.startswith(workloads.LATENCY) else "cpu"
+            key = STRETCHES if workload.group.startswith(workloads.LATENCY) else "cpu"
             rows.append(row(what, *(found[name][key] for name in names)))
         for case, arguments in MEMORY.items():
             if chosen(given.group, [workloads.MEMORY]) and chosen(given.case, [case]):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charts
-from .open_loop import PERCENTILES, carries
+from .open_loop import PERCENTILES, STRETCH, STRETCHES, carries
 from .peers import (
     AIOHTTP,
     PICOWS,
@@ -106,7 +106,8 @@ NOTES = {
     "broadcast": "Of the server, for one message to all. Raw sockets: as many calls "
     "of send().",
     LATENCY: "p50 / p90 / p99 / p99.9, each from when a message was due, at so many "
-    "messages a second, of 64 B, by Poisson arrivals.",
+    "messages a second, of 64 B, by Poisson arrivals. In brackets: the median of the "
+    f"p99 of each {STRETCH} messages in a row.",
     "growth with connections": "Of the server, for each message and its echo.",
     "growth with messages": "One way, 32 B, for each message.",
     "growth with size": "One way, for each KiB of a message.",
@@ -136,9 +137,10 @@ def latency(group: str, cases: Mapping[str, Any]) -> Table:
     def cell(times: Mapping[str, list[float]]) -> str:
         if not carries(times):
             return f"a backlog grows: {number(statistics.median(times['carried']))}/s"
-        return " / ".join(
-            number(statistics.median(times[name])) for name in PERCENTILES
-        )
+        shown = [number(statistics.median(times[name])) for name in PERCENTILES]
+        stretches = number(statistics.median(times[STRETCHES]))
+        shown[PERCENTILES.index("p99")] += f" ({stretches})"
+        return " / ".join(shown)
 
     every = [times for found in cases.values() for times in found.values()]
     pinned = all(all(times["pinned"]) for times in every)
@@ -257,11 +259,11 @@ def chart(
         unit = "KiB an idle connection"
     elif group.startswith(LATENCY):
         values = {
-            name: statistics.median(times["p99"])
+            name: statistics.median(times[STRETCHES])
             for name, times in results["results"][group][case].items()
             if carries(times)
         }
-        unit = "99 % of messages, microseconds"
+        unit = f"99 % of {STRETCH} messages in a row, microseconds"
     else:
         values = {
             name: statistics.median(times["cpu"])

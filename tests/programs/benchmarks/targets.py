@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from .open_loop import carries
+from .open_loop import STRETCHES, carries
 from .peers import (
     AIOHTTP,
     BARE_LOOP,
@@ -88,7 +88,7 @@ def growth(results: Results) -> float:
 
 
 def tail(group: str, case: str, to: str) -> Callable[[Results], float]:
-    """Compare what 99 % of messages stay below, at a rate that both carry."""
+    """Compare what 99 % of a stretch stay below, at a rate that both carry."""
 
     def measured(results: Results) -> float:
         try:
@@ -100,7 +100,7 @@ def tail(group: str, case: str, to: str) -> Callable[[Results], float]:
             raise Missing
         if not carries(pair[0]):
             return inf
-        one, other = (float(statistics.median(times["p99"])) for times in pair)
+        one, other = (float(statistics.median(times[STRETCHES])) for times in pair)
         return one / other
 
     return measured
@@ -151,7 +151,7 @@ def server_targets() -> Iterator[Target]:
     for workload in WORKLOADS:
         if workload.group.startswith(LATENCY):
             group, case = workload.group, workload.case
-            text = f"{group}, {case}: 99 % / {AIOHTTP}"
+            text = f"{group}, {case}: 99 % of a stretch / {AIOHTTP}"
             yield Target(text, 1.0, tail(group, case, AIOHTTP))
     for case, bound in (
         ("plain", 14),
