@@ -40,7 +40,9 @@ INTERNAL = {
     "trio_ws.extensions.PerMessageDeflate.bits_for",
     "trio_ws.extensions.PerMessageDeflate.compressed_alone",
     "trio_ws.extensions.PerMessageDeflate.decoding",
+    "trio_ws.extensions.PerMessageDeflate.deflate_message",
     "trio_ws.extensions.PerMessageDeflate.forget",
+    "trio_ws.extensions.PerMessageDeflate.inflate_message",
 }
 
 
