@@ -222,19 +222,26 @@ class InterruptAt:
 
 
 def broken_off(exc: BaseException) -> bool:
-    """Tell whether Budget.yield_() was left elsewhere than at its checkpoint."""
+    """Tell whether Budget.yield_() was left elsewhere than where it waits."""
     if isinstance(exc, BaseExceptionGroup):
         return any(map(broken_off, exc.exceptions))
     codes = [frame.f_code for frame, _ in traceback.walk_tb(exc.__traceback__)]
-    waits = [Budget.yield_.__code__, Budget._rest.__code__]
+    ours = (Budget.yield_.__code__, Budget._rest.__code__)
+    waits = (ours[1], trio.lowlevel.checkpoint.__code__, trio.Lock.__aenter__.__code__)
     return any(
-        code in waits and behind not in (waits[1], trio.lowlevel.checkpoint.__code__)
+        code in ours and behind not in waits
         for code, behind in itertools.pairwise([*codes, None])
     )
 
 
-def test_an_interrupt_leaves_the_counter_whole() -> None:
-    # Control-C in one of two tasks that rest in the same turn of the loop.
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_leaves_the_counter_whole(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Control-C in one of two tasks that rest in the same turn of the loop, or of which
+    # each is late and waits in line.
+    times = itertools.count(step=1 if late else 0)
+    monkeypatch.setattr(_budget, "perf_counter", lambda: next(times))
     caught: list[BaseException] = []
 
     async def rest(budget: Budget) -> None:
