@@ -361,13 +361,19 @@ async def test_a_limit_of_sockets_to_wait_for(
             await check_echo(ws, "x")
 
 
+# What asking the system meets with, and whether for good.
+ERRORS = [
+    (MemoryError(), False),
+    (OSError(errno.ENOMEM, "short"), False),
+    (OSError(errno.EBADF, "it is closed"), True),
+]
+
+
 @pytest.mark.usefixtures("no_rest")
 @pytest.mark.parametrize(
     ("error", "for_good"),
     [
-        (MemoryError(), False),
-        (OSError(errno.ENOMEM, "short"), False),
-        (OSError(errno.EBADF, "it is closed"), True),
+        *ERRORS,
         (OSError(errno.EPERM, "its number is another's"), True),
         (trio.BusyResourceError(), True),  # the same
     ],
@@ -416,14 +422,7 @@ class FailingEpoll:
 
 
 @pytest.mark.usefixtures("no_rest")
-@pytest.mark.parametrize(
-    ("error", "for_good"),
-    [
-        (MemoryError(), False),
-        (OSError(errno.ENOMEM, "short"), False),
-        (OSError(errno.EBADF, "it is closed"), True),
-    ],
-)
+@pytest.mark.parametrize(("error", "for_good"), ERRORS)
 async def test_asking_fails(
     error: Exception,
     for_good: bool,

@@ -62,7 +62,7 @@ class Poller(trio.abc.Instrument):
         "_calling_user",
         "_context",
         "_epoll",
-        "_error",
+        "_errors",
         "_events",
         "_found",
         "_readers",
@@ -81,7 +81,7 @@ class Poller(trio.abc.Instrument):
         self._found: bool | None = None  # whether any were, if this turn has looked
         self._context = Context()  # of the task
         self._calling_user = 0  # how many of the readers do
-        self._error: BaseException | None = None  # that the task is to raise
+        self._errors: list[BaseException] = []  # that the task is to raise
         # What ends the connections, and waits for them, says when this ends.
         self._scope = trio.CancelScope(shield=True)
         self.standing_by = 0  # how many connections' receivers read
@@ -195,7 +195,8 @@ class Poller(trio.abc.Instrument):
         epoll = self._epoll
         waits = vain_waits = 0
         while not self._stale:
-            self._raise_error()
+            if self._errors:
+                raise self._errors.pop()
             looks = not waits
             if looks:
                 await checkpoint()
@@ -222,16 +223,8 @@ class Poller(trio.abc.Instrument):
                 pass  # the task meets with it, too
             except BaseException as exc:  # noqa: BLE001 - raised in the task
                 # Of a handler of a signal, say. trio would log it and go on.
-                self._error = exc
+                self._errors.append(exc)
                 trio.lowlevel.notify_closing(self._epoll)
-
-    def _raise_error(self) -> None:
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # no cycle with its traceback
 
     def _look(self) -> bool:
         """Read for those that have something; return whether there were any."""
