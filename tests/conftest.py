@@ -179,6 +179,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 POLLED = sys.platform == "linux" and trio_ws.codec() != "python"
 
 
+@pytest.fixture
+def receivers_read_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let receivers read from the second quick message on, and as long as any does."""
+    monkeypatch.setattr("trio_ws._endpoint.reader._IN_A_ROW", 1)
+    monkeypatch.setattr("trio_ws._endpoint.reader._OFTEN", 1)
+
+
 @pytest.fixture(params=["", "polled"] if POLLED else [""])
 def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test as it is, and once more with a poller for every connection."""

@@ -10,6 +10,6 @@ from trio_ws._endpoint import reader
 
 
 @pytest.fixture
-def all_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def all_is_quick(receivers_read_soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let receivers read, however slowly the machine passes messages on."""
     monkeypatch.setattr(reader, "_QUICK", math.inf)

@@ -323,6 +323,7 @@ async def test_a_server_that_closes_and_cannot_make_close_frames(
 
 @by_role
 @by_error
+@pytest.mark.usefixtures("all_is_quick")
 async def test_a_receiver_that_reads_meets_the_bug(
     role: Role, kind: type[Exception]
 ) -> None:

@@ -25,6 +25,7 @@ from trio_ws import (
     connect,
     open_server,
 )
+from trio_ws._endpoint.reader import PAUSED
 from trio_ws.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -299,7 +300,7 @@ async def test_closing_amid_a_message_wakes_a_reader_that_paused(
         for _ in range(9):
             peer.feed(frame(TEXT, b"x", key=key_of(role)))
             await trio.testing.wait_all_tasks_blocked()
-        assert ws._endpoint.reader.paused
+        assert ws._endpoint.reader.by is PAUSED
         ws.nursery.start_soon(send_slowly, ws, 3, [])
         await trio.testing.wait_all_tasks_blocked()
         ws.nursery.start_soon(ws.aclose)

@@ -353,6 +353,7 @@ async def standing_by() -> AsyncIterator[ClientConnection]:
         yield ws
 
 
+@pytest.mark.usefixtures("receivers_read_soon")
 async def test_a_receiver_that_reads_a_message_without_end(
     turns: Turns,
     floods: dict[object, Flood],
@@ -370,6 +371,7 @@ async def test_a_receiver_that_reads_a_message_without_end(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("receivers_read_soon")
 async def test_a_receiver_that_reads_messages_without_end(
     turns: Turns,
     floods: dict[object, Flood],

@@ -149,6 +149,7 @@ async def test_the_flusher_raises(
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBADF])
+@pytest.mark.usefixtures("all_is_quick")
 @pytest.mark.parametrize("hurried", [False, True], ids=["reader", "receiver"])
 @by_role
 async def test_waiting_for_a_socket_fails(
@@ -169,7 +170,7 @@ async def test_waiting_for_a_socket_fails(
         nursery.start_soon(echoing)
         with trio.fail_after(10):
             async with side(role, ours) as ws:
-                for _ in range(5 if hurried else 1):
+                for _ in range(3 if hurried else 1):
                     await ws.send("x")
                     assert await ws.recv() == "x"
                 transport = ws._endpoint.transport

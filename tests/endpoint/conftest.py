@@ -16,6 +16,11 @@ from trio_ws._endpoint import writer as _writing
 from trio_ws._transports.sockets import SocketTransport
 
 
+@pytest.fixture(autouse=True)
+def soon(receivers_read_soon: None) -> None:
+    """Let receivers read early in all of these tests."""
+
+
 @pytest.fixture
 async def make_link(
     mock_clock: MockClock, nursery: trio.Nursery

@@ -23,6 +23,7 @@ from tests.peers.in_memory import (
 )
 from trio_ws import ConnectionClosedError, accept
 from trio_ws._endpoint import goodbye as _goodbye
+from trio_ws._endpoint.reader import PAUSED
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -44,7 +45,7 @@ async def test_a_goodbye_is_said_without_waiting(
             for _ in range(12):  # more than one read, less than a buffer holds
                 await peer.send(BINARY, bytes(10_000))
                 await trio.testing.wait_all_tasks_blocked()
-            assert ws._endpoint.reader.paused
+            assert ws._endpoint.reader.by is PAUSED
             await ws.send("last")
             scope.cancel()
             await trio.sleep_forever()
@@ -140,7 +141,7 @@ async def test_a_close_frame_is_heard_unless_it_is_far_behind(
                 await peer.send(BINARY, bytes(10_000))
                 await trio.testing.wait_all_tasks_blocked()
             await peer.send(CLOSE, b"\x0f\xa1")
-            assert ws._endpoint.reader.paused
+            assert ws._endpoint.reader.by is PAUSED
             scope.cancel()
             await trio.sleep_forever()
     assert ws.close_code == code
@@ -166,7 +167,7 @@ async def test_pings_that_are_thrown_away_break_nothing(
                 await peer.send(BINARY, bytes(9_000))
                 await trio.testing.wait_all_tasks_blocked()
             await peer.put(b"".join(frame(PING, b"?") for _ in range(99)))
-            assert ws._endpoint.reader.paused
+            assert ws._endpoint.reader.by is PAUSED
             scope.cancel()
             await trio.sleep_forever()
     with pytest.raises(ConnectionClosedError) as caught:

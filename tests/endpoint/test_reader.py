@@ -46,9 +46,12 @@ from trio_ws import (
     open_server,
 )
 from trio_ws._endpoint import counter as _counter
+from trio_ws._endpoint import reader as _reading
 from trio_ws._endpoint.counter import CALLS
 from trio_ws._endpoint.reader import (
+    _IN_A_ROW,
     _NAP,
+    _OFTEN,
     _QUICK,
     OFFERED,
     PAUSED,
@@ -90,6 +93,45 @@ class ReadersSteps(trio.abc.Instrument):
 
 
 # Who reads
+
+
+@pytest.fixture
+def as_ever(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let receivers read when they do outside of tests."""
+    monkeypatch.setattr(_reading, "_IN_A_ROW", _IN_A_ROW)
+    monkeypatch.setattr(_reading, "_OFTEN", _OFTEN)
+
+
+@pytest.mark.usefixtures("as_ever")
+async def test_after_so_many_quick_messages_receivers_read(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.connected() as ws:
+        # The first is no quick one; nor is the last of these, so they begin anew.
+        for number in range(2 * _IN_A_ROW):
+            receiver = await receiving(nursery, ws)
+            if number == _IN_A_ROW - 1:
+                await passed(mock_clock, 1.25 * _QUICK)
+            assert reading(ws) is TASK
+            await link.reaches(receiver, "x")
+        assert reading(ws) is OFFERED
+
+
+@pytest.mark.usefixtures("as_ever")
+async def test_receivers_read_as_long_as_they_do_so_often(
+    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    link = either_link
+    async with link.connected() as ws:
+        while reading(ws) is not OFFERED:
+            await link.reaches(await receiving(nursery, ws), "x")
+        for count in (_OFTEN, _OFTEN, _OFTEN - 1):
+            for _ in range(count):
+                await link.reaches(await as_caller(nursery, ws), "x")
+            assert reading(ws) is OFFERED
+            await passed(mock_clock, _NAP)
+        assert reading(ws) is TASK
 
 
 async def test_the_second_quick_message_makes_the_reader_step_aside(
@@ -720,10 +762,10 @@ async def test_reading_goes_on_before_the_queue_is_empty(
         for _ in range(11):  # of which the last is left where it is
             await both.peer.send(BINARY, bytes(11_000))
             await trio.testing.wait_all_tasks_blocked()
-        paused = [ws._endpoint.reader.paused]
+        paused = [ws._endpoint.reader.by is PAUSED]
         for _ in range(8):
             await ws.recv()
-            paused.append(ws._endpoint.reader.paused)
+            paused.append(ws._endpoint.reader.by is PAUSED)
         # Until 22,000 bytes wait, less than a quarter.
         assert paused == [True] * 8 + [False]
         await both.peer.close()
@@ -736,7 +778,7 @@ async def test_messages_without_a_byte_pause_reading(
     frames = frame(TEXT) * 1000
     async with connected(nursery, peer, max_queue=None) as ws:
         sent = 0
-        while not ws._endpoint.reader.paused and sent < 100_000:
+        while ws._endpoint.reader.by is not PAUSED and sent < 100_000:
             await peer.put(frames)
             sent += 1000
             await trio.testing.wait_all_tasks_blocked()
@@ -755,7 +797,7 @@ async def test_closing_wakes_a_reader_that_paused(
         for _ in range(10):
             await both.peer.send(BINARY, bytes(8))
             await trio.testing.wait_all_tasks_blocked()
-        assert ws._endpoint.reader.paused
+        assert ws._endpoint.reader.by is PAUSED
         nursery.start_soon(both.peer.close)
         await ws.aclose()
         assert ws.close_code == 1000

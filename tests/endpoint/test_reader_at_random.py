@@ -25,7 +25,7 @@ from trio_ws import (
     MessageStream,
     State,
 )
-from trio_ws._endpoint.reader import _NAP, RECEIVER
+from trio_ws._endpoint.reader import _NAP, PAUSED, RECEIVER
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
@@ -201,9 +201,9 @@ class Walk:
         if self.scope is not None:
             # It waits, so there is nothing for it, and nobody pauses.
             assert len(self.got) == len(self.arrived())
-            assert not self.ws._endpoint.reader.paused
+            assert self.ws._endpoint.reader.by is not PAUSED
             assert not self.ws._engine.messages
-        if not self.ws._endpoint.reader.paused:
+        if self.ws._endpoint.reader.by is not PAUSED:
             for payload in self.pinging:
                 assert self.pongs.get(payload, self.sent + 1) > self.sent
         assert reading is not RECEIVER or self.scope is not None

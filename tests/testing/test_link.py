@@ -91,6 +91,7 @@ async def test_a_loss_at_each_byte(way: str, autojump_clock: MockClock) -> None:
         ("not open",),
         ("lost",),
         ("one", "lost"),
+        ("one", "two", "lost"),
         ("one", "two", "closed"),
     }
 

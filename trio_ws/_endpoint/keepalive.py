@@ -13,7 +13,7 @@ from .._protocol.engine import Engine
 from .host import Host
 from .options import Options
 from .pings import Pings, PingWaiter
-from .reader import Reader
+from .reader import PAUSED, Reader
 from .writer import Writer
 
 # Pings of the keepalive whose pong, however late, is still measured.
@@ -98,7 +98,11 @@ class Keepalive:
         engine, reader, writer = self._engine, self._reader, self._writer
         options = self._options
         now = trio.current_time()
-        if reader.bytes_received != self._received or reader.paused or engine.backlog:
+        if (
+            reader.bytes_received != self._received
+            or reader.by is PAUSED
+            or engine.backlog
+        ):
             self._silent_since = inf
         elif self._held and writer.progress != self._taken:
             # Life all the same, of a peer that reads but slowly.

@@ -5,20 +5,20 @@ Who reads is a state. Reader and Receiver change it, and these are all the chang
     state          what happens                                     next
     TASK           all there is to do is to read on, by a poller    POLLER
     POLLER         there is something else, or no poller any more   TASK
-    TASK, POLLER   it wakes a receiver, twice within _QUICK         OFFERED
+    TASK, POLLER   it wakes receivers quickly, _IN_A_ROW            OFFERED
     TASK           enough waits for the application (R10)           PAUSED
     PAUSED         the application has taken enough                 TASK
     OFFERED        a receive call comes and waits                   RECEIVER
-    OFFERED        no call comes within a nap                       TASK
+    OFFERED        of a nap there were fewer than _OFTEN reads      TASK
     RECEIVER       the call has its message, or is cancelled        OFFERED
-    RECEIVER       the call waits for a whole nap; or a pong, or
-                   room to write, is waited for                     RECEIVER_LAST
+    RECEIVER       the same; or a pong, or room to write, is
+                   waited for                                       RECEIVER_LAST
     RECEIVER_LAST  the call has its message, or is cancelled        TASK
     any            the connection ends; what was read raises        TASK
 
 A call that reads in its own task saves the switch from the reader's; where messages
-come one after the other, it looks for the next before it waits. Slow traffic gains
-nothing by it, so the reader's task steps aside only for calls that come quickly, and
+come one after the other, it looks for the next before it waits. Slow traffic loses by
+it, so the reader's task steps aside only for calls that come quickly and often, and
 naps meanwhile. A server's poller reads for such tasks, which do all else.
 
 Reading itself is one synchronous step, so whoever does it, cancelled or not,
@@ -45,9 +45,12 @@ from .pings import Pings
 from .poller import Poller
 from .writer import FLUSHING, Writer
 
-# Receive calls that follow each other faster than so many seconds read. Meanwhile the
-# reader naps, for _NAP at a time: so much later it may see what comes when they stop.
-_QUICK = 0.02
+# Receive calls that follow each other faster than so many seconds, so many in a row,
+# read; 300 a second by chance hardly ever do. They go on while there are so many reads
+# in a nap of the reader's. So much later it may see what comes when they stop.
+_QUICK = 0.001
+_IN_A_ROW = 8
+_OFTEN = 10
 _NAP = 0.05
 
 # A read of fewer bytes, without extensions, is parsed in one step. Of another, so many
@@ -98,6 +101,7 @@ class Reader:
         "_frame_limit",
         "_max_messages",
         "_pings",
+        "_quick_ones",
         "_sleeper",
         "_transport",
         "_writer",
@@ -138,6 +142,7 @@ class Reader:
         self.poller: Poller | None = None
         self._fd = -1  # what the poller knows it by
         self._error: Exception | None = None  # of the poller's reading
+        self._quick_ones = 0  # that it has brought in a row
         self._delivered = -inf  # when the task last brought a receiver something
         self.receiver_reads = 0  # how many reads of receive calls found something
         self._frame_limit = _FRAMES
@@ -146,11 +151,6 @@ class Reader:
         self.bytes_received = 0  # behind the handshake, also with it
 
     # -- The reader's task ---------------------------------------------------
-
-    @property
-    def paused(self) -> bool:
-        """Whether reading waits for the application (R10)."""
-        return self.by is PAUSED
 
     async def run(self) -> None:
         """Read until the peer's stream ends or breaks, or nobody wants more."""
@@ -200,9 +200,10 @@ class Reader:
         """Let receivers read for themselves if they come quickly, one by one."""
         now = trio.current_time()
         quick = now - self._delivered < _QUICK
+        self._quick_ones = self._quick_ones + 1 if quick else 0
         self._delivered = now
         if (
-            quick
+            self._quick_ones >= _IN_A_ROW
             and self.callers_read
             and self._engine.phase is OPEN
             and self._engine.violation is None
@@ -224,7 +225,7 @@ class Reader:
                 with trio.move_on_after(wait):
                     await self._sleep(self.by)
                     break
-                if self.receiver_reads != before:
+                if self.receiver_reads >= before + _OFTEN:
                     continue
                 if self.by is OFFERED:
                     break
@@ -320,9 +321,7 @@ class Reader:
 
     def _should_pause(self) -> bool:
         engine = self._engine
-        if engine.phase is not OPEN:
-            return False
-        return (
+        return engine.phase is OPEN and (
             len(engine.messages) > self._max_messages
             or engine.queued > engine.max_waiting
             or (self.streaming and engine.decoder.partial_size > _PARTIAL_LIMIT)
