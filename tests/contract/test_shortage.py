@@ -148,8 +148,8 @@ async def test_the_flusher_raises(
     assert trio.current_time() < 15
 
 
-@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBADF])
 @pytest.mark.usefixtures("all_is_quick")
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBADF])
 @pytest.mark.parametrize("hurried", [False, True], ids=["reader", "receiver"])
 @by_role
 async def test_waiting_for_a_socket_fails(

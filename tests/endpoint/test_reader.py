@@ -95,17 +95,14 @@ class ReadersSteps(trio.abc.Instrument):
 # Who reads
 
 
-@pytest.fixture
-def as_ever(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let receivers read when they do outside of tests."""
+async def test_receivers_read_where_they_come_often(
+    either_link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(_reading, "_IN_A_ROW", _IN_A_ROW)
     monkeypatch.setattr(_reading, "_OFTEN", _OFTEN)
-
-
-@pytest.mark.usefixtures("as_ever")
-async def test_after_so_many_quick_messages_receivers_read(
-    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
-) -> None:
     link = either_link
     async with link.connected() as ws:
         # The first is no quick one; nor is the last of these, so they begin anew.
@@ -115,21 +112,10 @@ async def test_after_so_many_quick_messages_receivers_read(
                 await passed(mock_clock, 1.25 * _QUICK)
             assert reading(ws) is TASK
             await link.reaches(receiver, "x")
-        assert reading(ws) is OFFERED
-
-
-@pytest.mark.usefixtures("as_ever")
-async def test_receivers_read_as_long_as_they_do_so_often(
-    either_link: Link, nursery: trio.Nursery, mock_clock: MockClock
-) -> None:
-    link = either_link
-    async with link.connected() as ws:
-        while reading(ws) is not OFFERED:
-            await link.reaches(await receiving(nursery, ws), "x")
         for count in (_OFTEN, _OFTEN, _OFTEN - 1):
+            assert reading(ws) is OFFERED
             for _ in range(count):
                 await link.reaches(await as_caller(nursery, ws), "x")
-            assert reading(ws) is OFFERED
             await passed(mock_clock, _NAP)
         assert reading(ws) is TASK
 

@@ -9,10 +9,10 @@ Who reads is a state. Reader and Receiver change it, and these are all the chang
     TASK           enough waits for the application (R10)           PAUSED
     PAUSED         the application has taken enough                 TASK
     OFFERED        a receive call comes and waits                   RECEIVER
-    OFFERED        of a nap there were fewer than _OFTEN reads      TASK
+    OFFERED        fewer than _OFTEN reads came within a nap        TASK
     RECEIVER       the call has its message, or is cancelled        OFFERED
-    RECEIVER       the same; or a pong, or room to write, is
-                   waited for                                       RECEIVER_LAST
+    RECEIVER       fewer than _OFTEN reads came within a nap; or
+                   a pong, or room to write, is waited for          RECEIVER_LAST
     RECEIVER_LAST  the call has its message, or is cancelled        TASK
     any            the connection ends; what was read raises        TASK
 
