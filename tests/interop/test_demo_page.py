@@ -224,7 +224,9 @@ async def test_lines_are_marked(chromium: str, mock_clock: MockClock) -> None:
     async with shown(chromium, mock_clock) as page:
         await page.until(f"{where} === 'async for message in ws:'")
         await page.press("stop")
-        await page.until(f"{where} === 'await ws.send(message)'")
+        # It waits there for the client, rather than for its turn.
+        full = "lanes.get(selected).now.unsent > 65536"
+        await page.until(f"{full} && {where} === 'await ws.send(message)'")
         await page.press("cancel")
         await page.until(f"{raised} === 'await ws.send(message)'")
 
