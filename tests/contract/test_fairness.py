@@ -83,8 +83,8 @@ async def turns(nursery: trio.Nursery) -> AsyncIterator[Turns]:
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(_counter, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(_reading, "perf_counter", lambda: now[0])
+    for module in (_counter, _pace, _reading):
+        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     return now
 
 
