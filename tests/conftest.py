@@ -29,6 +29,7 @@ examples/cluster: only on CPython and with trio 0.32 or later.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -191,6 +192,17 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Run a test as it is, and once more with a poller for every connection."""
     if request.param:
         poll_everything(monkeypatch)
+
+
+# Garbage
+
+
+def pytest_collection_finish() -> None:
+    # What pytest has of all tests is by far the most that there is, and isn't garbage:
+    # collecting it would take a tenth of a second each time.
+    if not OTHER_PYTHON:
+        gc.collect()
+        gc.freeze()
 
 
 # Real time

@@ -46,7 +46,7 @@ from tests.platforms import needs_linux
 from trio_ws import Connection, ConnectionClosed, Server, open_server, reconnect, serve
 from trio_ws.testing import open_pair
 
-pytestmark = counts_references
+pytestmark = [counts_references, pytest.mark.sweep]
 
 # Two ends that are both ours
 

@@ -39,7 +39,7 @@ from trio_ws import (
 )
 from trio_ws.testing import open_pair
 
-pytestmark = counts_references
+pytestmark = [counts_references, pytest.mark.sweep]
 
 # Between two ends that are both ours
 
