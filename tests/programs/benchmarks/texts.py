@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import cache
 
 ROW = 104  # bytes, about
 
@@ -28,17 +29,22 @@ def json_texts(count: int, rows: int) -> list[str]:
     ]
 
 
-def words(rng: random.Random, count: int) -> list[str]:
-    """Make words of syllables, of which few are frequent, as in a language."""
+@cache
+def lexicon() -> list[str]:
+    """Make words of syllables."""
     syllables = [
         a + b for a in "bdfgklmnprstvw" for b in ("a", "e", "i", "o", "u", "er")
     ]
     known = random.Random(7692)
-    lexicon = [
+    return [
         "".join(known.choices(syllables, k=1 + int(known.expovariate(0.8))))
         for _ in range(5000)
     ]
-    return rng.choices(lexicon, [1 / rank for rank in range(1, 5001)], k=count)
+
+
+def words(rng: random.Random, count: int) -> list[str]:
+    """Choose words, of which few are frequent, as in a language."""
+    return rng.choices(lexicon(), [1 / rank for rank in range(1, 5001)], k=count)
 
 
 def sentence(rng: random.Random, shortest: int, longest: int) -> str:
