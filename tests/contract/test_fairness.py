@@ -32,7 +32,7 @@ from trio_ws._endpoint import counter as _counter
 from trio_ws._endpoint import goodbye as _goodbye
 from trio_ws._endpoint import reader as _reading
 from trio_ws._endpoint.counter import CALLS, SECONDS
-from trio_ws._endpoint.reader import RECEIVER
+from trio_ws._endpoint.reader import OFFERED, RECEIVER
 from trio_ws._transports.base import READ_SIZE, STEP_SIZE, WRITE_SIZE, Transport
 from trio_ws._transports.sockets import SocketTransport
 from trio_ws.testing import open_pair
@@ -230,6 +230,11 @@ class Flood:
         self._position = (begin + size) % self._period
         return data + self._rest[begin : begin + size]
 
+    async def begun(self) -> None:
+        """Wait until the first of it is read, which something else has to cause."""
+        while not self.sizes:
+            await trio.lowlevel.checkpoint()
+
 
 @pytest.fixture
 def floods(monkeypatch: pytest.MonkeyPatch) -> dict[object, Flood]:
@@ -350,6 +355,7 @@ async def standing_by() -> AsyncIterator[ClientConnection]:
         for _ in range(3):  # in no time: trio's clock stands still
             await ws.send("x")
             assert await ws.recv() == "x"
+        assert ws._endpoint.reader.by is OFFERED
         yield ws
 
 
@@ -362,9 +368,10 @@ async def test_a_receiver_that_reads_a_message_without_end(
 ) -> None:
     endless = bytes([0x80 | BINARY, 127]) + (2**40).to_bytes(8, "big")
     async with standing_by() as ws:
-        floods[ws._endpoint.transport] = Flood(turns, endless, bytes(1))
+        flood = floods[ws._endpoint.transport] = Flood(turns, endless, bytes(1))
         nursery.start_soon(ws.recv)
         await ws.send("wake up")
+        await flood.begun()
         await turns.pass_by(5)
         assert ws._endpoint.reader.by is RECEIVER
         assert CALLS <= turns.most <= 2 * CALLS
@@ -383,9 +390,11 @@ async def test_a_receiver_that_reads_messages_without_end(
             turns.did()
 
     async with standing_by() as ws:
-        floods[ws._endpoint.transport] = Flood(turns, b"", frame(BINARY, bytes(1000)))
+        flood = Flood(turns, b"", frame(BINARY, bytes(1000)))
+        floods[ws._endpoint.transport] = flood
         nursery.start_soon(receive, ws)
         await ws.send("wake up")
+        await flood.begun()
         await turns.pass_by(5)
         # Messages, and reads of which each brings sixty.
         assert CALLS <= turns.most <= 2 * CALLS + 6
@@ -397,7 +406,7 @@ async def test_a_step_that_took_long_makes_the_next_one_shorter(
 ) -> None:
     # Some frames are a thousand times as much work as others.
     async with connected() as ws:
-        floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
+        flood = floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
         decoder = ws._endpoint.engine.decoder
         slowness = 10.0  # fair shares that a thousand frames take
         now = 0.0
@@ -410,6 +419,7 @@ async def test_a_step_that_took_long_makes_the_next_one_shorter(
 
         monkeypatch.setattr(_reading, "perf_counter", clock)
         await ws.send("wake up")
+        await flood.begun()
         await turns.pass_by(5)
         assert 90 <= decoder.frame_limit <= 110
         slowness = 1e6
