@@ -108,8 +108,8 @@ async def test_receivers_read_where_they_come_often(
         # The first is no quick one; nor is the last of these, so they begin anew.
         for number in range(2 * _IN_A_ROW):
             receiver = await receiving(nursery, ws)
-            if number == _IN_A_ROW - 1:
-                await passed(mock_clock, 1.25 * _QUICK)
+            late = number == _IN_A_ROW - 1
+            await passed(mock_clock, (1.25 if late else 0.75) * _QUICK)
             assert reading(ws) is TASK
             await link.reaches(receiver, "x")
         for count in (_OFTEN, _OFTEN, _OFTEN - 1):
@@ -117,6 +117,29 @@ async def test_receivers_read_where_they_come_often(
             for _ in range(count):
                 await link.reaches(await as_caller(nursery, ws), "x")
             await passed(mock_clock, _NAP)
+        assert reading(ws) is TASK
+
+
+async def test_a_receiver_that_waits_reads_on_where_they_come_often(
+    either_link: Link,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_reading, "_OFTEN", _OFTEN)
+    link = either_link
+    async with link.connected() as ws:
+        for _ in range(2):
+            await link.reaches(await receiving(nursery, ws), "x")
+        assert reading(ws) is OFFERED
+        receiver = await as_caller(nursery, ws)
+        for count, then in ((_OFTEN, RECEIVER), (_OFTEN - 1, RECEIVER_LAST)):
+            for _ in range(count):
+                await link.reaches(receiver, "x")
+                receiver = await as_caller(nursery, ws)
+            await passed(mock_clock, _NAP)
+            assert reading(ws) is then
+        await link.reaches(receiver, "x")
         assert reading(ws) is TASK
 
 
@@ -147,7 +170,7 @@ async def test_slow_traffic_is_the_readers(
     async with link.connected() as ws:
         for _ in range(10):
             receiver = await receiving(nursery, ws)
-            await passed(mock_clock, 1.25 * _QUICK)
+            await passed(mock_clock, 0.01)
             assert reading(ws) is TASK
             await link.reaches(receiver, "x")
             assert reading(ws) is TASK

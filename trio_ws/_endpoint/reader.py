@@ -45,9 +45,9 @@ from .pings import Pings
 from .poller import Poller
 from .writer import FLUSHING, Writer
 
-# Receive calls that follow each other faster than so many seconds, so many in a row,
-# read; 300 a second by chance hardly ever do. They go on while there are so many reads
-# in a nap of the reader's. So much later it may see what comes when they stop.
+# Receive calls read once _IN_A_ROW of them got a message within _QUICK seconds of the
+# one before, which those of 300 a second by chance hardly ever do. They go on while
+# _OFTEN reads come in each nap. What comes once they stop may be seen two naps later.
 _QUICK = 0.001
 _IN_A_ROW = 8
 _OFTEN = 10
@@ -142,8 +142,8 @@ class Reader:
         self.poller: Poller | None = None
         self._fd = -1  # what the poller knows it by
         self._error: Exception | None = None  # of the poller's reading
-        self._quick_ones = 0  # that it has brought in a row
         self._delivered = -inf  # when the task last brought a receiver something
+        self._quick_ones = 0  # how often in a row it was quick to bring the next
         self.receiver_reads = 0  # how many reads of receive calls found something
         self._frame_limit = _FRAMES
         self.full = False  # the last read filled its buffer: there may be more
