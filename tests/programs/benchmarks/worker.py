@@ -31,10 +31,10 @@ from .workloads import WORKLOADS, Workload
 
 LOAD = Load()
 
-# At first glibc's malloc gets blocks of 128 KiB from the system, and gives them back,
-# each time; later what is larger than all that was freed so far. asyncio asks for
-# 256 KiB for each read. Whether a process has freed as much before is chance, and half
-# of its CPU time; so all have.
+# At first glibc's malloc gets blocks of 128 KiB or more from the system, and gives them
+# back, each time; later only those larger than all that was freed so far. asyncio asks
+# for 256 KiB for each read. A process that has freed as much before takes two thirds of
+# the CPU time, and whether it has is chance; so all have.
 FREED = 2**20
 
 # Where a compiler first has to see what is hot, in seconds of CPU time.
