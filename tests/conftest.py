@@ -199,7 +199,7 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def pytest_collection_finish() -> None:
     # What pytest has of all tests is by far the most that there is, and isn't garbage:
-    # collecting it would take a tenth of a second each time.
+    # collecting it would take a fifth of a second each time.
     if not OTHER_PYTHON:
         gc.collect()
         gc.freeze()

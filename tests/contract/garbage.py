@@ -20,7 +20,7 @@ from trio_ws import Server, ServerConnection, accept, connect, serve
 from trio_ws._protocol import uri as _uri
 from trio_ws.testing import open_pair
 
-COUNT = 10
+COUNT = 20
 
 TLS = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 SIDES = pytest.mark.parametrize("client", [True, False], ids=["client", "server"])

@@ -230,11 +230,6 @@ class Flood:
         self._position = (begin + size) % self._period
         return data + self._rest[begin : begin + size]
 
-    async def begun(self) -> None:
-        """Wait until the first of it is read, which something else has to cause."""
-        while not self.sizes:
-            await trio.lowlevel.checkpoint()
-
 
 @pytest.fixture
 def floods(monkeypatch: pytest.MonkeyPatch) -> dict[object, Flood]:
@@ -249,6 +244,12 @@ def floods(monkeypatch: pytest.MonkeyPatch) -> dict[object, Flood]:
     monkeypatch.setattr(SocketTransport, "read", read)
     monkeypatch.setattr(SocketTransport, "read_into", Transport.read_into)
     return floods
+
+
+async def begun(floods: dict[object, Flood], count: int = 1) -> None:
+    """Wait until so many have been read from, which something else has to cause."""
+    while sum(bool(flood.sizes) for flood in floods.values()) < count:
+        await trio.lowlevel.checkpoint()
 
 
 async def echo(ws: ServerConnection) -> None:
@@ -333,8 +334,7 @@ async def test_goodbyes_to_peers_that_flood(
     async with trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(be_flooded)
-        while len(floods) < count or not all(each.sizes for each in floods.values()):
-            await trio.lowlevel.checkpoint()
+        await begun(floods, count)
         await turns.pass_by(20)
         turns.most = heard = 0
         before = reads()
@@ -368,10 +368,10 @@ async def test_a_receiver_that_reads_a_message_without_end(
 ) -> None:
     endless = bytes([0x80 | BINARY, 127]) + (2**40).to_bytes(8, "big")
     async with standing_by() as ws:
-        flood = floods[ws._endpoint.transport] = Flood(turns, endless, bytes(1))
+        floods[ws._endpoint.transport] = Flood(turns, endless, bytes(1))
         nursery.start_soon(ws.recv)
         await ws.send("wake up")
-        await flood.begun()
+        await begun(floods)
         await turns.pass_by(5)
         assert ws._endpoint.reader.by is RECEIVER
         assert CALLS <= turns.most <= 2 * CALLS
@@ -390,11 +390,10 @@ async def test_a_receiver_that_reads_messages_without_end(
             turns.did()
 
     async with standing_by() as ws:
-        flood = Flood(turns, b"", frame(BINARY, bytes(1000)))
-        floods[ws._endpoint.transport] = flood
+        floods[ws._endpoint.transport] = Flood(turns, b"", frame(BINARY, bytes(1000)))
         nursery.start_soon(receive, ws)
         await ws.send("wake up")
-        await flood.begun()
+        await begun(floods)
         await turns.pass_by(5)
         # Messages, and reads of which each brings sixty.
         assert CALLS <= turns.most <= 2 * CALLS + 6
@@ -406,7 +405,7 @@ async def test_a_step_that_took_long_makes_the_next_one_shorter(
 ) -> None:
     # Some frames are a thousand times as much work as others.
     async with connected() as ws:
-        flood = floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
+        floods[ws._endpoint.transport] = Flood(turns, b"", PONGS)
         decoder = ws._endpoint.engine.decoder
         slowness = 10.0  # fair shares that a thousand frames take
         now = 0.0
@@ -419,7 +418,7 @@ async def test_a_step_that_took_long_makes_the_next_one_shorter(
 
         monkeypatch.setattr(_reading, "perf_counter", clock)
         await ws.send("wake up")
-        await flood.begun()
+        await begun(floods)
         await turns.pass_by(5)
         assert 90 <= decoder.frame_limit <= 110
         slowness = 1e6
@@ -517,8 +516,7 @@ async def test_a_client_that_is_refused_and_floods(
             open_server(echo, 0, host="127.0.0.1", process_request=refuse) as server,
         ):
             nursery.start_soon(expect_refusal, server.port)
-            while not any(flood.sizes for flood in floods.values()):
-                await trio.lowlevel.checkpoint()
+            await begun(floods)
             await turns.pass_by(20)
             assert 1 <= turns.most <= 2
             scope.cancel()

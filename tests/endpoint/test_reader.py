@@ -170,7 +170,7 @@ async def test_slow_traffic_is_the_readers(
     async with link.connected() as ws:
         for _ in range(10):
             receiver = await receiving(nursery, ws)
-            await passed(mock_clock, 0.01)
+            await passed(mock_clock, 0.01)  # a hundred a second
             assert reading(ws) is TASK
             await link.reaches(receiver, "x")
             assert reading(ws) is TASK

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import inf
 from typing import Any
 
@@ -26,7 +27,7 @@ from .peers import (
     WEBSOCKETS,
     WEBSOCKETS_TRIO,
 )
-from .workloads import LATENCY, MEMORY, WORKLOADS
+from .workloads import LATENCY_ON, MEMORY, PACED_RATES
 
 Results = Mapping[str, Any]
 
@@ -106,6 +107,12 @@ def tail(group: str, case: str, to: str) -> Callable[[Results], float]:
     return measured
 
 
+def tail_target(group: str, rate: int, to: str, bound: float) -> Target:
+    case = f"{rate:,}/s"
+    text = f"{group}, {case}: 99 % of a stretch / {to}"
+    return Target(text, bound, tail(group, case, to))
+
+
 def targets() -> Iterator[Target]:
     yield from round_trip_targets()
     yield from one_way_targets()
@@ -148,14 +155,11 @@ def server_targets() -> Iterator[Target]:
     yield Target(f"{group}: {case} / 10", 1.5, growth)
     for to, bound in (BARE_LOOP, 1.0), (AIOHTTP + UVLOOP, 0.8):
         yield Target(f"{group}: {case} / {to}", bound, ratio(group, case, to))
-    for workload in WORKLOADS:
-        if workload.group.startswith(LATENCY):
-            group, case = workload.group, workload.case
-            for to, bound in (BARE_LOOP, 1.5), (AIOHTTP, 1.0):
-                # At higher rates, the first alone takes as long as the second.
-                if to == BARE_LOOP or case == "8,000/s":
-                    text = f"{group}, {case}: 99 % of a stretch / {to}"
-                    yield Target(text, bound, tail(group, case, to))
+    for group, rate in product(LATENCY_ON.values(), PACED_RATES):
+        yield tail_target(group, rate, BARE_LOOP, 1.5)
+        # At higher rates, the bare loop alone is as late as aiohttp.
+        if rate == PACED_RATES[0]:
+            yield tail_target(group, rate, AIOHTTP, 1.0)
     for case, bound in (
         ("plain", 14),
         ("deflate, unused", 14),

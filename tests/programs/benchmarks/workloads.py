@@ -252,6 +252,7 @@ SERVING = (
 )
 #: Of so many messages a second all of them carry the most part, on most machines.
 COMMON_RATE = 40_000
+PACED_RATES = [COMMON_RATE * percent // 100 for percent in (20, 50, 80)]
 PACED_SECONDS = 2
 
 ROUND_TRIP = "round trip"
@@ -309,7 +310,7 @@ WORKLOADS = [
             rounds=3,
         )
         for connections in LATENCY_ON
-        for rate in (COMMON_RATE * percent // 100 for percent in (20, 50, 80))
+        for rate in PACED_RATES
     ),
     *(
         Workload(JSON, name_of(size), compressed(size), DEFLATING)
